@@ -1,0 +1,99 @@
+"""The tests' machine: 8 virtual CPU devices, checked shapes, a printed seed."""
+
+import os
+import pathlib
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_DEVICES = "--xla_force_host_platform_device_count=8"
+
+# JAX reads these once, at its import; commands started by tests inherit them.
+os.environ["JAX_PLATFORMS"] = "cpu"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+# Compiling is most of the tests' time.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# No test may reach the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# ruff: noqa: E402
+import functools
+from collections.abc import Callable
+
+import flax.struct
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_struct_dataclass = flax.struct.dataclass
+
+
+def _unchecked_struct(cls=None, **kwargs):
+  """flax.struct.dataclass whose fields are not checked when it is built.
+
+  jax.tree.map rebuilds structs around leaves that are no arrays: specs, None.
+  """
+  if cls is None:
+    return functools.partial(_unchecked_struct, **kwargs)
+  cls = _struct_dataclass(cls, **kwargs)
+  cls.__no_type_check__ = True
+  return cls
+
+
+flax.struct.dataclass = _unchecked_struct
+# Before anything of ours is imported: the hook rewrites modules as they load.
+jaxtyping.install_import_hook(["encdec", "train", "data"], "beartype.beartype")
+
+hypothesis.settings.register_profile("reduced", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("full", deadline=None, max_examples=200)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  parser.addoption(
+    "--full",
+    action="store_true",
+    help="run random and long tests at their full counts",
+  )
+  parser.addoption(
+    "--seed",
+    type=int,
+    default=None,
+    help="seed of the random parts (default: drawn, and printed)",
+  )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+  if config.option.seed is None:
+    config.option.seed = int.from_bytes(os.urandom(4), "big") >> 1
+  hypothesis.settings.load_profile("full" if config.option.full else "reduced")
+  if config.option.hypothesis_seed is None:
+    config.option.hypothesis_seed = str(config.option.seed)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+  counts = "full" if config.option.full else "reduced"
+  return (
+    f"counts: {counts}; repeat the random parts by --seed={config.option.seed}"
+  )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+  """Whether the full counts were asked for."""
+  return request.config.option.full
+
+
+@pytest.fixture(scope="session")
+def count(full: bool) -> Callable[[int, int], int]:
+  """`count(reduced, full)`: the count that this run asks for."""
+  return lambda reduced, full_count: full_count if full else reduced
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+  """The seed of this run's random parts, as printed in the header."""
+  return request.config.option.seed
