@@ -1,0 +1,1 @@
+"""The experiments: plain values, one file each, all from configs/common.py."""

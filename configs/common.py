@@ -1,0 +1,189 @@
+"""Every key of a configuration, once, with a neutral default.
+
+An experiment's file calls `get_config()` here and changes values. The result
+is locked: a key that is not on this page cannot be set, neither in a file nor
+on the command line. Values are str, int, float, bool and tuples of them, and
+a default has the type that an override must have. An empty string or tuple,
+0 and -1 mean "not set"; what then happens stands beside the key.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The neutral configuration; what an experiment must set is empty."""
+  config = ConfigDict()
+
+  # Seed of initialisation, dropout and the order of the examples.
+  config.seed = 0
+
+  # ---- model: what is computed -------------------------------------------
+  config.model = ConfigDict()
+  model = config.model
+  # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
+  model.encoder = ""
+  model.decoder = ""
+  # "pretrained" takes the weights of that checkpoint, "random" its shape only.
+  # A preset has no weights and must say "random".
+  model.encoder_init = "pretrained"
+  model.decoder_init = "pretrained"
+  # What the sides share: "none".
+  model.share = "none"
+  # Of computation and of storage: "float32" or "bfloat16".
+  model.dtype = "float32"
+  model.param_dtype = "float32"
+  # What the backward pass recomputes: "none", "full", or a named policy.
+  model.remat = "none"
+  # Layers unrolled in one iteration of the scan.
+  model.scan_unroll = 1
+  # Implementation of attention; "auto" takes the first that does not refuse.
+  model.attention = "auto"
+  # "values": one draw per key and head (T5's); "weights": PyTorch's.
+  model.attention_dropout = "values"
+  # One rate for both sides; -1.0: the rates of the Hub configs.
+  model.dropout = -1.0
+  # Deviation of random weights; -1.0: that of the Hub configs.
+  model.init_std = -1.0
+  # Rows of the token tables are padded to a multiple of this.
+  model.vocab_multiple = 128
+  # Token strings of the target tokenizer; empty: resolved from the files.
+  model.start_token = ""
+  model.end_token = ""
+  model.pad_token = ""
+
+  # ---- data: what is seen ------------------------------------------------
+  config.data = ConfigDict()
+  data = config.data
+  # "scheme:location@split", or a mixture "0.7*uri,0.3*uri".
+  data.train = ""
+  # "name=uri,name=uri": the sets evaluated during training. The first one
+  # chooses the best checkpoint. A bare uri is called "valid".
+  data.eval = ""
+  # The sets of --mode=eval, written alike; empty: those of data.eval.
+  data.test = ""
+  # Fields of a record.
+  data.source_field = "source"
+  data.target_field = "target"
+  # In tokens, special tokens included; longer ones are truncated and counted.
+  data.max_source_length = 128
+  data.max_target_length = 32
+  # A Hub id or a folder; empty: the model's own, and for a preset one trained
+  # on the training split and kept in the workdir.
+  data.source_tokenizer = ""
+  data.target_tokenizer = ""
+  # Sizes of trained tokenizers.
+  data.source_vocab_size = 4000
+  data.target_vocab_size = 2000
+  # A batch is padded to the smallest of these shapes that holds its longest
+  # row; zipped: bucket i is (source i, target i); empty: the maximum lengths.
+  data.source_buckets = ()
+  data.target_buckets = ()
+  # "none": one pair a row.
+  data.packing = "none"
+  # Shape of a packed row; 0: the maximum lengths.
+  data.pack_source_length = 0
+  data.pack_target_length = 0
+  # Folder of ids prepared beforehand; empty: tokenised on the way.
+  data.store = ""
+  # "error" stops at a malformed record; "skip" counts and reports them.
+  data.on_bad_record = "error"
+  # Processes that build batches; 0: threads of this one.
+  data.workers = 0
+  # Epoch at which a run begins again with other shapes; 0: never.
+  data.restart_epoch = 0
+
+  # ---- train: how long, how much at a time, what is kept -----------------
+  config.train = ConfigDict()
+  train = config.train
+  train.steps = 1000
+  # Rows of a global batch, all microbatches and all devices together.
+  train.batch_size = 32
+  # Microbatches in a step.
+  train.accumulate_steps = 1
+  train.label_smoothing = 0.0
+  # Chunks of the loss, which never holds all logits at once; 1: it does.
+  train.loss_chunks = 1
+  # Generator of dropout: "threefry" is equal on every mesh.
+  train.rng = "threefry"
+  train.log_every_steps = 50
+  # 0: at the end only. A step that was evaluated is saved too.
+  train.eval_every_steps = 0
+  train.checkpoint_every_steps = 0
+  # The newest checkpoints kept, the best one aside.
+  train.keep_last = 2
+  # A value of metrics.jsonl; empty: "eval/<first set>/loss".
+  train.best_metric = ""
+  # "min" or "max".
+  train.best_mode = "min"
+
+  # ---- optim: the update -------------------------------------------------
+  config.optim = ConfigDict()
+  optim = config.optim
+  optim.name = "adamw"
+  optim.lr = 1e-4
+  # After warm-up: "constant", "linear", "cosine", "rsqrt"; "noam" scales by
+  # width^-0.5 as the papers do.
+  optim.schedule = "linear"
+  optim.warmup_steps = 0
+  optim.b1 = 0.9
+  optim.b2 = 0.999
+  optim.eps = 1e-8
+  # On matrices and tables; never on biases and norms.
+  optim.weight_decay = 0.0
+  # Global norm of the gradient; 0.0: not clipped.
+  optim.clip_norm = 0.0
+
+  # ---- generation: how text is made --------------------------------------
+  config.generation = ConfigDict()
+  generation = config.generation
+  # 1: greedy.
+  generation.num_beams = 1
+  # In tokens, the start token included; 0: data.max_target_length + 1.
+  generation.max_length = 0
+  generation.min_length = 0
+  # A score is the log-probability over length^length_penalty.
+  generation.length_penalty = 1.0
+  generation.no_repeat_ngram_size = 0
+  # "false", "true" or "never", of beam search.
+  generation.early_stopping = "false"
+
+  # ---- eval: what is measured --------------------------------------------
+  config.eval = ConfigDict()
+  evaluation = config.eval
+  # Rows of a batch, in evaluation and prediction; 0: train.batch_size.
+  evaluation.batch_size = 0
+  # Examples whose text is generated, spread evenly over the set; 0: all of
+  # them; -1: none.
+  evaluation.text_examples = 0
+  # Also measure with sources permuted among the examples, as the set
+  # "<name>_permuted": what the model knows without reading its source.
+  evaluation.permute_sources = False
+  # Resamples of the paired bootstrap that compares the two.
+  evaluation.bootstrap_samples = 2000
+  # Examples printed by --mode=eval.
+  evaluation.print_examples = 5
+
+  # ---- mesh: devices, as slice x data x fsdp x tensor --------------------
+  config.mesh = ConfigDict()
+  mesh = config.mesh
+  # One of them may be -1: whatever is left.
+  mesh.slice = 1
+  mesh.data = -1
+  mesh.fsdp = 1
+  mesh.tensor = 1
+
+  # ---- sharding: logical axis -> axes of the mesh ------------------------
+  config.sharding = ConfigDict()
+  sharding = config.sharding
+  sharding.batch = ("slice", "data", "fsdp")
+  sharding.vocab = ("fsdp", "tensor")
+  sharding.embed = ("fsdp",)
+  sharding.heads = ("tensor",)
+  sharding.kv_heads = ("tensor",)
+  sharding.mlp = ("tensor",)
+  sharding.logits = ("tensor",)
+  sharding.head_width = ()
+  sharding.layers = ()
+  sharding.norm = ()
+
+  return config.lock()

@@ -1,0 +1,99 @@
+"""Train, evaluate, predict, export: flags, and a table of modes."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections.config_flags import config_flags
+
+from train import processes, validate
+
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "A file of configs/, with :variant.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+MODE = flags.DEFINE_string(
+  "mode", "train", "One of train, eval, predict, export."
+)
+STEP = flags.DEFINE_integer(
+  "step", -1, "Checkpoint to read; -1: the best, else the latest."
+)
+INPUT = flags.DEFINE_string("input", "", "predict: .txt, .jsonl or a URI.")
+OUTPUT = flags.DEFINE_string("output", "", "predict: .jsonl; export: a folder.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace an output.")
+PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0.")
+PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Of this process.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
+
+
+def train() -> None:
+  from train import loop
+
+  loop.run(CONFIG.value, WORKDIR.value)
+
+
+def evaluate() -> None:
+  from train import evaluate as evaluation
+
+  evaluation.run(CONFIG.value, WORKDIR.value, step=STEP.value)
+
+
+def predict() -> None:
+  from train import predict as prediction
+
+  prediction.run(
+    CONFIG.value,
+    WORKDIR.value,
+    step=STEP.value,
+    source=INPUT.value,
+    output=OUTPUT.value,
+    overwrite=OVERWRITE.value,
+  )
+
+
+def export() -> None:
+  from train import export as exporting
+
+  exporting.run(
+    CONFIG.value,
+    WORKDIR.value,
+    step=STEP.value,
+    output=OUTPUT.value,
+    push_to_hub=PUSH.value,
+  )
+
+
+MODES: dict[str, Callable[[], None]] = {
+  "train": train,
+  "eval": evaluate,
+  "predict": predict,
+  "export": export,
+}
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses flags; a mistyped config key ends with a suggestion."""
+  overrides = [a for a in argv if validate.OVERRIDE.match(a)]
+  try:
+    flags.FLAGS([a for a in argv if a not in overrides])
+  except AttributeError as error:  # The file sets a key that does not exist.
+    raise validate.Refusal(f"--config: {error}") from error
+  validate.check_flags(CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES))
+  validate.check_overrides(overrides, CONFIG.value)
+  return flags.FLAGS(argv)
+
+
+def main(argv: list[str]) -> None:
+  validate.check_arguments(argv[1:])
+  processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+  MODES[MODE.value]()
+
+
+if __name__ == "__main__":
+  logging.set_verbosity(logging.INFO)
+  try:
+    app.run(main, flags_parser=parse)
+  except validate.Refusal as refusal:
+    sys.exit(f"error: {refusal}")

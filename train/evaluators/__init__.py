@@ -1,0 +1,1 @@
+"""What is measured on held-out sets: losses and generated text."""

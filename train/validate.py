@@ -1,0 +1,249 @@
+"""Refusals: what is wrong with a configuration, said before compilation.
+
+Each message names the key, its value and the fix.
+"""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+OVERRIDE = re.compile(r"^--?(?:no)?config\.([\w.]+)")
+
+
+class Refusal(ValueError):
+  """The user's input cannot be run; the message says what to change."""
+
+
+# Keys whose feature does not exist yet, and the one value they may have.
+NEUTRAL = {
+  "model.share": "none",
+  "data.packing": "none",
+  "data.pack_source_length": 0,
+  "data.pack_target_length": 0,
+  "data.store": "",
+  "data.restart_epoch": 0,
+  "train.rng": "threefry",
+  "generation.num_beams": 1,
+  "generation.length_penalty": 1.0,
+  "generation.no_repeat_ngram_size": 0,
+  "generation.early_stopping": "false",
+}
+CHOICES = {
+  "model.encoder_init": ("pretrained", "random"),
+  "model.decoder_init": ("pretrained", "random"),
+  "model.dtype": ("float32", "bfloat16"),
+  "model.param_dtype": ("float32", "bfloat16"),
+  "model.attention_dropout": ("values", "weights"),
+  "data.on_bad_record": ("error", "skip"),
+  "train.best_mode": ("min", "max"),
+  "optim.name": ("adamw",),
+  "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
+}
+# Key, least and greatest value.
+RANGES: dict[str, tuple[float, float]] = {
+  "model.scan_unroll": (1, 1024),
+  "model.vocab_multiple": (1, 65536),
+  "data.max_source_length": (2, 1 << 20),
+  "data.max_target_length": (2, 1 << 20),
+  "data.source_vocab_size": (260, 1 << 20),
+  "data.target_vocab_size": (260, 1 << 20),
+  "data.workers": (0, 1024),
+  "train.steps": (1, 1 << 40),
+  "train.batch_size": (1, 1 << 30),
+  "train.accumulate_steps": (1, 1 << 20),
+  "train.loss_chunks": (1, 1 << 20),
+  "train.label_smoothing": (0.0, 0.999),
+  "train.log_every_steps": (1, 1 << 40),
+  "train.eval_every_steps": (0, 1 << 40),
+  "train.checkpoint_every_steps": (0, 1 << 40),
+  "train.keep_last": (1, 1 << 20),
+  "optim.warmup_steps": (0, 1 << 40),
+  "optim.lr": (0.0, 1e6),
+  "optim.b1": (0.0, 0.999999),
+  "optim.b2": (0.0, 0.999999),
+  "optim.weight_decay": (0.0, 1e6),
+  "optim.clip_norm": (0.0, 1e9),
+  "generation.max_length": (0, 1 << 20),
+  "generation.min_length": (0, 1 << 20),
+  "eval.batch_size": (0, 1 << 30),
+  "eval.text_examples": (-1, 1 << 40),
+  "eval.bootstrap_samples": (1, 1 << 30),
+  "eval.print_examples": (0, 1 << 20),
+}
+REQUIRED = {
+  "model.encoder": "a Hub id, a folder, or a preset such as bert:tiny",
+  "model.decoder": "a Hub id, a folder, or a preset such as gpt2:tiny",
+  "data.train": "a URI such as jsonl:pairs.jsonl or pydoc@train",
+  "data.eval": "name=uri, such as valid=pydoc@valid",
+}
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+  """Inside, what a reader of files or configs raises becomes a Refusal."""
+  try:
+    yield
+  except Refusal:
+    raise
+  except (ValueError, OSError) as error:
+    raise Refusal(str(error)) from error
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """{"section.key": value}, in the order of the file."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      flat |= {f"{key}.{name}": v for name, v in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def check_flags(
+  config: Any, workdir: str | None, mode: str, modes: Sequence[str]
+) -> None:
+  """The flags that every run needs."""
+  if mode not in modes:
+    raise Refusal(f"--mode={mode}: choose one of {', '.join(modes)}")
+  if config is None:
+    raise Refusal(
+      "--config is missing: pass a file, --config=configs/quickstart.py"
+    )
+  try:
+    config.seed
+  except OSError as error:
+    raise Refusal(f"--config: {error.__cause__ or error}") from error
+  if not workdir:
+    raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+  """Words that are no flag are a typing error."""
+  if arguments:
+    raise Refusal(
+      f"{arguments[0]!r} is not a flag: write --config.section.key=value"
+    )
+
+
+def check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
+  """Every --config.section.key names a key that exists."""
+  known = list(flatten(config))
+  for argument in arguments:
+    match = OVERRIDE.match(argument)
+    key = match.group(1) if match else ""
+    if key not in known:
+      raise Refusal(f"{argument}: there is no key {key!r}{suggest(key, known)}")
+
+
+def suggest(key: str, known: Sequence[str]) -> str:
+  """The nearest of the known names, as the end of a sentence."""
+  names = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+  last = key.rpartition(".")[2]
+  tails = {name.rpartition(".")[2]: name for name in known}
+  near = [tails[t] for t in difflib.get_close_matches(last, tails, n=1)]
+  # A right last part in a wrong section tells more than likeness as a whole.
+  best = near if last in tails or not names else names
+  return f"; did you mean {best[0]!r}?" if best else ""
+
+
+def check_values(config: ConfigDict) -> None:
+  """What the values alone can tell."""
+  flat = flatten(config)
+  for key, hint in REQUIRED.items():
+    if not flat[key]:
+      raise Refusal(f"{key} is empty: set it to {hint}")
+  for key, neutral in NEUTRAL.items():
+    if flat[key] != neutral:
+      raise Refusal(
+        f"{key} = {flat[key]!r}: this feature does not exist yet; "
+        f"set it to {neutral!r}"
+      )
+  for key, choices in CHOICES.items():
+    if flat[key] not in choices:
+      raise Refusal(
+        f"{key} = {flat[key]!r}: choose one of {', '.join(choices)}"
+      )
+  for key, (least, greatest) in RANGES.items():
+    if not least <= flat[key] <= greatest:
+      raise Refusal(
+        f"{key} = {flat[key]!r}: set it between {least} and {greatest}"
+      )
+  for side in ("encoder", "decoder"):
+    _check_init(side, flat)
+  _check_dropout(flat)
+  _check_buckets(flat)
+  _check_steps(flat)
+
+
+def is_preset(name: str) -> bool:
+  """Whether a model's name is "architecture:size"."""
+  return bool(re.fullmatch(r"[\w-]+:[\w-]+", name))
+
+
+def _check_init(side: str, flat: dict[str, Any]) -> None:
+  name = flat[f"model.{side}"]
+  if is_preset(name) and flat[f"model.{side}_init"] == "pretrained":
+    raise Refusal(
+      f"model.{side}_init = 'pretrained': the preset {name!r} has no weights; "
+      f"set it to 'random', or model.{side} to a Hub id"
+    )
+
+
+def _check_dropout(flat: dict[str, Any]) -> None:
+  rate = flat["model.dropout"]
+  if rate != -1.0 and not 0.0 <= rate < 1.0:
+    raise Refusal(
+      f"model.dropout = {rate}: set it to a rate below 1, or to -1.0 for the "
+      "rates of the Hub configs"
+    )
+  std = flat["model.init_std"]
+  if std != -1.0 and std <= 0.0:
+    raise Refusal(
+      f"model.init_std = {std}: set it above 0, or to -1.0 for the Hub config's"
+    )
+
+
+def _check_buckets(flat: dict[str, Any]) -> None:
+  sources, targets = flat["data.source_buckets"], flat["data.target_buckets"]
+  if len(sources) != len(targets):
+    raise Refusal(
+      f"data.source_buckets = {sources} and data.target_buckets = {targets} "
+      "are zipped: give them the same length"
+    )
+  for side, buckets in (("source", sources), ("target", targets)):
+    longest = flat[f"data.max_{side}_length"]
+    if buckets and (max(buckets) != longest or min(buckets) < 1):
+      raise Refusal(
+        f"data.{side}_buckets = {buckets}: the largest must be "
+        f"data.max_{side}_length = {longest}, and none below 1"
+      )
+  if sources and (max(sources), max(targets)) not in zip(sources, targets):
+    raise Refusal(
+      f"data.source_buckets = {sources}, data.target_buckets = {targets}: no "
+      "bucket has both maximum lengths; add it"
+    )
+
+
+def _check_steps(flat: dict[str, Any]) -> None:
+  batch, accumulate = flat["train.batch_size"], flat["train.accumulate_steps"]
+  if batch % accumulate:
+    raise Refusal(
+      f"train.batch_size = {batch} does not divide into "
+      f"train.accumulate_steps = {accumulate} microbatches; make it a multiple"
+    )
+  if flat["optim.warmup_steps"] > flat["train.steps"]:
+    raise Refusal(
+      f"optim.warmup_steps = {flat['optim.warmup_steps']} is more than "
+      f"train.steps = {flat['train.steps']}: lower it"
+    )
+  longest = flat["generation.max_length"] or flat["data.max_target_length"] + 1
+  if flat["generation.min_length"] > longest:
+    raise Refusal(
+      f"generation.min_length = {flat['generation.min_length']} exceeds the "
+      f"maximum of {longest}: lower it or raise generation.max_length"
+    )

@@ -1,0 +1,128 @@
+"""The folder of a run: what it was told, and that it stays the same run."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from train import validate
+
+# What may change when a run goes on.
+FREE = (
+  r"train\.steps",
+  r"train\.\w+_every_steps",
+  r"mesh\.\w+",
+  r"data\.workers",
+)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes atomically: the file is whole or absent."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes atomically: the file is whole or absent."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+  with open(partial, "w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+  """{"section.key": value} as JSON has it: tuples are lists."""
+  return json.loads(json.dumps(validate.flatten(config)))
+
+
+def recorded(workdir: Path) -> dict[str, Any] | None:
+  """The configuration that ran last in this folder, flat; None: none did."""
+  path = workdir / "config.json"
+  if not path.exists():
+    return None
+  flat = json.loads(path.read_text(encoding="utf-8"))
+  history = workdir / "config_history.jsonl"
+  if history.exists():
+    for line in history.read_text(encoding="utf-8").splitlines():
+      flat |= {k: new for k, (_, new) in json.loads(line)["changes"].items()}
+  return flat
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
+  """{key: [old value, new value]} of what differs."""
+  keys = [*old, *(key for key in new if key not in old)]
+  return {
+    key: [old.get(key), new.get(key)]
+    for key in keys
+    if old.get(key) != new.get(key)
+  }
+
+
+def check_same(config: ConfigDict, workdir: Path) -> dict[str, list]:
+  """The allowed changes since this folder's last run.
+
+  Raises:
+    Refusal: another key changed; the message is the difference.
+  """
+  old = recorded(workdir)
+  if old is None:
+    return {}
+  changes = difference(old, plain(config))
+  refused = {
+    key: change
+    for key, change in changes.items()
+    if not any(re.fullmatch(pattern, key) for pattern in FREE)
+  }
+  if refused:
+    raise validate.Refusal(
+      f"{workdir} holds a run of another config:\n"
+      + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in refused.items())
+      + "\nset these back, or choose another --workdir"
+    )
+  return changes
+
+
+def record(
+  config: ConfigDict, workdir: Path, changes: dict[str, list], step: int
+) -> None:
+  """Writes config.json once, and each later change as a line of history."""
+  if not (workdir / "config.json").exists():
+    write_json(workdir / "config.json", plain(config))
+  elif changes:
+    path = workdir / "config_history.jsonl"
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    line = json.dumps({"step": step, "changes": changes})
+    write_text(path, f"{old}{line}\n")
+
+
+def check_model(config: ConfigDict, workdir: Path, keys: str) -> None:
+  """A run that is only read must have been trained with this model.
+
+  Args:
+    keys: pattern of the keys that may not differ.
+
+  Raises:
+    Refusal: there is no run, or its model is another one.
+  """
+  old = recorded(workdir)
+  if old is None:
+    raise validate.Refusal(
+      f"--workdir={workdir} holds no run: train there first, with the same "
+      "--config and without --mode"
+    )
+  changes = {
+    key: change
+    for key, change in difference(old, plain(config)).items()
+    if re.fullmatch(keys, key)
+  }
+  if changes:
+    raise validate.Refusal(
+      f"{workdir} was trained with another model:\n"
+      + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
+      + "\npass the --config it was trained with"
+    )
