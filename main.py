@@ -1,6 +1,5 @@
 """Train, evaluate, predict, export: flags, and a table of modes."""
 
-import os
 import sys
 from collections.abc import Callable
 

@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
   # ---- train: how long, how much at a time, what is kept -----------------
   config.train = ConfigDict()
   train = config.train
+  # Updates, in all.
   train.steps = 1000
   # Rows of a global batch, all microbatches and all devices together.
   train.batch_size = 32
@@ -119,6 +120,7 @@ def get_config() -> ConfigDict:
   # ---- optim: the update -------------------------------------------------
   config.optim = ConfigDict()
   optim = config.optim
+  # "adamw".
   optim.name = "adamw"
   optim.lr = 1e-4
   # After warm-up: "constant", "linear", "cosine", "rsqrt"; "noam" scales by
@@ -140,6 +142,7 @@ def get_config() -> ConfigDict:
   generation.num_beams = 1
   # In tokens, the start token included; 0: data.max_target_length + 1.
   generation.max_length = 0
+  # Before it, no end token.
   generation.min_length = 0
   # A score is the log-probability over length^length_penalty.
   generation.length_penalty = 1.0

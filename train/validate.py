@@ -115,7 +115,7 @@ def check_flags(
       "--config is missing: pass a file, --config=configs/quickstart.py"
     )
   try:
-    config.seed
+    flatten(config)
   except OSError as error:
     raise Refusal(f"--config: {error.__cause__ or error}") from error
   if not workdir:
@@ -222,7 +222,8 @@ def _check_buckets(flat: dict[str, Any]) -> None:
         f"data.{side}_buckets = {buckets}: the largest must be "
         f"data.max_{side}_length = {longest}, and none below 1"
       )
-  if sources and (max(sources), max(targets)) not in zip(sources, targets):
+  buckets = set(zip(sources, targets, strict=True))
+  if sources and (max(sources), max(targets)) not in buckets:
     raise Refusal(
       f"data.source_buckets = {sources}, data.target_buckets = {targets}: no "
       "bucket has both maximum lengths; add it"

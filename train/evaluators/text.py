@@ -25,7 +25,7 @@ def score(
   scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
   rows = [
     scorer.score(reference, prediction)
-    for prediction, reference in zip(predictions, references)
+    for prediction, reference in zip(predictions, references, strict=True)
   ]
   scores = {
     name: np.array([100.0 * row[name].fmeasure for row in rows])
@@ -33,6 +33,6 @@ def score(
   }
   exact = [
     float(prediction.strip() == reference.strip())
-    for prediction, reference in zip(predictions, references)
+    for prediction, reference in zip(predictions, references, strict=True)
   ]
   return {"exact_match": np.array(exact), **scores}

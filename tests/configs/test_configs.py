@@ -1,0 +1,83 @@
+"""Each configuration starts from common.py, and each has a smoke variant."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import common
+from train import validate
+
+FILES = sorted(
+  path
+  for path in Path("configs").glob("*.py")
+  if path.stem not in ("__init__", "common")
+)
+
+
+def load(path: Path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_every_config_has_every_key_and_passes(path, arg):
+  config = load(path).get_config(arg)
+  expected = validate.flatten(common.get_config())
+  flat = validate.flatten(config)
+  assert list(flat) == list(expected)
+  for key, value in expected.items():
+    assert type(flat[key]) is type(value), key
+  validate.check_values(config)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_smoke_is_small_and_needs_no_network(path):
+  config = load(path).get_config("smoke")
+  assert config.train.steps <= 10
+  for side in ("encoder", "decoder"):
+    assert validate.is_preset(config.model[side])
+    assert config.model[f"{side}_init"] == "random"
+  uris = config.data.train, config.data.eval, config.data.test
+  assert all(re.search(r"(^|=)(pydoc|dates)@", uri) for uri in uris)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_unknown_variant_is_refused_by_name(path):
+  with pytest.raises(ValueError, match="smok: the variants are"):
+    load(path).get_config("smok")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_hyper_names_keys_that_exist(path):
+  module = load(path)
+  if not hasattr(module, "get_hyper"):
+    return
+  flat = validate.flatten(module.get_config())
+  members = module.get_hyper()
+  assert members
+  for member in members:
+    for key, value in member.items():
+      assert type(flat[key]) is type(value), key
+
+
+def test_every_key_of_common_has_a_comment():
+  lines = Path("configs/common.py").read_text().splitlines()
+  commented = False
+  for line in lines:
+    if re.match(r"  #", line):
+      commented = True
+    elif not line.strip() or " = ConfigDict()" in line:
+      commented = False
+    elif re.match(r"  (?!sharding)\w+\.\w+ = ", line):
+      assert commented, f"no comment above or in the group of {line.strip()}"
+
+
+def test_a_key_that_common_lacks_cannot_be_set():
+  config = common.get_config()
+  with pytest.raises(AttributeError, match='mean "batch_size"'):
+    config.train.bach_size = 3

@@ -1,0 +1,123 @@
+"""Bad input gets one error that names the key, its value and the fix."""
+
+import re
+
+import pytest
+
+from configs import common, dates
+from train import validate
+
+
+def refused(config, *parts):
+  with pytest.raises(validate.Refusal) as caught:
+    validate.check_values(config)
+  for part in parts:
+    assert part in str(caught.value)
+
+
+def test_the_dates_config_passes():
+  validate.check_values(dates.get_config())
+
+
+def test_an_empty_config_says_what_to_set():
+  refused(common.get_config(), "model.encoder is empty", "bert:tiny")
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("model.share", "all"),
+    ("data.packing", "pack"),
+    ("data.pack_source_length", 64),
+    ("data.store", "folder"),
+    ("data.restart_epoch", 1),
+    ("train.rng", "unsafe_rbg"),
+    ("generation.num_beams", 4),
+    ("generation.length_penalty", 2.0),
+    ("generation.no_repeat_ngram_size", 3),
+    ("generation.early_stopping", "true"),
+  ],
+)
+def test_a_feature_that_comes_later_is_refused_by_name(key, value):
+  config = dates.get_config()
+  neutral = validate.flatten(config)[key]
+  config.update_from_flattened_dict({key: value})
+  refused(config, key, repr(value), f"set it to {neutral!r}")
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "fix"),
+  [
+    ("model.encoder_init", "pretraind", "pretrained, random"),
+    ("model.encoder_init", "pretrained", "set it to 'random'"),
+    ("model.dtype", "float16", "float32, bfloat16"),
+    ("model.dropout", 1.0, "below 1"),
+    ("model.init_std", 0.0, "above 0"),
+    ("data.on_bad_record", "ignore", "error, skip"),
+    ("optim.name", "adam", "adamw"),
+    ("optim.schedule", "step", "cosine"),
+    ("optim.b2", 1.0, "between"),
+    ("train.steps", 0, "between"),
+    ("train.keep_last", 0, "between"),
+    ("train.best_mode", "least", "min, max"),
+    ("train.accumulate_steps", 7, "multiple"),
+    ("optim.warmup_steps", 10_000, "lower it"),
+    ("generation.min_length", 40, "lower it"),
+    ("data.source_buckets", (16, 32), "same length"),
+  ],
+)
+def test_a_wrong_value_is_refused_with_its_fix(key, value, fix):
+  config = dates.get_config()
+  config.update_from_flattened_dict({key: value})
+  refused(config, key, str(value), fix)
+
+
+def test_buckets_must_end_at_the_maximum_lengths():
+  config = dates.get_config()
+  config.data.source_buckets = (16, 24)
+  config.data.target_buckets = (16, 16)
+  refused(config, "data.source_buckets", "data.max_source_length = 32")
+  config.data.source_buckets = (16, 32)
+  config.data.target_buckets = (16, 8)
+  refused(config, "no bucket has both maximum lengths")
+  config.data.target_buckets = (8, 16)
+  validate.check_values(config)
+
+
+@pytest.mark.parametrize(
+  ("argument", "suggestion"),
+  [
+    ("--config.optim.lrr=1e-4", "optim.lr"),
+    ("--config.optim.steps=3", "train.steps"),
+    ("--config.training.batch_size=3", "train.batch_size"),
+    ("--config.data.maxsource_length=3", "data.max_source_length"),
+    ("--noconfig.eval.permute", "eval.permute_sources"),
+  ],
+)
+def test_a_mistyped_override_gets_a_suggestion(argument, suggestion):
+  assert validate.OVERRIDE.match(argument)
+  with pytest.raises(
+    validate.Refusal, match=rf"{re.escape(argument)}.*{suggestion}'"
+  ):
+    validate.check_overrides([argument], common.get_config())
+
+
+def test_a_right_override_passes():
+  validate.check_overrides(
+    ["--config.optim.lr=1e-4", "--noconfig.eval.permute_sources"],
+    common.get_config(),
+  )
+
+
+def test_a_word_that_is_no_flag_is_refused():
+  with pytest.raises(validate.Refusal, match=r"'optim\.lr=3' is not a flag"):
+    validate.check_arguments(["optim.lr=3"])
+
+
+def test_errors_of_readers_become_refusals():
+  with pytest.raises(validate.Refusal, match="no such"):
+    with validate.refusing():
+      raise FileNotFoundError("no such file")
+  with pytest.raises(TypeError):
+    with validate.refusing():
+      raise TypeError("a bug stays a bug")
