@@ -1,1 +1,1 @@
-"""How the model is optimised."""
+"""How the model is optimised: the step, the state, and the loop around them."""

@@ -1,0 +1,161 @@
+"""The state of training: what a step takes, gives back, and a save holds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct, traverse_util
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from encdec import sharding
+from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
+from encdec.types import Params
+from train import optim
+from train.mesh import replicated
+
+
+@struct.dataclass
+class TrainState:
+  """Stored parameters and what the optimizer knows of them.
+
+  `step` is the number of updates done, int32. `opt_state` covers the trained
+  leaves alone (see `optim.split_trained`), in float32.
+  """
+
+  step: Any
+  params: Any
+  opt_state: Any
+  ema: Any = None
+
+
+def abstract_state(
+  module: FlaxEncoderDecoderModule,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  rules: sharding.Rules,
+) -> TrainState:
+  """The state as ShapeDtypeStructs with shardings; allocates nothing.
+
+  Raises ValueError, naming the leaf, for whatever the tables cannot resolve.
+  """
+  params = param_shapes(module)
+  specs = sharding.param_specs(params, rules, mesh)
+  opt_state = jax.eval_shape(lambda: _init_moments(tx, _zeros(params)))
+  return TrainState(
+    step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
+    params=jax.tree.map(_placed, params, specs),
+    opt_state=_placed_moments(opt_state, params, specs, mesh),
+  )
+
+
+def state_shardings(abstract: TrainState) -> TrainState:
+  """The shardings of `abstract_state`, leaf by leaf."""
+  return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def create_state(
+  module: FlaxEncoderDecoderModule,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  rules: sharding.Rules,
+  key: Key[Array, ""],
+  params: Params | None = None,
+) -> TrainState:
+  """A state of step 0, made where it belongs: no device ever holds it whole.
+
+  `params` are a host's tree to start from; without them the parameters are
+  drawn from `key`, equal on every mesh.
+  """
+  abstract = abstract_state(module, tx, mesh, rules)
+  shardings = state_shardings(abstract)
+  if params is None:
+    init = jax.jit(
+      lambda key: init_params(module, key), out_shardings=shardings.params
+    )
+    params = init(key)
+  else:
+    params = place_params(params, abstract.params)
+  moments = jax.jit(
+    lambda params: _init_moments(tx, params),
+    out_shardings=shardings.opt_state,
+  )
+  step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=shardings.step)
+  return TrainState(step=step(), params=params, opt_state=moments(params))
+
+
+def place_params(params: Params, abstract: Params) -> Params:
+  """A host's parameters on the devices, in the dtypes of `abstract`.
+
+  Each device is sent its part alone. Raises ValueError, naming the leaf, where
+  the trees differ in a path or a shape.
+  """
+  given = traverse_util.flatten_dict(params, sep="/")
+  wanted = traverse_util.flatten_dict(abstract, sep="/")
+  for path in sorted(set(given) ^ set(wanted)):
+    where = "is missing from" if path in wanted else "is not the model's but in"
+    raise ValueError(
+      f"parameter {path!r} {where} the parameters to start from; they must "
+      "have the tree of encdec.model.param_shapes(module)"
+    )
+  placed = {}
+  for path, leaf in wanted.items():
+    if np.shape(given[path]) != leaf.shape:
+      raise ValueError(
+        f"parameter {path!r} has the shape {np.shape(given[path])}, the model "
+        f"wants {leaf.shape}; check that the weights are this model's"
+      )
+    placed[path] = _place(given[path], leaf)
+  return traverse_util.unflatten_dict(placed, sep="/")
+
+
+def _place(array: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+  array = np.asarray(array)
+  return jax.make_array_from_callback(
+    leaf.shape, leaf.sharding, lambda index: array[index].astype(leaf.dtype)
+  )
+
+
+def to_float32(params: Params) -> Params:
+  """The view that the optimizer has of parameters stored in any dtype."""
+  return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+
+
+def _init_moments(tx: optax.GradientTransformation, params: Params) -> Any:
+  trained, _ = optim.split_trained(params)
+  return tx.init(to_float32(trained))
+
+
+def _zeros(shapes: Params) -> Params:
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _placed(
+  leaf: jax.ShapeDtypeStruct, where: jax.sharding.Sharding
+) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+
+def _placed_moments(
+  opt_state: Any, params: Params, specs: Params, mesh: Mesh
+) -> Any:
+  """A moment lies where its parameter does, a scalar everywhere."""
+  shapes = traverse_util.flatten_dict(params, sep="/")
+  where = traverse_util.flatten_dict(specs, sep="/")
+
+  def place(path, leaf):
+    if leaf.ndim == 0:
+      return _placed(leaf, replicated(mesh))
+    name = sharding.leaf_path(path)
+    owners = [p for p in shapes if name == p or name.endswith("/" + p)]
+    # enc_to_dec_proj/kernel is not the end of any other path, nor vice versa.
+    if len(owners) != 1 or shapes[owners[0]].shape != leaf.shape:
+      raise ValueError(
+        f"optimizer state {name!r} of shape {leaf.shape} belongs to no "
+        "parameter of that shape; its place on the mesh is unknown"
+      )
+    return _placed(leaf, where[owners[0]])
+
+  return jax.tree_util.tree_map_with_path(place, opt_state)

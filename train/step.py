@@ -1,0 +1,325 @@
+"""The training step and the evaluation step: pure functions."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from encdec import sharding
+from encdec.model import FlaxEncoderDecoderModule
+from encdec.sharing import expand
+from encdec.types import Params
+from train import losses, optim
+from train.mesh import batch_sharding, replicated
+from train.state import TrainState, to_float32
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+
+# "unsafe_rbg" is faster on TPU and gives up equal losses on different meshes.
+RNG = {"threefry": "threefry2x32", "unsafe_rbg": "unsafe_rbg"}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+  """What a step is, besides model and optimizer.
+
+  Attributes:
+    seed: of dropout.
+    accumulate_steps: microbatches that a batch is cut into.
+    label_smoothing: see `losses.token_losses`.
+    loss_chunks: see `losses.score_in_chunks`.
+    rng: generator of dropout, a key of `RNG`.
+  """
+
+  seed: int
+  accumulate_steps: int = 1
+  label_smoothing: float = 0.0
+  loss_chunks: int = 1
+  rng: str = "threefry"
+
+  def __post_init__(self):
+    for key in ("accumulate_steps", "loss_chunks"):
+      if getattr(self, key) < 1:
+        raise ValueError(
+          f"train.{key}={getattr(self, key)} must be a positive integer"
+        )
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(
+        f"train.label_smoothing={self.label_smoothing} must lie in [0, 1)"
+      )
+    if self.rng not in RNG:
+      raise ValueError(
+        f"train.rng={self.rng!r} is unknown; it is one of {', '.join(RNG)}"
+      )
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  module: FlaxEncoderDecoderModule,
+  tx: optax.GradientTransformation,
+  schedule: optim.Schedule,
+  config: StepConfig,
+) -> tuple[TrainState, Metrics]:
+  """One update by the mean loss of a batch `[B, ...]`.
+
+  Metrics are float32 scalars: `loss` (nats a target token, smoothing
+  included), `grad_norm` (before clipping), `lr`, `finite`, `target_tokens`,
+  `source_tokens`, `pairs`. Where `finite` is 0 the whole old state is kept.
+  """
+  trained, frozen = optim.split_trained(state.params)
+  key = jax.random.key(config.seed, impl=RNG[config.rng])
+  key = jax.random.fold_in(key, state.step)
+
+  def microbatch(rows: Batch, number: Int[Array, ""]):
+    def loss_sum(trained: Params):
+      return pair_loss(
+        optim.merge(trained, frozen),
+        rows,
+        module=module,
+        dropout_key=jax.random.fold_in(key, number),
+        label_smoothing=config.label_smoothing,
+        loss_chunks=config.loss_chunks,
+      )
+
+    (loss, weight), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained)
+    return loss, weight, like_params(to_float32(grads), module.rules)
+
+  loss, weight, grads = accumulate(microbatch, batch, config, module.rules)
+  loss = loss / weight
+  grads = jax.tree.map(lambda grad: grad / weight, grads)
+  grad_norm = optax.global_norm(grads)
+  finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+  stored = to_float32(trained)
+  updates, opt_state = tx.update(grads, state.opt_state, stored)
+  updated = jax.tree.map(
+    lambda old, now, update: (now + update).astype(old.dtype),
+    trained,
+    stored,
+    updates,
+  )
+  new = state.replace(
+    step=state.step + 1,
+    params=optim.merge(updated, frozen),
+    opt_state=opt_state,
+  )
+  new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+  return new, {
+    "loss": loss,
+    "grad_norm": grad_norm,
+    "lr": schedule(state.step),
+    "finite": finite.astype(jnp.float32),
+    "target_tokens": weight,
+    **batch_counts(batch),
+  }
+
+
+def pair_loss(
+  params: Params,
+  batch: Batch,
+  *,
+  module: FlaxEncoderDecoderModule,
+  dropout_key: Key[Array, ""] | None,
+  label_smoothing: float,
+  loss_chunks: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """The loss of a batch as a sum, in nats, and a weight."""
+  states, head = decoder_states(params, batch, module, dropout_key)
+  return losses.chunked_cross_entropy(
+    head,
+    states,
+    batch["decoder_targets"],
+    batch["decoder_weights"],
+    label_smoothing,
+    module.config.decoder.vocab_size,
+    loss_chunks,
+  )
+
+
+def decoder_states(
+  params: Params,
+  batch: Batch,
+  module: FlaxEncoderDecoderModule,
+  dropout_key: Key[Array, ""] | None,
+) -> tuple[Float[Array, "B T D"], losses.Head]:
+  """States of the decoder for a batch, and the head that makes them logits."""
+  variables = {"params": expand(params, module.config)}
+  encoded = module.apply(
+    variables,
+    tokens=batch["encoder_tokens"],
+    segments=batch["encoder_segments"],
+    positions=batch["encoder_positions"],
+    dropout_key=dropout_key,
+    method="encode",
+  )
+  decoded = module.apply(
+    variables,
+    tokens=batch["decoder_inputs"],
+    segments=batch["decoder_segments"],
+    positions=batch["decoder_positions"],
+    encoder_states=encoded.states,
+    encoder_segments=batch["encoder_segments"],
+    dropout_key=dropout_key,
+    method="decode_states",
+  )
+  return decoded.states, functools.partial(
+    module.apply, variables, method="head"
+  )
+
+
+def accumulate(
+  microbatch: Callable[[Batch, Int[Array, ""]], Any],
+  batch: Batch,
+  config: StepConfig,
+  rules: sharding.Rules | None,
+) -> Any:
+  """The sum of `microbatch(rows, number)` over the parts of a batch, float32.
+
+  Microbatch a takes rows a, a + A, a + 2A...: a contiguous cut would move rows
+  between devices, since each holds a contiguous part of the batch.
+  """
+  parts = config.accumulate_steps
+  if parts == 1:
+    return microbatch(batch, jnp.zeros((), jnp.int32))
+
+  def cut(x: Array) -> Array:
+    x = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+    return sharding.constrain(
+      x, (None, "batch", *(None,) * (x.ndim - 2)), rules
+    )
+
+  def body(total, part):
+    loss, weight, grads = jax.tree.map(jnp.add, total, microbatch(*part))
+    return (loss, weight, like_params(grads, rules)), None
+
+  rows = {name: cut(x) for name, x in batch.items()}
+  numbers = jnp.arange(parts, dtype=jnp.int32)
+  one = {name: x[0] for name, x in rows.items()}
+  loss, weight, grads = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+    jax.eval_shape(microbatch, one, numbers[0]),
+  )
+  start = (loss, weight, like_params(grads, rules))
+  return jax.lax.scan(body, start, (rows, numbers))[0]
+
+
+def like_params(tree: Params, rules: sharding.Rules | None) -> Params:
+  """Lays gradients out as their parameters: sums then scatter, not repeat."""
+
+  def place(path, leaf):
+    axes = sharding.logical_axes(sharding.leaf_path(path))
+    return sharding.constrain(leaf, axes, rules)
+
+  return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def batch_counts(batch: Batch) -> Metrics:
+  """Useful source tokens and pairs of a batch; padding is segment 0."""
+  sources = batch["encoder_segments"]
+  # A row's segments are numbered from 1.
+  pairs = jnp.max(batch["decoder_segments"], axis=1)
+  return {
+    "source_tokens": jnp.sum(sources > 0).astype(jnp.float32),
+    "pairs": jnp.sum(pairs).astype(jnp.float32),
+  }
+
+
+def eval_step(
+  params: Params,
+  batch: Batch,
+  *,
+  module: FlaxEncoderDecoderModule,
+  loss_chunks: int = 1,
+) -> dict[str, Array]:
+  """Loss without smoothing or dropout, as sums; rows of weight 0 are padding.
+
+  Gives `loss_sum` (nats), `weight` (target tokens), `correct` (tokens whose
+  argmax is the target), and of each row `example_loss`, `example_weight` [B].
+  """
+  vocab_size = module.config.decoder.vocab_size
+
+  def score(logits: Array, targets: Array):
+    nats = losses.token_losses(logits, targets, 0.0, vocab_size)
+    return nats, jnp.argmax(logits, axis=-1) == targets
+
+  states, head = decoder_states(params, batch, module, None)
+  nats, correct = losses.score_in_chunks(
+    score, head, states, batch["decoder_targets"], loss_chunks
+  )
+  weights = batch["decoder_weights"].astype(jnp.float32)
+  example_loss = jnp.sum(nats * weights, axis=1)
+  example_weight = jnp.sum(weights, axis=1)
+  return {
+    "loss_sum": jnp.sum(example_loss),
+    "weight": jnp.sum(example_weight),
+    "correct": jnp.sum(correct * weights),
+    "example_loss": example_loss,
+    "example_weight": example_weight,
+  }
+
+
+def jit_train_step(
+  *,
+  module: FlaxEncoderDecoderModule,
+  tx: optax.GradientTransformation,
+  schedule: optim.Schedule,
+  config: StepConfig,
+  mesh: Mesh,
+  rules: sharding.Rules,
+  shardings: TrainState,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  """`train_step` compiled for a mesh; the state that it is given is donated.
+
+  `shardings` are those of the state. Call it inside `jax.set_mesh(mesh)`.
+  """
+
+  def step(state, batch):
+    _require_mesh(mesh)
+    return train_step(
+      state, batch, module=module, tx=tx, schedule=schedule, config=config
+    )
+
+  return jax.jit(
+    step,
+    in_shardings=(shardings, batch_sharding(mesh, rules)),
+    out_shardings=(shardings, replicated(mesh)),
+    donate_argnums=0,
+  )
+
+
+def jit_eval_step(
+  *,
+  module: FlaxEncoderDecoderModule,
+  mesh: Mesh,
+  rules: sharding.Rules,
+  shardings: TrainState,
+  loss_chunks: int = 1,
+) -> Callable[[Params, Batch], dict[str, Array]]:
+  """`eval_step` compiled for a mesh; every process can read what it gives."""
+
+  def step(params, batch):
+    _require_mesh(mesh)
+    return eval_step(params, batch, module=module, loss_chunks=loss_chunks)
+
+  return jax.jit(
+    step,
+    in_shardings=(shardings.params, batch_sharding(mesh, rules)),
+    out_shardings=replicated(mesh),
+  )
+
+
+def _require_mesh(mesh: Mesh) -> None:
+  # Without it every constraint on an activation is silently the identity.
+  if jax.sharding.get_abstract_mesh() != mesh.abstract_mesh:
+    raise ValueError(
+      f"the step is compiled for {mesh}; call it inside `jax.set_mesh(mesh)`"
+    )
