@@ -1,0 +1,115 @@
+"""One tensor of a Hub file and the leaf of the tree that holds it."""
+
+import dataclasses
+
+import numpy as np
+
+from encdec.config import StackConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+  """A row of an architecture's weight table.
+
+  Attributes:
+    hub: the Hub's name, relative to the base model, or to the model with the
+      head where `base` is False; `{layer}` stands for a layer's number.
+    path: the leaf within its side of the tree.
+    op: how a layer's Hub tensor becomes the leaf's slice: "copy"; "linear"
+      `[out, in]` to `[in, out]`; "heads" `[H K, D]` to `[D, H, K]`;
+      "heads_bias" `[H K]` to `[H, K]`; "merge" `[D, H K]` to `[H, K, D]`; and
+      for GPT-2's Conv1D, which stores `[in, out]`, "conv_heads" `[D, H K]` to
+      `[D, H, K]` and "conv_merge" `[H K, D]` to `[H, K, D]`.
+    part, parts: the leaf is this one of so many equal slices of the Hub
+      tensor's output axis.
+    base: the name is the base model's.
+    alias: a second name of the same leaf: written, read only where the first
+      name is absent.
+  """
+
+  hub: str
+  path: str
+  op: str = "copy"
+  part: int = 0
+  parts: int = 1
+  base: bool = True
+  alias: bool = False
+
+  @property
+  def layered(self) -> bool:
+    return "{layer}" in self.hub
+
+
+def to_tree(
+  array: np.ndarray, weight: Weight, config: StackConfig
+) -> np.ndarray:
+  """The leaf (one layer of it) out of a Hub tensor; a view where it can be.
+
+  Raises:
+    ValueError: the tensor does not have the shape that the config implies.
+  """
+  if weight.parts > 1:
+    size = array.shape[-1]
+    if size % weight.parts:
+      raise ValueError(
+        f"{weight.hub}: {size} columns do not split into {weight.parts} parts"
+      )
+    array = np.split(array, weight.parts, axis=-1)[weight.part]
+  width = config.head_width
+  match weight.op:
+    case "copy":
+      return array
+    case "linear":
+      return array.T
+    case "heads":
+      return array.T.reshape(array.shape[1], -1, width)
+    case "heads_bias":
+      return array.reshape(-1, width)
+    case "merge":
+      return array.T.reshape(-1, width, array.shape[0])
+    case "conv_heads":
+      return array.reshape(array.shape[0], -1, width)
+    case "conv_merge":
+      return array.reshape(-1, width, array.shape[1])
+  raise ValueError(f"{weight.hub}: op {weight.op!r} is unknown")
+
+
+def to_hub(
+  array: np.ndarray, weight: Weight, config: StackConfig
+) -> np.ndarray:
+  """The inverse of `to_tree` for one part; parts are joined on the last axis."""
+  del config
+  match weight.op:
+    case "copy":
+      return array
+    case "linear":
+      return array.T
+    case "heads":
+      return array.reshape(array.shape[0], -1).T
+    case "heads_bias":
+      return array.reshape(-1)
+    case "merge":
+      return array.reshape(-1, array.shape[-1]).T
+    case "conv_heads":
+      return array.reshape(array.shape[0], -1)
+    case "conv_merge":
+      return array.reshape(-1, array.shape[-1])
+  raise ValueError(f"{weight.hub}: op {weight.op!r} is unknown")
+
+
+def norm(hub: str, path: str, base: bool = True) -> tuple[Weight, ...]:
+  return (
+    Weight(f"{hub}.weight", f"{path}/scale", base=base),
+    Weight(f"{hub}.bias", f"{path}/bias", base=base),
+  )
+
+
+def linear(
+  hub: str, path: str, op: str = "linear", base: bool = True
+) -> tuple[Weight, ...]:
+  """A dense layer with a bias."""
+  bias = "heads_bias" if op == "heads" else "copy"
+  return (
+    Weight(f"{hub}.weight", f"{path}/kernel", op, base=base),
+    Weight(f"{hub}.bias", f"{path}/bias", bias, base=base),
+  )

@@ -1,0 +1,158 @@
+"""The shape of a model: one frozen dataclass a side, and one for the pair."""
+
+import dataclasses
+import enum
+
+
+class Role(enum.StrEnum):
+  ENCODER = "encoder"
+  DECODER = "decoder"
+
+
+class NormPosition(enum.StrEnum):
+  PRE = "pre"
+  POST = "post"
+
+
+class HeadKind(enum.StrEnum):
+  """What stands between the last state and the logits.
+
+  LINEAR is one product with the (tied) vocabulary matrix; TRANSFORM puts a
+  dense layer, an activation and a norm before it, as BERT does.
+  """
+
+  NONE = "none"
+  LINEAR = "linear"
+  TRANSFORM = "transform"
+
+
+class Share(enum.StrEnum):
+  NONE = "none"
+  EMBEDDINGS = "embeddings"
+  ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+  """One side of the model, as its architecture declares it.
+
+  Attributes:
+    name: the architecture's file in `encdec/archs`.
+    max_positions: the longest row that can be embedded, in tokens.
+    position_offset: the table's row of position 0; the table has
+      `max_positions + position_offset` rows.
+    positions_from_ids: Hugging Face counts positions over the ids that are not
+      padding (RoBERTa); only the facade reads it.
+    type_vocab_size: rows of the token type table; 0 is no table.
+    pooler: the checkpoint holds a pooler, which is stored and exported but
+      which no output of the pair depends on.
+    residual_init_scale: factor on the initial kernels that write into the
+      residual stream (GPT-2: 1 / sqrt(2 L)).
+    scale_by_layer: attention logits are divided by the layer's number, from 1.
+    pad_token_id: for Hugging Face's rules about ids, never for masks.
+  """
+
+  name: str
+  role: Role
+  vocab_size: int
+  width: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_width: int
+  mlp_width: int
+  max_positions: int
+  position_offset: int
+  positions_from_ids: bool
+  type_vocab_size: int
+  norm_position: NormPosition
+  norm_epsilon: float
+  activation: str
+  embedding_norm: bool
+  final_norm: bool
+  pooler: bool
+  head: HeadKind
+  head_activation: str
+  head_bias: bool
+  tied_head: bool
+  embedding_dropout: float
+  residual_dropout: float
+  attention_dropout: float
+  init_std: float
+  residual_init_scale: float
+  attention_scale: float
+  scale_by_layer: bool
+  pad_token_id: int | None
+
+  def __post_init__(self):
+    for field in (
+      "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads",
+      "head_width", "mlp_width", "max_positions",
+    ):  # fmt: skip
+      value = getattr(self, field)
+      if not isinstance(value, int) or value < 1:
+        raise ValueError(
+          f"{self.name} {self.role}: {field}={value!r} must be a positive "
+          "integer; correct the model's config"
+        )
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f"{self.name} {self.role}: num_heads={self.num_heads} is no multiple "
+        f"of num_kv_heads={self.num_kv_heads}"
+      )
+    for field in ("embedding_dropout", "residual_dropout", "attention_dropout"):
+      rate = getattr(self, field)
+      if not 0.0 <= rate < 1.0:
+        raise ValueError(
+          f"{self.name} {self.role}: {field}={rate!r} must lie in [0, 1)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncDecConfig:
+  """Both sides, what they share, and the multiple vocabularies are padded to.
+
+  Padding rows exist in the parameter tree alone: they are zero, their logits
+  are masked, and weight files do not hold them.
+  """
+
+  encoder: StackConfig
+  decoder: StackConfig
+  share: Share = Share.NONE
+  vocab_multiple: int = 1
+
+  def __post_init__(self):
+    for stack, role in (
+      (self.encoder, Role.ENCODER),
+      (self.decoder, Role.DECODER),
+    ):
+      if stack.role != role:
+        raise ValueError(
+          f"the {role} was built with role={stack.role!r}; build it with "
+          f"stack_config(hub, {role.value!r})"
+        )
+    if self.vocab_multiple < 1:
+      raise ValueError(
+        f"vocab_multiple={self.vocab_multiple} must be at least 1"
+      )
+    if self.share != Share.NONE:
+      raise ValueError(
+        f"share={str(self.share)!r} is not supported yet; use 'none'"
+      )
+
+  @property
+  def needs_projection(self) -> bool:
+    """Encoder states are projected when the widths differ."""
+    return self.encoder.width != self.decoder.width
+
+  @property
+  def encoder_vocab_rows(self) -> int:
+    return _round_up(self.encoder.vocab_size, self.vocab_multiple)
+
+  @property
+  def decoder_vocab_rows(self) -> int:
+    return _round_up(self.decoder.vocab_size, self.vocab_multiple)
+
+
+def _round_up(size: int, multiple: int) -> int:
+  return -(-size // multiple) * multiple

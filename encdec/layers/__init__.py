@@ -1,0 +1,1 @@
+"""The building blocks of both stacks, one noun a file."""

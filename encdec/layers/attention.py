@@ -1,0 +1,138 @@
+"""Multi-head attention: one function, and the layer that projects into it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from encdec import sharding
+from encdec.config import StackConfig
+from encdec.layers import kernels
+from encdec.types import AttentionMask, KeyValue
+
+
+def attention(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B S G K"],
+  v: Float[Array, "B S G K"],
+  mask: AttentionMask,
+  *,
+  scale: float,
+  bias: Float[Array, "#B #H T S"] | None = None,
+  softcap: float | None = None,
+  sinks: Float[Array, "H"] | None = None,
+  dropout: kernels.AttentionDropout | None = None,
+  implementation: str = "auto",
+  return_weights: bool = False,
+) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
+  """softmax(scale q k^T + bias) v, each key/value head serving H/G heads.
+
+  The softmax is float32 whatever the inputs are. A query that sees no key
+  gets a finite output. Weights come back in float32, before dropout, and only
+  when asked for.
+
+  Raises:
+    ValueError: the named implementation does not exist or refuses the call.
+  """
+  facts = kernels.AttentionFacts(
+    platform=jax.default_backend(),
+    query_shape=q.shape,
+    key_shape=k.shape,
+    dtype=str(q.dtype),
+    dense=mask.dense is not None,
+    contiguous=mask.contiguous,
+    bias=bias is not None,
+    softcap=softcap is not None,
+    sinks=sinks is not None,
+    weights_dropout=dropout is not None and dropout.mode == "weights",
+    return_weights=return_weights,
+  )
+  return kernels.select(implementation, facts)(
+    q,
+    k,
+    v,
+    mask,
+    scale=scale,
+    bias=bias,
+    softcap=softcap,
+    sinks=sinks,
+    dropout=dropout,
+    return_weights=return_weights,
+  )
+
+
+class Attention(nn.Module):
+  """Projections around `attention`; keys and values may be made apart."""
+
+  config: StackConfig
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+  implementation: str
+
+  def setup(self):
+    c = self.config
+    self.query = self._dense((c.num_heads, c.head_width))
+    self.key = self._dense((c.num_kv_heads, c.head_width))
+    self.value = self._dense((c.num_kv_heads, c.head_width))
+    self.out = nn.DenseGeneral(
+      c.width,
+      axis=(-2, -1),
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      kernel_init=nn.initializers.normal(c.init_std * c.residual_init_scale),
+    )
+
+  def _dense(self, features: tuple[int, int]) -> nn.DenseGeneral:
+    return nn.DenseGeneral(
+      features,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      kernel_init=nn.initializers.normal(self.config.init_std),
+    )
+
+  def keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
+    """Keys and values of `states`, `B S G K` each."""
+    axes = ("batch", None, "kv_heads", None)
+    key = sharding.constrain(self.key(states), axes, self.rules)
+    value = sharding.constrain(self.value(states), axes, self.rules)
+    return checkpoint_name(key, "qkv"), checkpoint_name(value, "qkv")
+
+  def attend(
+    self,
+    states: Float[Array, "B T D"],
+    keys_values: KeyValue,
+    mask: AttentionMask,
+    *,
+    divisor: Float[Array, ""] | None = None,
+    dropout: kernels.AttentionDropout | None = None,
+    return_weights: bool = False,
+  ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:
+    """The layer's output, before dropout and residual.
+
+    `divisor` divides the attention logits (GPT-2's scaling by layer).
+    """
+    query = sharding.constrain(
+      self.query(states), ("batch", None, "heads", None), self.rules
+    )
+    query = checkpoint_name(query, "qkv")
+    if divisor is not None:
+      query = query / divisor.astype(query.dtype)
+    context, weights = attention(
+      query,
+      *keys_values,
+      mask,
+      scale=self.config.attention_scale,
+      dropout=dropout,
+      implementation=self.implementation,
+      return_weights=return_weights,
+    )
+    context = sharding.constrain(
+      context, ("batch", None, "heads", None), self.rules
+    )
+    context = checkpoint_name(context, "ctx")
+    out = self.out(context)
+    return out.astype(jnp.dtype(self.dtype)), weights

@@ -1,0 +1,59 @@
+"""Dropout whose bits do not depend on the mesh.
+
+Bits come from typed threefry keys, two 16-bit draws out of every 32, taken
+along the last axis, which is never sharded: each device generates its own
+part alone, and all meshes see the same values.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from encdec import sharding
+
+# Where a draw is used within a layer; the last number folded into its key.
+EMBEDDING, SELF_ATTENTION, SELF_OUTPUT = 0, 1, 2
+CROSS_ATTENTION, CROSS_OUTPUT, MLP_OUTPUT = 3, 4, 5
+
+_LEVELS = 1 << 16
+
+
+def site_key(key: Key[Array, ""] | None, site: int) -> Key[Array, ""] | None:
+  """The key of one site; None, which switches dropout off, stays None."""
+  return None if key is None else jax.random.fold_in(key, site)
+
+
+def keep_mask(
+  key: Key[Array, ""],
+  shape: tuple[int, ...],
+  rate: float,
+  axes: tuple[str | None, ...],
+  rules: sharding.Rules | None,
+) -> Bool[Array, "..."]:
+  """True with probability `kept(rate)`; `axes` names the mask's axes."""
+  pairs = -(-shape[-1] // 2)
+  words = jax.random.bits(key, (*shape[:-1], pairs), jnp.uint32)
+  words = sharding.constrain(words, axes, rules)
+  draws = jax.lax.bitcast_convert_type(words, jnp.uint16)
+  draws = draws.reshape(*shape[:-1], 2 * pairs)[..., : shape[-1]]
+  return draws < jnp.uint16(round(kept(rate) * _LEVELS))
+
+
+def kept(rate: float) -> float:
+  """The probability to keep, rounded to what 16 bits can express."""
+  levels = min(max(round((1.0 - rate) * _LEVELS), 1), _LEVELS - 1)
+  return levels / _LEVELS
+
+
+def dropout(
+  states: Float[Array, "B T D"],
+  key: Key[Array, ""] | None,
+  rate: float,
+  rules: sharding.Rules | None,
+) -> Float[Array, "B T D"]:
+  """Zeroes entries with probability `rate` and scales up the others."""
+  if key is None or rate == 0.0:
+    return states
+  mask = keep_mask(key, states.shape, rate, ("batch", None, None), rules)
+  scaled = states * jnp.asarray(1.0 / kept(rate), states.dtype)
+  return jnp.where(mask, scaled, jnp.zeros((), states.dtype))

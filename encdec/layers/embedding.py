@@ -1,0 +1,93 @@
+"""Token, position and type embeddings, and their norm."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from encdec import sharding
+from encdec.config import StackConfig
+from encdec.layers import dropout as dropout_lib
+from encdec.layers.norm import layer_norm
+
+
+class Table(nn.Module):
+  """`rows` embeddings of which those from `used` on are padding: zero."""
+
+  rows: int
+  width: int
+  std: float
+  param_dtype: Any
+  used: int | None = None
+
+  def setup(self):
+    self.embedding = self.param("embedding", self._init)
+
+  def _init(self, key: Key[Array, ""]) -> Float[Array, "V D"]:
+    used = self.rows if self.used is None else self.used
+    init = nn.initializers.normal(self.std)
+    table = init(key, (used, self.width), self.param_dtype)
+    return jnp.pad(table, ((0, self.rows - used), (0, 0)))
+
+  def __call__(
+    self, ids: Int[Array, "B T"], dtype: Any
+  ) -> Float[Array, "B T D"]:
+    return jnp.take(self.embedding, ids, axis=0, mode="clip").astype(dtype)
+
+
+class Embeddings(nn.Module):
+  """The sum of what the architecture embeds, normed where it is."""
+
+  config: StackConfig
+  vocab_rows: int
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+
+  def setup(self):
+    c = self.config
+
+    def table(rows: int, used: int | None = None) -> Table:
+      return Table(rows, c.width, c.init_std, self.param_dtype, used)
+
+    self.tokens = table(self.vocab_rows, c.vocab_size)
+    self.positions = table(c.max_positions + c.position_offset)
+    if c.type_vocab_size:
+      self.types = table(c.type_vocab_size)
+    if c.embedding_norm:
+      self.norm = layer_norm(c, self.dtype, self.param_dtype)
+
+  def __call__(
+    self,
+    tokens: Int[Array, "B T"] | None,
+    positions: Int[Array, "B T"],
+    *,
+    types: Int[Array, "B T"] | None = None,
+    embeds: Float[Array, "B T D"] | None = None,
+    dropout_key: Key[Array, ""] | None = None,
+  ) -> Float[Array, "B T D"]:
+    """Embeds tokens, or takes `embeds` in place of the table's rows."""
+    c = self.config
+    if (tokens is None) == (embeds is None):
+      raise ValueError("pass either tokens or embeds, not both and not none")
+    if types is not None and not c.type_vocab_size:
+      raise ValueError(f"{c.name} has no token types; leave them out")
+    # Float32 until the norm: three roundings less in bfloat16.
+    states = self.tokens(tokens, jnp.float32) if embeds is None else embeds
+    rows = positions + jnp.int32(c.position_offset)
+    states = states + self.positions(rows, states.dtype)
+    if c.type_vocab_size:
+      if types is None:
+        types = jnp.zeros_like(positions)
+      states = states + self.types(types, states.dtype)
+    states = sharding.constrain(states, ("batch", None, None), self.rules)
+    states = self.norm(states) if c.embedding_norm else states
+    states = states.astype(self.dtype)
+    return dropout_lib.dropout(
+      states, dropout_key, c.embedding_dropout, self.rules
+    )
+
+  def table_of_tokens(self) -> Float[Array, "V D"]:
+    """The token table, which a tied head multiplies with."""
+    return self.tokens.embedding

@@ -1,0 +1,80 @@
+"""From decoder states to logits over the vocabulary."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from encdec import sharding
+from encdec.config import HeadKind, StackConfig
+from encdec.layers.mlp import activation
+from encdec.layers.norm import layer_norm
+
+
+class Head(nn.Module):
+  """Logits in float32; a tied head multiplies with the token table."""
+
+  config: StackConfig
+  vocab_rows: int
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+
+  def setup(self):
+    c = self.config
+    if c.head == HeadKind.TRANSFORM:
+      self.transform = nn.Dense(
+        c.width,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        kernel_init=nn.initializers.normal(c.init_std),
+      )
+      self.norm = layer_norm(c, self.dtype, self.param_dtype)
+    if not c.tied_head:
+      self.kernel = self.param("kernel", self._init_kernel)
+    if c.head_bias:
+      self.bias = self.param(
+        "bias",
+        nn.initializers.zeros_init(),
+        (self.vocab_rows,),
+        self.param_dtype,
+      )
+
+  def _init_kernel(self, key) -> Float[Array, "D V"]:
+    c = self.config
+    init = nn.initializers.normal(c.init_std)
+    kernel = init(key, (c.width, c.vocab_size), self.param_dtype)
+    return jnp.pad(kernel, ((0, 0), (0, self.vocab_rows - c.vocab_size)))
+
+  def __call__(
+    self, states: Float[Array, "... D"], table: Float[Array, "V D"]
+  ) -> Float[Array, "... V"]:
+    c = self.config
+    if c.head == HeadKind.TRANSFORM:
+      states = self.norm(activation(c.head_activation)(self.transform(states)))
+    states = states.astype(self.dtype)
+    if c.tied_head:
+      logits = jnp.einsum(
+        "...D,VD->...V",
+        states,
+        table.astype(self.dtype),
+        preferred_element_type=jnp.float32,
+      )
+    else:
+      logits = jnp.einsum(
+        "...D,DV->...V",
+        states,
+        self.kernel.astype(self.dtype),
+        preferred_element_type=jnp.float32,
+      )
+    if c.head_bias:
+      bias = self.bias.astype(jnp.float32)
+      logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
+    axes = ("batch", *(None,) * (logits.ndim - 2), "logits")
+    logits = sharding.constrain(logits, axes, self.rules)
+    if self.vocab_rows == c.vocab_size:
+      return logits
+    real = jnp.arange(self.vocab_rows, dtype=jnp.int32) < c.vocab_size
+    real = real.reshape((1,) * (logits.ndim - 1) + real.shape)
+    return jnp.where(real, logits, jnp.finfo(jnp.float32).min)

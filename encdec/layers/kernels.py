@@ -1,0 +1,187 @@
+"""Implementations of attention behind one signature.
+
+An implementation says by `refuses(facts)` why it cannot serve a call; "auto"
+takes the first that does not refuse and prints once why the others did. Fused
+kernels join `IMPLEMENTATIONS`, fastest first.
+"""
+
+import dataclasses
+import functools
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jaxtyping import Array, Float, Key
+
+from encdec import sharding
+from encdec.layers import dropout as dropout_lib
+from encdec.masks import dense_mask
+from encdec.types import AttentionMask
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionDropout:
+  """Dropout of attention, as PyTorch's ("weights") or T5's ("values").
+
+  "values" draws once per key and head and masks the values, which equals
+  dropping the same key for all queries and leaves fused kernels usable.
+  """
+
+  mode: str
+  rate: float
+  key: Key[Array, ""]
+  rules: sharding.Rules | None
+
+  def __post_init__(self):
+    if self.mode not in ("weights", "values"):
+      raise ValueError(
+        f"attention dropout {self.mode!r} must be 'weights' or 'values'"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionFacts:
+  """What an implementation may refuse by; all static."""
+
+  platform: str
+  query_shape: tuple[int, ...]
+  key_shape: tuple[int, ...]
+  dtype: str
+  dense: bool
+  contiguous: bool
+  bias: bool
+  softcap: bool
+  sinks: bool
+  weights_dropout: bool
+  return_weights: bool
+
+
+class Implementation(Protocol):
+  def refuses(self, facts: AttentionFacts) -> str | None: ...
+
+  def __call__(self, q, k, v, mask, **options): ...
+
+
+class XlaAttention:
+  """Plain products and a float32 softmax: serves every call."""
+
+  def refuses(self, facts: AttentionFacts) -> str | None:
+    del facts
+    return None
+
+  def __call__(
+    self,
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
+    mask: AttentionMask,
+    *,
+    scale: float,
+    bias: Float[Array, "#B #H T S"] | None,
+    softcap: float | None,
+    sinks: Float[Array, "H"] | None,
+    dropout: AttentionDropout | None,
+    return_weights: bool,
+  ) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
+    batch, queries, heads, width = q.shape
+    keys, groups = k.shape[1:3]
+    if dropout is not None and dropout.mode == "values":
+      v = _drop_values(v, dropout)
+    q = q.reshape(batch, queries, groups, heads // groups, width)
+    logits = jnp.einsum(
+      "BTGRK,BSGK->BGRTS", q, k, preferred_element_type=jnp.float32
+    ).reshape(batch, heads, queries, keys)
+    logits = logits * scale
+    if softcap is not None:
+      logits = softcap * jnp.tanh(logits / softcap)
+    if bias is not None:
+      logits = logits + bias.astype(jnp.float32)
+    allowed = dense_mask(mask, queries, keys)
+    if allowed is not None:
+      # The lowest finite number: a row that sees no key attends evenly.
+      lowest = jnp.finfo(jnp.float32).min
+      logits = jnp.where(allowed, logits, lowest)
+    weights = _softmax(logits, sinks)
+    returned = weights if return_weights else None
+    if dropout is not None and dropout.mode == "weights":
+      weights = _drop_weights(weights, dropout)
+    weights = weights.astype(v.dtype).reshape(
+      batch, groups, heads // groups, queries, keys
+    )
+    out = jnp.einsum("BGRTS,BSGK->BTGRK", weights, v)
+    return out.reshape(batch, queries, heads, width), returned
+
+
+def _softmax(
+  logits: Float[Array, "B H T S"], sinks: Float[Array, "H"] | None
+) -> Float[Array, "B H T S"]:
+  """Softmax over keys; a sink is one more logit a head, with no value."""
+  if sinks is None:
+    return jax.nn.softmax(logits, axis=-1)
+  sink = jnp.broadcast_to(
+    sinks.astype(jnp.float32)[None, :, None, None], (*logits.shape[:3], 1)
+  )
+  joined = jnp.concatenate([logits, sink], axis=-1)
+  return jax.nn.softmax(joined, axis=-1)[..., :-1]
+
+
+def _drop_weights(
+  weights: Float[Array, "B H T S"], dropout: AttentionDropout
+) -> Float[Array, "B H T S"]:
+  keep = dropout_lib.keep_mask(
+    dropout.key,
+    weights.shape,
+    dropout.rate,
+    ("batch", "heads", None, None),
+    dropout.rules,
+  )
+  scaled = weights * (1.0 / dropout_lib.kept(dropout.rate))
+  return jnp.where(keep, scaled, 0.0)
+
+
+def _drop_values(
+  v: Float[Array, "B S G K"], dropout: AttentionDropout
+) -> Float[Array, "B S G K"]:
+  batch, keys, groups, _ = v.shape
+  # Keys last: the draws are paired along an axis that is never sharded.
+  keep = dropout_lib.keep_mask(
+    dropout.key,
+    (batch, groups, keys),
+    dropout.rate,
+    ("batch", "kv_heads", None),
+    dropout.rules,
+  )
+  keep = keep.transpose(0, 2, 1)[..., None]
+  scaled = v * jnp.asarray(1.0 / dropout_lib.kept(dropout.rate), v.dtype)
+  return jnp.where(keep, scaled, jnp.zeros((), v.dtype))
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {"xla": XlaAttention()}
+
+
+def select(name: str, facts: AttentionFacts) -> Implementation:
+  """The implementation of that name, or for "auto" the first that serves.
+
+  Raises:
+    ValueError: an unknown name, or a named one that refuses, with its reason.
+  """
+  if name == "auto":
+    for candidate, implementation in IMPLEMENTATIONS.items():
+      reason = implementation.refuses(facts)
+      if reason is None:
+        return implementation
+      _explain(candidate, reason)
+    raise ValueError(f"no attention implementation serves {facts}")
+  if name not in IMPLEMENTATIONS:
+    known = ", ".join(["auto", *IMPLEMENTATIONS])
+    raise ValueError(f"attention implementation {name!r} is not one of {known}")
+  reason = IMPLEMENTATIONS[name].refuses(facts)
+  if reason is not None:
+    raise ValueError(f"attention implementation {name!r} refuses: {reason}")
+  return IMPLEMENTATIONS[name]
+
+
+@functools.cache
+def _explain(name: str, reason: str) -> None:
+  logging.info("attention: %s does not serve: %s", name, reason)

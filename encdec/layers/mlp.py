@@ -1,0 +1,77 @@
+"""The position-wise feed-forward layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from encdec import sharding
+from encdec.config import StackConfig
+
+
+def _gelu_exact(x: Array) -> Array:
+  return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu_tanh(x: Array) -> Array:
+  return jax.nn.gelu(x, approximate=True)
+
+
+def _quick_gelu(x: Array) -> Array:
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+# Hugging Face's names.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "gelu": _gelu_exact,
+  "gelu_new": _gelu_tanh,
+  "gelu_fast": _gelu_tanh,
+  "gelu_pytorch_tanh": _gelu_tanh,
+  "quick_gelu": _quick_gelu,
+  "relu": jax.nn.relu,
+  "silu": jax.nn.silu,
+  "swish": jax.nn.silu,
+  "tanh": jnp.tanh,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+  """The function of that name; an unknown one raises with the known ones."""
+  if name not in ACTIVATIONS:
+    raise ValueError(
+      f"activation {name!r} is not one of {', '.join(sorted(ACTIVATIONS))}"
+    )
+  return ACTIVATIONS[name]
+
+
+class Mlp(nn.Module):
+  """down(activation(up(x)))."""
+
+  config: StackConfig
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+
+  @nn.compact
+  def __call__(self, states: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    c = self.config
+
+    def dense(features: int, std: float, name: str) -> nn.Dense:
+      return nn.Dense(
+        features,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        kernel_init=nn.initializers.normal(std),
+        name=name,
+      )
+
+    hidden = dense(c.mlp_width, c.init_std, "up")(states)
+    hidden = sharding.constrain(hidden, ("batch", None, "mlp"), self.rules)
+    hidden = checkpoint_name(hidden, "mlp")
+    hidden = activation(c.activation)(hidden)
+    std = c.init_std * c.residual_init_scale
+    return dense(c.width, std, "down")(hidden)

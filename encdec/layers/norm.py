@@ -1,0 +1,27 @@
+"""Layer normalisation with float32 statistics."""
+
+from typing import Any
+
+from flax import linen as nn
+
+from encdec.config import StackConfig
+
+
+def layer_norm(
+  config: StackConfig, dtype: Any, param_dtype: Any, name: str | None = None
+) -> nn.LayerNorm:
+  """A norm as the architecture declares it.
+
+  Variance is E[(x - E x)^2]: the faster E[x^2] - E[x]^2 loses the digits that
+  agreement with PyTorch needs.
+  """
+  return nn.LayerNorm(
+    epsilon=config.norm_epsilon,
+    dtype=dtype,
+    param_dtype=param_dtype,
+    use_fast_variance=False,
+    force_float32_reductions=True,
+    scale_init=nn.initializers.ones_init(),
+    bias_init=nn.initializers.zeros_init(),
+    name=name,
+  )

@@ -1,0 +1,339 @@
+"""The encoder-decoder pair as pure functions of one parameter tree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from encdec import sharding
+from encdec.config import EncDecConfig, StackConfig
+from encdec.stacks import LayerInputs, Stack
+from encdec.types import (
+  AttentionMask,
+  CrossCache,
+  DecodeView,
+  ModelOutput,
+  Params,
+  SelfCache,
+  StackOutput,
+)
+
+
+class FlaxEncoderDecoderModule(nn.Module):
+  """Any encoder and any decoder, joined by cross-attention.
+
+  Only the "params" collection exists. Segments and positions are explicit:
+  segment 0 is padding, positions start at 0. Dropout is on where a
+  `dropout_key` (a typed key) is passed.
+
+  Attributes:
+    dtype: of the computation; softmax, norms' statistics and logits are
+      float32 always.
+    param_dtype: of the parameters that `init` makes.
+    remat: see `encdec.stacks.remat_policy`.
+    scan_unroll: layers a step of the scan.
+    attention_dropout: "values" or "weights", see
+      `encdec.layers.kernels.AttentionDropout`.
+    attention: the implementation, see `encdec.layers.kernels.select`.
+    rules: where activations lie on the mesh; None leaves it to the compiler.
+  """
+
+  config: EncDecConfig
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+  remat: str = "none"
+  scan_unroll: int = 1
+  attention_dropout: str = "values"
+  attention: str = "auto"
+  rules: sharding.Rules | None = None
+
+  def setup(self):
+    c = self.config
+    self.encoder = self._stack(c.encoder, c.encoder_vocab_rows)
+    self.decoder = self._stack(c.decoder, c.decoder_vocab_rows)
+    if c.needs_projection:
+      self.enc_to_dec_proj = nn.Dense(
+        c.decoder.width,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        kernel_init=nn.initializers.normal(c.decoder.init_std),
+      )
+
+  def _stack(self, config: StackConfig, vocab_rows: int) -> Stack:
+    return Stack(
+      config,
+      vocab_rows,
+      self.dtype,
+      self.param_dtype,
+      self.rules,
+      self.remat,
+      self.scan_unroll,
+      self.attention_dropout,
+      self.attention,
+    )
+
+  def encode(
+    self,
+    tokens: Int[Array, "B S"] | None,
+    segments: Int[Array, "B S"],
+    positions: Int[Array, "B S"],
+    *,
+    types: Int[Array, "B S"] | None = None,
+    embeds: Float[Array, "B S D"] | None = None,
+    query_segments: Int[Array, "B S"] | None = None,
+    dense: Bool[Array, "B #H S S"] | None = None,
+    dropout_key: Key[Array, ""] | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+  ) -> StackOutput:
+    """Encoder states of the source.
+
+    `query_segments` default to `segments`; ones in their place are Hugging
+    Face's rule, by which padding attends to the tokens.
+    """
+    queries = segments if query_segments is None else query_segments
+    mask = AttentionMask(
+      query_segments=queries, key_segments=segments, dense=dense
+    )
+    inputs = LayerInputs(
+      mask,
+      dropout_key=_side_key(dropout_key, 0),
+      weights=output_attentions,
+    )
+    return self.encoder(
+      tokens,
+      positions,
+      inputs,
+      types=types,
+      embeds=embeds,
+      hidden_states=output_hidden_states,
+    )
+
+  def decode_states(
+    self,
+    tokens: Int[Array, "B T"] | None,
+    segments: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    encoder_states: Float[Array, "B S W"],
+    encoder_segments: Int[Array, "B S"],
+    *,
+    types: Int[Array, "B T"] | None = None,
+    embeds: Float[Array, "B T D"] | None = None,
+    query_segments: Int[Array, "B T"] | None = None,
+    dense: Bool[Array, "B #H T T"] | None = None,
+    dropout_key: Key[Array, ""] | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+  ) -> StackOutput:
+    """Decoder states, one for each input token, before the head.
+
+    Causality follows the index in the row, so that packed rows need no more
+    than their segments. `encoder_states` are as `encode` gave them: the
+    projection between different widths is applied here.
+    """
+    queries = segments if query_segments is None else query_segments
+    inputs = LayerInputs(
+      AttentionMask(
+        query_segments=queries, key_segments=segments, dense=dense, causal=True
+      ),
+      cross_states=self.project(encoder_states),
+      cross_mask=AttentionMask(
+        query_segments=queries, key_segments=encoder_segments
+      ),
+      dropout_key=_side_key(dropout_key, 1),
+      weights=output_attentions,
+    )
+    return self.decoder(
+      tokens,
+      positions,
+      inputs,
+      types=types,
+      embeds=embeds,
+      hidden_states=output_hidden_states,
+    )
+
+  def project(
+    self, encoder_states: Float[Array, "B S W"]
+  ) -> Float[Array, "B S D"]:
+    """Encoder states in the decoder's width."""
+    encoder_states = encoder_states.astype(self.dtype)
+    if not self.config.needs_projection:
+      return encoder_states
+    return self.enc_to_dec_proj(encoder_states)
+
+  def head(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    """Float32 logits; those of padding rows are the lowest finite number."""
+    return self.decoder.logits(states)
+
+  def __call__(
+    self,
+    encoder_tokens: Int[Array, "B S"],
+    encoder_segments: Int[Array, "B S"],
+    encoder_positions: Int[Array, "B S"],
+    decoder_inputs: Int[Array, "B T"],
+    decoder_segments: Int[Array, "B T"],
+    decoder_positions: Int[Array, "B T"],
+    *,
+    dropout_key: Key[Array, ""] | None = None,
+    output_attentions: bool = False,
+    output_hidden_states: bool = False,
+  ) -> ModelOutput:
+    """Encodes, decodes and gives logits for every target position."""
+    encoded = self.encode(
+      tokens=encoder_tokens,
+      segments=encoder_segments,
+      positions=encoder_positions,
+      dropout_key=dropout_key,
+      output_attentions=output_attentions,
+      output_hidden_states=output_hidden_states,
+    )
+    decoded = self.decode_states(
+      tokens=decoder_inputs,
+      segments=decoder_segments,
+      positions=decoder_positions,
+      encoder_states=encoded.states,
+      encoder_segments=encoder_segments,
+      dropout_key=dropout_key,
+      output_attentions=output_attentions,
+      output_hidden_states=output_hidden_states,
+    )
+    return ModelOutput(self.head(decoded.states), encoded, decoded)
+
+  def cross_cache(
+    self,
+    encoder_states: Float[Array, "B S W"],
+    encoder_segments: Int[Array, "B S"],
+  ) -> CrossCache:
+    """Keys and values of the source for every layer; made once a source."""
+    return self.decoder.cross_cache(
+      self.project(encoder_states), encoder_segments
+    )
+
+  def prefill(
+    self,
+    tokens: Int[Array, "B P"],
+    segments: Int[Array, "B P"],
+    positions: Int[Array, "B P"],
+    cross: CrossCache,
+    *,
+    cache_length: int,
+  ) -> tuple[Float[Array, "B P V"], SelfCache]:
+    """Reads a prompt into a fresh cache of `cache_length` slots.
+
+    Prompt tokens of segment 0 are padding, which no token attends to.
+
+    Raises:
+      ValueError: the prompt is longer than the cache.
+    """
+    batch, length = tokens.shape
+    if length > cache_length:
+      raise ValueError(
+        f"a prompt of {length} tokens does not fit a cache of {cache_length}"
+      )
+    view = DecodeView(
+      slot=jnp.zeros((), jnp.int32),
+      query_positions=positions,
+      visible=_prompt_visible(segments, cache_length),
+    )
+    cache = self.empty_cache(batch, cache_length)
+    return self.decode_step(tokens=tokens, view=view, cache=cache, cross=cross)
+
+  def empty_cache(self, batch: int, cache_length: int) -> SelfCache:
+    """A cache of zeros for one beam."""
+    c = self.config.decoder
+    shape = (batch, 1, cache_length, c.num_kv_heads, c.head_width)
+
+    def zeros() -> Array:
+      return sharding.constrain(
+        jnp.zeros(shape, self.dtype),
+        ("batch", None, None, "kv_heads", None),
+        self.rules,
+      )
+
+    return SelfCache(tuple((zeros(), zeros()) for _ in range(c.num_layers)))
+
+  def decode_step(
+    self,
+    tokens: Int[Array, "B Q"],
+    view: DecodeView,
+    cache: SelfCache,
+    cross: CrossCache,
+  ) -> tuple[Float[Array, "B Q V"], SelfCache]:
+    """Logits after each of Q new tokens: one a beam, or a prompt's (N = 1).
+
+    The parameters must be in decoding form, see `unstack`.
+    """
+    mask = AttentionMask(
+      query_segments=jnp.ones(tokens.shape, jnp.int32),
+      # A data batch may number segments; a source alone in its row is all of
+      # its tokens.
+      key_segments=jnp.minimum(cross.segments, 1),
+    )
+    states, cache = self.decoder.step(tokens, view, cache, cross, mask)
+    return self.head(states), cache
+
+
+def _side_key(key: Key[Array, ""] | None, side: int) -> Key[Array, ""] | None:
+  return None if key is None else jax.random.fold_in(key, side)
+
+
+def _prompt_visible(
+  segments: Int[Array, "B P"], cache_length: int
+) -> Bool[Array, "B P C"]:
+  length = segments.shape[1]
+  real = jnp.pad(segments != 0, ((0, 0), (0, cache_length - length)))
+  query = jnp.arange(length, dtype=jnp.int32)[:, None]
+  causal = jnp.arange(cache_length, dtype=jnp.int32)[None] <= query
+  return causal[None] & real[:, None]
+
+
+def init_params(
+  module: FlaxEncoderDecoderModule, key: Key[Array, ""]
+) -> Params:
+  """Fresh parameters from a typed key; jit with shardings for large ones."""
+  ids = jnp.zeros((1, 1), jnp.int32)
+  variables = module.init(
+    key,
+    encoder_tokens=ids,
+    encoder_segments=ids,
+    encoder_positions=ids,
+    decoder_inputs=ids,
+    decoder_segments=ids,
+    decoder_positions=ids,
+  )
+  return variables["params"]
+
+
+def param_shapes(module: FlaxEncoderDecoderModule) -> Params:
+  """The tree of `init_params` as ShapeDtypeStructs; allocates nothing."""
+  return jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
+
+
+def unstack(params: Params, dtype: Any = None) -> Params:
+  """The decoding form: `layers` as tuples, floats cast to `dtype`.
+
+  Make it once per version of the weights, outside the token loop: slicing the
+  stacked arrays within it copies the decoder's weights at every call.
+  """
+
+  def cast(leaf: Array) -> Array:
+    return leaf if dtype is None else leaf.astype(dtype)
+
+  def side(tree: Params) -> Params:
+    layers = tree["layers"]
+    count = jax.tree.leaves(layers)[0].shape[0]
+    return {
+      **tree,
+      "layers": tuple(
+        jax.tree.map(lambda leaf, i=index: leaf[i], layers)
+        for index in range(count)
+      ),
+    }
+
+  params = jax.tree.map(cast, params)
+  return {
+    name: side(tree) if "layers" in tree else tree
+    for name, tree in params.items()
+  }

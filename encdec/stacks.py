@@ -1,0 +1,466 @@
+"""Encoder and decoder blocks, and the stack that scans or loops over them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from encdec import sharding
+from encdec.config import HeadKind, NormPosition, Role, StackConfig
+from encdec.layers import dropout as dropout_lib
+from encdec.layers.attention import Attention
+from encdec.layers.embedding import Embeddings
+from encdec.layers.head import Head
+from encdec.layers.kernels import AttentionDropout
+from encdec.layers.mlp import Mlp
+from encdec.layers.norm import layer_norm
+from encdec.types import (
+  AttentionMask,
+  CrossCache,
+  DecodeView,
+  KeyValue,
+  Params,
+  SelfCache,
+  StackOutput,
+)
+
+REMAT_NAMES = ("qkv", "ctx", "mlp")
+
+
+def remat_policy(name: str):
+  """The `jax.checkpoint` policy of a name, and whether to checkpoint at all.
+
+  "none" stores everything, "full" recomputes everything, and names joined by
+  "+" ("qkv+ctx") store just those values of a layer.
+
+  Raises:
+    ValueError: a name that no layer gives.
+  """
+  if name == "none":
+    return None, False
+  if name == "full":
+    return jax.checkpoint_policies.nothing_saveable, True
+  parts = name.split("+")
+  unknown = [part for part in parts if part not in REMAT_NAMES]
+  if unknown:
+    raise ValueError(
+      f"remat={name!r}: {unknown[0]!r} is unknown; use 'none', 'full' or names "
+      f"out of {', '.join(REMAT_NAMES)} joined by '+'"
+    )
+  return jax.checkpoint_policies.save_only_these_names(*parts), True
+
+
+@struct.dataclass
+class LayerInputs:
+  """What every layer gets: the same arrays, made once outside the scan."""
+
+  mask: AttentionMask
+  cross_states: Float[Array, "B S W"] | None = None
+  cross_mask: AttentionMask | None = None
+  slot: Int[Array, ""] | None = None
+  dropout_key: Key[Array, ""] | None = None
+  weights: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class LayerOutputs:
+  """What a layer gives besides its states; None unless asked for."""
+
+  attention: Float[Array, "B H T T"] | None = None
+  cross_attention: Float[Array, "B H T S"] | None = None
+  cache: KeyValue | None = None
+
+
+class _Block(nn.Module):
+  """What the blocks share: sublayers, residuals, norms before or after."""
+
+  config: StackConfig
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+  attention_dropout: str
+  implementation: str
+
+  def setup(self):
+    self.self_attention = self._attention()
+    self.self_attention_norm = self._norm()
+    self.mlp = Mlp(self.config, self.dtype, self.param_dtype, self.rules)
+    self.mlp_norm = self._norm()
+
+  def _attention(self) -> Attention:
+    return Attention(
+      self.config,
+      self.dtype,
+      self.param_dtype,
+      self.rules,
+      self.implementation,
+    )
+
+  def _norm(self) -> nn.LayerNorm:
+    return layer_norm(self.config, self.dtype, self.param_dtype)
+
+  def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
+    """What a sublayer reads."""
+    if self.config.norm_position == NormPosition.PRE:
+      return norm(states)
+    return states
+
+  def _after(
+    self,
+    norm: nn.LayerNorm,
+    states: Array,
+    output: Array,
+    key: Key[Array, ""] | None,
+    site: int,
+  ) -> Array:
+    """The residual stream after a sublayer."""
+    output = dropout_lib.dropout(
+      output,
+      dropout_lib.site_key(key, site),
+      self.config.residual_dropout,
+      self.rules,
+    )
+    states = sharding.constrain(
+      states + output, ("batch", None, None), self.rules
+    )
+    if self.config.norm_position == NormPosition.POST:
+      return norm(states)
+    return states
+
+  def _dropout(
+    self, key: Key[Array, ""] | None, site: int
+  ) -> AttentionDropout | None:
+    if key is None or self.config.attention_dropout == 0.0:
+      return None
+    return AttentionDropout(
+      self.attention_dropout,
+      self.config.attention_dropout,
+      dropout_lib.site_key(key, site),
+      self.rules,
+    )
+
+  def _divisor(self, layer: Int[Array, ""]) -> Float[Array, ""] | None:
+    if not self.config.scale_by_layer:
+      return None
+    return (layer + 1).astype(jnp.float32)
+
+  def _self_attention(
+    self,
+    states: Array,
+    layer: Int[Array, ""],
+    inputs: LayerInputs,
+    key: Key[Array, ""] | None,
+    cache: KeyValue | None,
+  ):
+    read = self._before(self.self_attention_norm, states)
+    keys_values = self.self_attention.keys_values(read)
+    if cache is not None:
+      cache = _write(cache, keys_values, inputs.slot)
+      keys_values = _read(cache)
+    output, weights = self.self_attention.attend(
+      read,
+      keys_values,
+      inputs.mask,
+      divisor=self._divisor(layer),
+      dropout=self._dropout(key, dropout_lib.SELF_ATTENTION),
+      return_weights=inputs.weights,
+    )
+    states = self._after(
+      self.self_attention_norm, states, output, key, dropout_lib.SELF_OUTPUT
+    )
+    return states, weights, cache
+
+  def _mlp(self, states: Array, key: Key[Array, ""] | None) -> Array:
+    output = self.mlp(self._before(self.mlp_norm, states))
+    return self._after(
+      self.mlp_norm, states, output, key, dropout_lib.MLP_OUTPUT
+    )
+
+
+class EncoderBlock(_Block):
+  """Self-attention and a feed-forward layer."""
+
+  def __call__(
+    self,
+    states: Float[Array, "B T D"],
+    layer: Int[Array, ""],
+    inputs: LayerInputs,
+  ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
+    key = _layer_key(inputs.dropout_key, layer)
+    states, weights, _ = self._self_attention(states, layer, inputs, key, None)
+    return self._mlp(states, key), LayerOutputs(attention=weights)
+
+
+class DecoderBlock(_Block):
+  """Causal self-attention, cross-attention and a feed-forward layer."""
+
+  def setup(self):
+    super().setup()
+    self.cross_attention = self._attention()
+    self.cross_attention_norm = self._norm()
+
+  def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
+    """Keys and values of the source, `B S G K` each."""
+    return self.cross_attention.keys_values(states)
+
+  def __call__(
+    self,
+    states: Float[Array, "B T D"],
+    layer: Int[Array, ""],
+    inputs: LayerInputs,
+    cache: KeyValue | None = None,
+    cross: KeyValue | None = None,
+  ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
+    key = _layer_key(inputs.dropout_key, layer)
+    states, weights, cache = self._self_attention(
+      states, layer, inputs, key, cache
+    )
+    if cross is None:
+      cross = self.cross_keys_values(inputs.cross_states)
+    output, cross_weights = self.cross_attention.attend(
+      self._before(self.cross_attention_norm, states),
+      cross,
+      inputs.cross_mask,
+      divisor=self._divisor(layer),
+      dropout=self._dropout(key, dropout_lib.CROSS_ATTENTION),
+      return_weights=inputs.weights,
+    )
+    states = self._after(
+      self.cross_attention_norm, states, output, key, dropout_lib.CROSS_OUTPUT
+    )
+    return self._mlp(states, key), LayerOutputs(weights, cross_weights, cache)
+
+
+def _layer_key(
+  key: Key[Array, ""] | None, layer: Int[Array, ""]
+) -> Key[Array, ""] | None:
+  # Number 0 is the embeddings'.
+  return None if key is None else jax.random.fold_in(key, layer + 1)
+
+
+def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:
+  """Puts fresh keys and values, `B Q G K`, at `slot` of `B N T G K`."""
+  zero = jnp.zeros((), slot.dtype)
+
+  def put(held: Array, new: Array) -> Array:
+    batch, beams, _, groups, width = held.shape
+    new = new.reshape(batch, beams, -1, groups, width).astype(held.dtype)
+    return jax.lax.dynamic_update_slice(
+      held, new, (zero, zero, slot, zero, zero)
+    )
+
+  return put(cache[0], fresh[0]), put(cache[1], fresh[1])
+
+
+def _read(cache: KeyValue) -> KeyValue:
+  def flat(held: Array) -> Array:
+    batch, _, _, groups, width = held.shape
+    return held.reshape(batch, -1, groups, width)
+
+  return flat(cache[0]), flat(cache[1])
+
+
+class Stack(nn.Module):
+  """One side: embeddings, layers, final norm, and a decoder's head.
+
+  `layers` in the tree is one tree of arrays with a leading axis L, which is
+  scanned, or a tuple of L trees, which is looped over: the decoding form.
+  """
+
+  config: StackConfig
+  vocab_rows: int
+  dtype: Any
+  param_dtype: Any
+  rules: sharding.Rules | None
+  remat: str
+  scan_unroll: int
+  attention_dropout: str
+  implementation: str
+
+  def setup(self):
+    c = self.config
+    self.embeddings = Embeddings(
+      c, self.vocab_rows, self.dtype, self.param_dtype, self.rules
+    )
+    if self.is_initializing():
+      self.param("layers", self._init_layers)
+      if c.pooler:
+        self.param("pooler", self._init_pooler)
+    if c.final_norm:
+      self.final_norm = layer_norm(c, self.dtype, self.param_dtype)
+    if c.head != HeadKind.NONE:
+      self.head = Head(
+        c, self.vocab_rows, self.dtype, self.param_dtype, self.rules
+      )
+
+  def _block(self) -> EncoderBlock | DecoderBlock:
+    encoder = self.config.role == Role.ENCODER
+    return (EncoderBlock if encoder else DecoderBlock)(
+      self.config,
+      self.dtype,
+      self.param_dtype,
+      self.rules,
+      self.attention_dropout,
+      self.implementation,
+      parent=None,
+    )
+
+  def _init_layers(self, key: Key[Array, ""]) -> Params:
+    states = jnp.zeros((1, 1, self.config.width), self.dtype)
+    inputs = LayerInputs(
+      AttentionMask(), cross_states=states, cross_mask=AttentionMask()
+    )
+
+    def init(key: Key[Array, ""]) -> Params:
+      layer = jnp.zeros((), jnp.int32)
+      return self._block().init(key, states, layer, inputs)["params"]
+
+    return jax.vmap(init)(jax.random.split(key, self.config.num_layers))
+
+  def _init_pooler(self, key: Key[Array, ""]) -> Params:
+    width = self.config.width
+    init = nn.initializers.normal(self.config.init_std)
+    return {
+      "kernel": init(key, (width, width), self.param_dtype),
+      "bias": jnp.zeros((width,), self.param_dtype),
+    }
+
+  def _embed(self, tokens, positions, types, embeds, key) -> Array:
+    key = None if key is None else jax.random.fold_in(key, 0)
+    return self.embeddings(
+      tokens=tokens,
+      positions=positions,
+      types=types,
+      embeds=embeds,
+      dropout_key=dropout_lib.site_key(key, dropout_lib.EMBEDDING),
+    )
+
+  def __call__(
+    self,
+    tokens: Int[Array, "B T"] | None,
+    positions: Int[Array, "B T"],
+    inputs: LayerInputs,
+    *,
+    types: Int[Array, "B T"] | None = None,
+    embeds: Float[Array, "B T D"] | None = None,
+    hidden_states: bool = False,
+  ) -> StackOutput:
+    """Runs every layer over a whole row."""
+    states = self._embed(tokens, positions, types, embeds, inputs.dropout_key)
+    first = states
+    layers = self.get_variable("params", "layers")
+    if isinstance(layers, tuple):
+      states, hidden, outputs = self._loop(layers, states, inputs)
+    else:
+      states, hidden, outputs = self._scan(
+        layers, states, inputs, hidden_states
+      )
+    if self.config.final_norm:
+      states = self.final_norm(states)
+    return StackOutput(
+      states=states,
+      # The last layer's output counts after the final norm.
+      hidden_states=(first, *hidden[:-1], states) if hidden_states else None,
+      attentions=_each(outputs.attention, self.config.num_layers),
+      cross_attentions=_each(outputs.cross_attention, self.config.num_layers),
+    )
+
+  def _scan(self, layers, states, inputs: LayerInputs, hidden_states: bool):
+    block = self._block()
+
+    def body(states, xs):
+      params, layer = xs
+      states, outputs = block.apply({"params": params}, states, layer, inputs)
+      return states, (states if hidden_states else None, outputs)
+
+    policy, checkpointed = remat_policy(self.remat)
+    if checkpointed:
+      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    count = self.config.num_layers
+    states, (hidden, outputs) = jax.lax.scan(
+      body,
+      states,
+      (layers, jnp.arange(count, dtype=jnp.int32)),
+      unroll=min(self.scan_unroll, count),
+    )
+    return states, _each(hidden, count), outputs
+
+  def _loop(self, layers: tuple[Params, ...], states, inputs: LayerInputs):
+    block = self._block()
+    hidden, attentions, cross = [], [], []
+    for index, params in enumerate(layers):
+      layer = jnp.asarray(index, jnp.int32)
+      states, out = block.apply({"params": params}, states, layer, inputs)
+      hidden.append(states)
+      attentions.append(out.attention)
+      cross.append(out.cross_attention)
+    outputs = LayerOutputs(
+      tuple(attentions) if inputs.weights else None,
+      tuple(cross) if cross[0] is not None else None,
+    )
+    return states, tuple(hidden), outputs
+
+  def cross_cache(
+    self, states: Float[Array, "B S D"], segments: Int[Array, "B S"]
+  ) -> CrossCache:
+    """Cross-attention keys and values of every layer, made once a source."""
+    apply = functools.partial(
+      self._block().apply, method=DecoderBlock.cross_keys_values
+    )
+    layers = tuple(
+      apply({"params": params}, states) for params in self._decoding_layers()
+    )
+    return CrossCache(layers, segments)
+
+  def step(
+    self,
+    tokens: Int[Array, "B Q"],
+    view: DecodeView,
+    cache: SelfCache,
+    cross: CrossCache,
+    cross_mask: AttentionMask,
+  ) -> tuple[Float[Array, "B Q D"], SelfCache]:
+    """States of Q new tokens a row, which are written into the cache."""
+    states = self._embed(tokens, view.query_positions, None, None, None)
+    inputs = LayerInputs(
+      AttentionMask(dense=view.visible[:, None]),
+      cross_mask=cross_mask,
+      slot=view.slot,
+    )
+    block, held = self._block(), []
+    for index, params in enumerate(self._decoding_layers()):
+      states, outputs = block.apply(
+        {"params": params},
+        states,
+        jnp.asarray(index, jnp.int32),
+        inputs,
+        cache=cache.layers[index],
+        cross=cross.layers[index],
+      )
+      held.append(outputs.cache)
+    if self.config.final_norm:
+      states = self.final_norm(states)
+    return states, SelfCache(tuple(held))
+
+  def logits(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    """Float32 logits; those of padding rows are the lowest finite number."""
+    return self.head(states, self.embeddings.table_of_tokens())
+
+  def _decoding_layers(self) -> tuple[Params, ...]:
+    layers = self.get_variable("params", "layers")
+    if not isinstance(layers, tuple):
+      raise ValueError(
+        "decoding takes its layers apart: pass unstack(params), made once"
+      )
+    return layers
+
+
+def _each(stacked, count: int):
+  """A tuple with one array a layer out of scan's stacked outputs."""
+  if stacked is None or isinstance(stacked, tuple):
+    return stacked
+  return tuple(stacked[index] for index in range(count))

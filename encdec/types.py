@@ -1,0 +1,94 @@
+"""Small structs that are passed around, and the legend of dimension letters.
+
+B batch, S source length, T target length (or any query length), D model width,
+H heads, G key/value heads, K head width, F feed-forward width, V vocabulary
+rows, L layers, N beams.
+"""
+
+from typing import Any, TypeAlias
+
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+# A nested dict of arrays; the paths in it are an interface.
+Params: TypeAlias = dict[str, Any]
+KeyValue: TypeAlias = tuple[Array, Array]
+
+
+@struct.dataclass
+class AttentionMask:
+  """Who may attend to whom. Every part that is given must agree.
+
+  A query attends to a key iff their segments are equal; padding is segment 0.
+  Positions default to the index in the row; they matter when `causal` or
+  `window` is set. `dense` serves beams and users' own 3-D and 4-D masks.
+  `window` is (positions back, positions ahead) a query sees, None: no limit.
+  `contiguous` promises that each segment fills one unbroken stretch of the
+  row, which the fused kernels need.
+  """
+
+  query_segments: Int[Array, "B T"] | None = None
+  key_segments: Int[Array, "B S"] | None = None
+  query_positions: Int[Array, "B T"] | None = None
+  key_positions: Int[Array, "B S"] | None = None
+  dense: Bool[Array, "B #H T S"] | None = None
+  causal: bool = struct.field(pytree_node=False, default=False)
+  window: tuple[int | None, int | None] = struct.field(
+    pytree_node=False, default=(None, None)
+  )
+  contiguous: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class SelfCache:
+  """Self-attention keys and values so far, a pair of `B N T G K` a layer."""
+
+  layers: tuple[KeyValue, ...]
+
+
+@struct.dataclass
+class CrossCache:
+  """Keys and values of the source, a pair of `B S G K` a layer.
+
+  It has no beam axis: beams share it.
+  """
+
+  layers: tuple[KeyValue, ...]
+  segments: Int[Array, "B S"]
+
+
+@struct.dataclass
+class DecodeView:
+  """What one step of decoding writes and sees.
+
+  `slot` is where the step writes, one scalar for all rows. `visible` marks,
+  for each query, the slots of the cache that it attends to, its own included.
+  """
+
+  slot: Int[Array, ""]
+  query_positions: Int[Array, "B Q"]
+  visible: Bool[Array, "B Q NT"]
+
+
+@struct.dataclass
+class StackOutput:
+  """What a stack of layers gives.
+
+  `hidden_states` are the embeddings and each layer's output, the last one
+  after the final norm; `attentions` and `cross_attentions` one array a layer,
+  `[B, H, T, S]`, after softmax. All three are None unless asked for.
+  """
+
+  states: Float[Array, "B T D"]
+  hidden_states: tuple[Float[Array, "B T D"], ...] | None = None
+  attentions: tuple[Float[Array, "B H T T"], ...] | None = None
+  cross_attentions: tuple[Float[Array, "B H T S"], ...] | None = None
+
+
+@struct.dataclass
+class ModelOutput:
+  """Logits of the decoder, float32, and what both stacks gave."""
+
+  logits: Float[Array, "B T V"]
+  encoder: StackOutput
+  decoder: StackOutput
