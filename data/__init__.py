@@ -1,0 +1,1 @@
+"""What is seen: sources, tokenizers, examples, and the batch of each step."""

@@ -1,0 +1,244 @@
+"""Sources: "scheme:location@split" -> records by number."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from data import dates, jsonl, python_docs, tfds
+
+Record = dict[str, str]
+
+# Schemes that read files, which have one split: all.
+_FILES = {"jsonl": jsonl.open_file}
+_BUILT_IN = {"dates": dates.records, "pydoc": python_docs.records}
+_LATER = ("arrayrecord", "csv", "hf", "parquet", "text")
+_NAME = re.compile(r"[A-Za-z_][\w-]*")
+_SPLIT = re.compile(
+  r"(?P<name>[A-Za-z_]\w*)(\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?"
+)
+_BOUND = re.compile(r"(-?\d+)(%?)")
+
+
+class Source(Protocol):
+  """Records by number, the same ones in the same order at every opening."""
+
+  name: str  # The URI.
+  fingerprint: str  # Hex digest of the records and their order.
+  skipped: int  # Bad records that were passed over.
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Record: ...
+
+  def locate(self, index: int) -> str:
+    """Where record `index` stands, for a message: a file and a line."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slice:
+  """Records `start` to `stop - 1` of a source."""
+
+  base: Source
+  name: str
+  start: int
+  stop: int
+
+  @property
+  def fingerprint(self) -> str:
+    return _digest([self.base.fingerprint, str(self.start), str(self.stop)])
+
+  @property
+  def skipped(self) -> int:
+    return self.base.skipped
+
+  def __len__(self) -> int:
+    return self.stop - self.start
+
+  def __getitem__(self, index: int) -> Record:
+    return self.base[self.start + _within(index, len(self))]
+
+  def locate(self, index: int) -> str:
+    return self.base.locate(self.start + _within(index, len(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _BuiltIn:
+  """Records that the code itself makes."""
+
+  name: str
+  records: Sequence[Record]
+  fingerprint: str
+  skipped: int = 0
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.records[_within(index, len(self))]
+
+  def locate(self, index: int) -> str:
+    return f"{self.name}: record {index}"
+
+
+def open_source(
+  uri: str, *, fields: Sequence[str], on_bad_record: str = "error"
+) -> Source:
+  """The records that `uri` names, each with the text of `fields`.
+
+  `on_bad_record` is "error", which raises at the first malformed record with
+  its line number, or "skip", which passes over and counts them. Raises
+  ValueError (FileNotFoundError for a file) naming the thing and the remedy.
+  """
+  check_on_bad_record(on_bad_record)
+  scheme, location, split = parse_uri(uri)
+  name, start, stop = _parse_split(uri, split)
+  if scheme in _FILES:
+    if name != "all":
+      raise ValueError(
+        f"{uri}: a {scheme} file has the split 'all', not {name!r}; write "
+        f"@all, or a slice of it such as @all[:95%]"
+      )
+    base = _FILES[scheme](location, fields, on_bad_record)
+  elif scheme == "tfds":
+    base = tfds.open_dataset(location, name, fields)
+  else:
+    base = _open_built_in(uri, scheme, name, fields)
+  first, last = _bounds(uri, start, stop, len(base))
+  return _Slice(base, uri, first, last)
+
+
+def _open_built_in(
+  uri: str, scheme: str, split: str, fields: Sequence[str]
+) -> Source:
+  records = _BUILT_IN[scheme](split)
+  for field in fields:
+    if field not in records[0]:
+      raise ValueError(
+        f"{uri}: its records have no field {field!r}; they have "
+        f"{', '.join(records[0])}"
+      )
+  digest = _digest([r["source"] + "\0" + r["target"] for r in records])
+  return _BuiltIn(f"{scheme}@{split}", records, digest)
+
+
+def parse_uri(uri: str) -> tuple[str, str, str]:
+  """Scheme, location and split; raises ValueError for one that is unknown."""
+  rest, at, split = uri.rpartition("@")
+  rest, split = (rest, split) if at else (uri, "")
+  scheme, colon, location = rest.partition(":")
+  if scheme in _LATER:
+    raise ValueError(
+      f"{uri}: the scheme {scheme!r} does not exist yet; use one of "
+      f"{', '.join(_schemes())}"
+    )
+  if scheme not in _schemes():
+    raise ValueError(
+      f"{uri!r}: {scheme!r} is no scheme; write scheme:location@split with one "
+      f"of {', '.join(_schemes())}"
+    )
+  if scheme in _BUILT_IN and colon:
+    raise ValueError(f"{uri}: {scheme} has no location; write {scheme}@train")
+  if scheme not in _BUILT_IN and not location:
+    raise ValueError(f"{uri}: nothing follows {scheme}:; write where it is")
+  if not split and scheme in _FILES:
+    split = "all"
+  if not split:
+    raise ValueError(f"{uri}: no split; write {rest}@train, for example")
+  return scheme, location, split
+
+
+def parse_mixture(text: str) -> dict[str, float]:
+  """{uri: weight} of `data.train`; a mixture of several is refused."""
+  parts = [part.strip() for part in text.split(",")]
+  weighted = re.match(r"[\d.]+\*", parts[0])
+  if len(parts) > 1 or weighted:
+    raise ValueError(
+      f"data.train = {text!r}: mixtures do not exist yet; name one uri"
+    )
+  parse_uri(parts[0])
+  return {parts[0]: 1.0}
+
+
+def parse_eval(text: str) -> dict[str, str]:
+  """{name: uri} of "name=uri,name=uri"; a bare uri is called "valid"."""
+  sets: dict[str, str] = {}
+  for part in filter(None, (part.strip() for part in text.split(","))):
+    name, equals, uri = part.partition("=")
+    # A path may hold an equals sign; a name is one word.
+    if not (equals and _NAME.fullmatch(name)):
+      name, uri = "valid", part
+    if name in sets:
+      raise ValueError(
+        f"{text!r}: two sets are called {name!r}; name each, as name=uri"
+      )
+    parse_uri(uri)
+    sets[name] = uri
+  return sets
+
+
+def check_on_bad_record(value: str) -> None:
+  """Raises ValueError unless `value` is "error" or "skip"."""
+  if value not in ("error", "skip"):
+    raise ValueError(f"data.on_bad_record = {value!r}: set it to error or skip")
+
+
+def _schemes() -> tuple[str, ...]:
+  return (*_FILES, "tfds", *_BUILT_IN)
+
+
+def _parse_split(uri: str, split: str) -> tuple[str, str, str]:
+  match = _SPLIT.fullmatch(split)
+  if not match:
+    raise ValueError(
+      f"{uri}: {split!r} is no split; write @train, @all[:95%] or "
+      "@train[100:200] (and @all at the end where a path holds an @)"
+    )
+  return match["name"], match["start"] or "", match["stop"] or ""
+
+
+def _bounds(uri: str, start: str, stop: str, size: int) -> tuple[int, int]:
+  first = _bound(uri, start, size) if start else 0
+  last = _bound(uri, stop, size) if stop else size
+  if first >= last:
+    raise ValueError(
+      f"{uri}: records {first} to {last} of {size} are none; widen the slice"
+    )
+  return first, last
+
+
+def _bound(uri: str, text: str, size: int) -> int:
+  """A bound in records: "95%", "100", and from the end "-5%", "-100"."""
+  match = _BOUND.fullmatch(text.strip())
+  if not match:
+    raise ValueError(
+      f"{uri}: {text!r} is no bound of a slice; write whole numbers, "
+      "as in [100:200], or whole percents, as in [:95%]"
+    )
+  number, limit = int(match[1]), 100 if match[2] else size
+  if abs(number) > limit:
+    raise ValueError(
+      f"{uri}: {text} is out of range; there are {size} records, so write at "
+      f"most {limit}{match[2]}"
+    )
+  # Rounded down, so that [:95%] and [95%:] share no record and lose none.
+  number = number * size // 100 if match[2] and number >= 0 else number
+  if match[2] and number < 0:
+    number = -(-number * size // 100)
+  return number + size if text.strip().startswith("-") else number
+
+
+def _within(index: int, size: int) -> int:
+  if not 0 <= index < size:
+    raise IndexError(f"record {index} of {size}")
+  return index
+
+
+def _digest(parts: Sequence[str]) -> str:
+  digest = hashlib.sha256()
+  for part in parts:
+    raw = part.encode()
+    digest.update(len(raw).to_bytes(8, "big") + raw)
+  return digest.hexdigest()[:32]

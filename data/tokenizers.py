@@ -1,0 +1,152 @@
+"""Tokenizers: from the Hub, from a folder, or trained on texts."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tokenizers
+import transformers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+
+class Tokenizer:
+  """A Hugging Face tokenizer, as far as training needs one.
+
+  `prefix` and `suffix` are the special tokens that it puts around a text.
+  Ids of tokens that it does not have are None.
+  """
+
+  def __init__(self, inner: Any):
+    self.inner = inner
+    self.vocab_size: int = max(inner.get_vocab().values()) + 1
+    self.bos_id: int | None = inner.bos_token_id
+    self.cls_id: int | None = inner.cls_token_id
+    self.eos_id: int | None = inner.eos_token_id
+    self.sep_id: int | None = inner.sep_token_id
+    self.pad_id: int | None = inner.pad_token_id
+    self.prefix, self.suffix = _around(inner)
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text with the special tokens, whole (never truncated)."""
+    if not texts:
+      return []
+    encoded = self.inner(
+      list(texts),
+      add_special_tokens=True,
+      padding=False,
+      truncation=False,
+      return_attention_mask=False,
+      return_token_type_ids=False,
+      verbose=False,
+    )
+    return encoded["input_ids"]
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The text of `ids`, special tokens left out."""
+    return self.inner.decode(
+      [int(i) for i in ids],
+      skip_special_tokens=True,
+      clean_up_tokenization_spaces=False,
+    )
+
+  def token_id(self, token: str) -> int | None:
+    """The id of a token's string; None where it has none."""
+    return self.inner.get_vocab().get(token)
+
+  @property
+  def fingerprint(self) -> str:
+    """Hex digest of all that decides the ids."""
+    backend = getattr(self.inner, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else ""
+    vocab = sorted(self.inner.get_vocab().items())
+    text = json.dumps([rules, vocab, self.prefix, self.suffix])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+  def save(self, folder: str) -> None:
+    """Writes the files that AutoTokenizer reads."""
+    self.inner.save_pretrained(folder)
+
+
+def load(name_or_folder: str) -> Tokenizer:
+  """The tokenizer of a Hub id or folder; code from the Hub is never run."""
+  try:
+    inner = transformers.AutoTokenizer.from_pretrained(
+      name_or_folder, trust_remote_code=False
+    )
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"tokenizer {name_or_folder!r}: neither a folder with a tokenizer nor "
+      f"one that the Hub gives ({_first_line(error)}); mend the name, or name "
+      "a folder"
+    ) from error
+  return Tokenizer(inner)
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+  """A BERT tokenizer, lower case, with at most `vocab_size` tokens."""
+  special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+  backend.normalizer = normalizers.BertNormalizer()
+  backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  trainer = trainers.WordPieceTrainer(
+    vocab_size=vocab_size, special_tokens=special, show_progress=False
+  )
+  backend.train_from_iterator(texts, trainer)
+  _check_size(backend, vocab_size)
+  return Tokenizer(transformers.BertTokenizer(vocab=backend.get_vocab()))
+
+
+def train_bpe(
+  texts: Iterable[str], vocab_size: int, family: str = "gpt2"
+) -> Tokenizer:
+  """A byte-level BPE tokenizer with at most `vocab_size` tokens.
+
+  `family` is "gpt2", whose one special token begins and ends, or "roberta",
+  which puts <s> and </s> around a text.
+  """
+  families = {
+    "gpt2": (transformers.GPT2Tokenizer, ["<|endoftext|>"]),
+    "roberta": (
+      transformers.RobertaTokenizer,
+      ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    ),
+  }
+  if family not in families:
+    raise ValueError(f"family {family!r}: choose one of {', '.join(families)}")
+  cls, special = families[family]
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocab_size,
+    special_tokens=special,
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  backend.train_from_iterator(texts, trainer)
+  _check_size(backend, vocab_size)
+  model = json.loads(backend.to_str())["model"]
+  merges = [tuple(merge) for merge in model["merges"]]
+  return Tokenizer(cls(vocab=model["vocab"], merges=merges))
+
+
+def _around(inner: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """The special tokens before and after a text."""
+  encoded = inner("a", return_special_tokens_mask=True)
+  ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+  first = special.index(0)
+  last = len(special) - special[::-1].index(0)
+  return tuple(ids[:first]), tuple(ids[last:])
+
+
+def _check_size(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
+  if backend.get_vocab_size() > vocab_size:
+    raise ValueError(
+      f"a vocabulary of {vocab_size} does not hold the "
+      f"{backend.get_vocab_size()} single characters and special tokens: "
+      "raise data.source_vocab_size or data.target_vocab_size"
+    )
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
