@@ -77,7 +77,7 @@ def to_tree(
 def to_hub(
   array: np.ndarray, weight: Weight, config: StackConfig
 ) -> np.ndarray:
-  """The inverse of `to_tree` for one part; parts are joined on the last axis."""
+  """The inverse of `to_tree` for one part; parts join on the last axis."""
   del config
   match weight.op:
     case "copy":
