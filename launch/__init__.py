@@ -1,0 +1,1 @@
+"""How commands are started: one file a target."""

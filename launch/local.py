@@ -1,0 +1,174 @@
+"""Several processes of main.py on this machine: a pod in rehearsal.
+
+  python -m launch.local --processes=2 -- --config=configs/dates.py:smoke \
+    --workdir=runs/two
+
+What follows `--` are flags of main.py. The processes find each other through
+a free local port. Output is prefixed by the process's number. Where one fails
+the others are ended and its status is returned; SIGTERM and SIGINT are passed
+on, so that a run saves and exits; a second signal ends it at once.
+
+The processes compute on CPU unless JAX_PLATFORMS says otherwise: one process
+alone drives all accelerators of a machine.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from absl import app, flags
+
+MAIN = Path(__file__).parents[1] / "main.py"
+GRACE_SECONDS = 10.0
+
+PROCESSES = flags.DEFINE_integer(
+  "processes", 2, "How many to start.", lower_bound=1
+)
+
+
+def commands(processes: int, port: int, arguments: Sequence[str]) -> list:
+  """The command line of each process."""
+  return [
+    [
+      sys.executable,
+      str(MAIN),
+      *arguments,
+      f"--coordinator=127.0.0.1:{port}",
+      f"--process_id={index}",
+      f"--num_processes={processes}",
+    ]
+    for index in range(processes)
+  ]
+
+
+def free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    return probe.getsockname()[1]
+
+
+def die_with(parent: int) -> None:
+  """In a child, on Linux: ends it when `parent` is killed outright."""
+  if sys.platform == "linux":
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before the call.
+      os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(command: Sequence[str], **options) -> subprocess.Popen:
+  """Starts a command that ends with this process, in a group of its own."""
+  return subprocess.Popen(
+    command,
+    stdin=subprocess.DEVNULL,
+    start_new_session=True,
+    preexec_fn=functools.partial(die_with, os.getpid()),
+    **options,
+  )
+
+
+def send(processes: Sequence[subprocess.Popen], number: int) -> None:
+  """Sends a signal to the groups of those that still run."""
+  for process in processes:
+    if process.poll() is None:
+      with contextlib.suppress(ProcessLookupError):  # It has just ended.
+        os.killpg(process.pid, number)
+
+
+def pass_signals_on(processes: Sequence[subprocess.Popen]) -> list[int]:
+  """From here on a signal goes to the processes; a second one kills them.
+
+  Returns:
+    The signals received, filled as they come.
+  """
+  received: list[int] = []
+
+  def handle(number: int, _) -> None:
+    send(processes, signal.SIGKILL if received else number)
+    received.append(number)
+
+  signal.signal(signal.SIGTERM, handle)
+  signal.signal(signal.SIGINT, handle)
+  return received
+
+
+def wait(processes: Sequence[subprocess.Popen], received: Sequence[int]) -> int:
+  """The exit status of all: the first failure's, else 0."""
+  failed, deadline = 0, float("inf")
+  while None in (statuses := [process.poll() for process in processes]):
+    time.sleep(0.05)
+    failures = [status for status in statuses if status]
+    if failures and not failed:
+      failed = failures[0]
+      if not received:  # After a signal the others may still be saving.
+        deadline = time.monotonic() + GRACE_SECONDS
+        send(processes, signal.SIGTERM)
+    if time.monotonic() > deadline:
+      send(processes, signal.SIGKILL)
+  failed = failed or next((p.returncode for p in processes if p.returncode), 0)
+  return failed if failed >= 0 else 128 - failed
+
+
+def copy_output(stream: IO[str], prefix: str) -> None:
+  for line in stream:
+    sys.stdout.write(f"{prefix}{line}")
+    sys.stdout.flush()
+
+
+def run(processes: int, arguments: Sequence[str]) -> int:
+  """Runs the processes to their end; returns the exit status."""
+  port = free_port()
+  environment = {
+    "JAX_PLATFORMS": "cpu",
+    **os.environ,
+    # The default listens on every interface of the machine.
+    "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
+    "PYTHONUNBUFFERED": "1",
+  }
+  started: list[subprocess.Popen] = []
+  received = pass_signals_on(started)
+  readers = []
+  try:
+    for command in commands(processes, port, arguments):
+      process = start(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+      )
+      started.append(process)
+    for index, process in enumerate(started):
+      reader = threading.Thread(
+        target=copy_output, args=(process.stdout, f"[{index}] ")
+      )
+      reader.start()
+      readers.append(reader)
+    if received:  # While they were being started.
+      send(started, received[0])
+    return wait(started, received)
+  finally:
+    send(started, signal.SIGKILL)
+    for reader in readers:
+      reader.join()
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) < 2:
+    raise app.UsageError("no flags of main.py: give them after --")
+  sys.exit(run(PROCESSES.value, argv[1:]))
+
+
+if __name__ == "__main__":
+  app.run(main)

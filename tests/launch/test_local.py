@@ -1,0 +1,139 @@
+"""Several processes on this machine: output, failures and signals."""
+
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Stands in for main.py: says who it is, then waits to be ended.
+STAND_IN = """
+import os, signal, sys, time
+folder, ending = sys.argv[1:3]
+flags = dict(a.lstrip("-").split("=") for a in sys.argv[3:])
+rank = flags["process_id"]
+def save(*_):
+  open(f"{folder}/saved{rank}", "w").close()
+  sys.exit(0)
+if ending == "save":
+  signal.signal(signal.SIGTERM, save)
+if ending == "ignore" or (ending == "stubborn" and rank == "0"):
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("I am", rank, "of", flags["num_processes"], flags["coordinator"])
+with open(f"{folder}/{rank}.partial", "w") as file:
+  file.write(str(os.getpid()))
+os.rename(f"{folder}/{rank}.partial", f"{folder}/pid{rank}")
+if ending == "end":
+  sys.exit(0)
+if ending in ("fail", "stubborn") and rank == "1":
+  while not os.path.exists(f"{folder}/pid0"):
+    time.sleep(0.01)
+  sys.exit(3)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts launch.local over the stand-in, in a process of its own."""
+  (tmp_path / "main.py").write_text(STAND_IN)
+  launcher = textwrap.dedent(f"""
+    import sys
+    from pathlib import Path
+    from launch import local
+    local.MAIN = Path({str(tmp_path / "main.py")!r})
+    local.GRACE_SECONDS = 0.5
+    sys.exit(local.run(2, sys.argv[1:]))
+  """)
+  started = []
+
+  def begin(ending: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+      [sys.executable, "-c", launcher, str(tmp_path), ending],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield begin
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def until(condition, seconds: float = 30.0):
+  """Waits for a condition, and fails after `seconds`."""
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, "waited in vain"
+    time.sleep(0.02)
+
+
+def ready(folder: Path) -> bool:
+  return (folder / "pid0").exists() and (folder / "pid1").exists()
+
+
+def alive(folder: Path) -> list[int]:
+  """Ranks whose process still runs (a zombie has ended)."""
+  ranks = []
+  for rank in (0, 1):
+    try:
+      stat = Path(f"/proc/{(folder / f'pid{rank}').read_text()}/stat")
+      if stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        ranks.append(rank)
+    except FileNotFoundError:
+      pass
+  return ranks
+
+
+def test_output_carries_the_rank(start):
+  output, _ = start("end").communicate(timeout=30)
+  lines = sorted(output.splitlines())
+  ports = re.findall(r"127\.0\.0\.1:(\d+)", output)
+  assert len(set(ports)) == 1 and int(ports[0]) > 0
+  assert [line.split(" 127")[0] for line in lines] == [
+    "[0] I am 0 of 2",
+    "[1] I am 1 of 2",
+  ]
+
+
+@pytest.mark.parametrize("ending", ["fail", "stubborn"])
+def test_a_failure_ends_the_others_and_is_returned(start, tmp_path, ending):
+  process = start(ending)
+  assert process.wait(timeout=30) == 3
+  assert alive(tmp_path) == []
+
+
+def test_sigterm_is_passed_on(start, tmp_path):
+  process = start("save")
+  until(lambda: ready(tmp_path))
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=30) == 0
+  assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
+
+
+def test_a_second_signal_kills(start, tmp_path):
+  process = start("ignore")
+  until(lambda: ready(tmp_path))
+  process.send_signal(signal.SIGTERM)
+  time.sleep(0.3)
+  assert process.poll() is None and alive(tmp_path) == [0, 1]
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=30) == 128 + signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl of Linux")
+def test_a_killed_launcher_leaves_nothing_behind(start, tmp_path):
+  process = start("sleep")
+  until(lambda: ready(tmp_path))
+  assert alive(tmp_path) == [0, 1]
+  process.kill()
+  until(lambda: alive(tmp_path) == [])
