@@ -36,7 +36,7 @@ def join(
     )
   elif slurm_tasks(environment) > 1:
     jax.distributed.initialize(local_device_ids=slurm_devices(environment))
-  elif is_tpu_pod(environment, jax.config.jax_platforms or ""):
+  elif is_tpu_pod(environment, jax.config.values["jax_platforms"] or ""):
     jax.distributed.initialize()
   else:
     return

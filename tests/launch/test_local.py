@@ -130,7 +130,6 @@ def test_a_second_signal_kills(start, tmp_path):
   assert process.wait(timeout=30) == 128 + signal.SIGKILL
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl of Linux")
 def test_a_killed_launcher_leaves_nothing_behind(start, tmp_path):
   process = start("sleep")
   until(lambda: ready(tmp_path))

@@ -1,0 +1,244 @@
+"""A sweep: the members of a config's get_hyper(), one after another.
+
+  python -m launch.sweep --config=configs/dates.py --workdir=runs/sweep
+  python -m launch.sweep --config=configs/dates.py --workdir=runs/sweep \
+    --dry_run                                     # prints the command lines
+  python -m launch.sweep --config=configs/dates.py:smoke --workdir=runs/sweep \
+    -- --config.train.keep_last=1                 # flags for every member
+
+Each member runs main.py in a folder of its own, named after its overrides.
+`results.jsonl` holds a line for each member that has ended, at its best
+checkpoint. The same command again goes on where the last one stopped:
+finished members are not run again, the interrupted one resumes, failed ones
+are tried once more.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from launch import local
+
+CONFIG = flags.DEFINE_string("config", None, "A file of configs/, :variant.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the command lines.")
+
+Row = dict[str, Any]
+
+
+class Refusal(ValueError):
+  """The sweep cannot be run; the message says what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One run of a sweep.
+
+  name: its folder's, which depends on its overrides alone.
+  flags: of main.py, the folder aside.
+  fingerprint: of its flags and of every value of the config.
+  """
+
+  name: str
+  flags: tuple[str, ...]
+  fingerprint: str
+
+  def command(self, workdir: Path) -> list[str]:
+    folder = f"--workdir={workdir / self.name}"
+    return [sys.executable, str(local.MAIN), *self.flags, folder]
+
+
+def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
+  """The members of a config's get_hyper(), checked against its keys.
+
+  Args:
+    config: path of a config file, with or without :variant.
+    extra: more flags of main.py, for every member.
+
+  Raises:
+    Refusal: no such file, no get_hyper() in it, or a wrong member.
+  """
+  path, _, variant = config.partition(":")
+  if not Path(path).is_file():
+    raise Refusal(f"--config={config}: there is no file {path}")
+  module = _load(path)
+  if not hasattr(module, "get_hyper"):
+    raise Refusal(
+      f"--config={config}: {path} has no get_hyper(), which returns the "
+      'members of a sweep, such as [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]'
+    )
+  values = dict(_flat(module.get_config(*([variant] if variant else []))))
+  found: dict[str, Member] = {}
+  for number, overrides in enumerate(module.get_hyper()):
+    unknown = [key for key in overrides if key not in values]
+    if unknown:
+      raise Refusal(
+        f"{path}: get_hyper() member {number} sets {unknown[0]!r}, which is "
+        "no key of the config"
+      )
+    name = member_name(overrides)
+    if name in found:
+      raise Refusal(f"{path}: get_hyper() has the member {name} twice")
+    settings = [f"--config.{key}={value}" for key, value in overrides.items()]
+    flags_of_member = (f"--config={config}", *settings, *extra)
+    digest = _digest(json.dumps([values, flags_of_member]))
+    found[name] = Member(name, flags_of_member, digest)
+  if not found:
+    raise Refusal(f"{path}: get_hyper() returns no members")
+  return list(found.values())
+
+
+def _load(path: str) -> ModuleType:
+  spec = importlib.util.spec_from_file_location("sweep_config", path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _flat(section: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in section.items():
+    if isinstance(value, ConfigDict):
+      yield from _flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def member_name(overrides: Mapping[str, Any]) -> str:
+  """A folder's name that depends on the overrides alone, in their order."""
+  pairs = [f"{key}={value}" for key, value in overrides.items()]
+  text = ",".join(pairs) or "base"
+  name = re.sub(r"[^\w.,=+-]+", "_", text)
+  if name == text and len(name) <= 100:
+    return name
+  # Different values must not meet in one folder.
+  return f"{name[:100]}-{_digest(text)}"
+
+
+def best_metric(config: Mapping[str, Any]) -> tuple[str, str]:
+  """The metric that chose a run's best checkpoint, and "min" or "max".
+
+  Args:
+    config: the config.json of a run.
+  """
+  first = config["data.eval"].split(",")[0]
+  named = re.match(r"\s*([A-Za-z_][\w-]*)=", first)
+  name = named[1] if named else "valid"
+  metric = config["train.best_metric"] or f"eval/{name}/loss"
+  return metric, config["train.best_mode"]
+
+
+def outcome(folder: Path) -> Row:
+  """Step and metrics of a run's best checkpoint; the last, where none is."""
+  config = json.loads((folder / "config.json").read_text("utf-8"))
+  metric, mode = best_metric(config)
+  lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+  steps = [json.loads(line) for line in lines]
+  measured = [values for values in steps if metric in values]
+  choose = min if mode == "min" else max
+  best = choose(measured, key=lambda v: v[metric]) if measured else steps[-1]
+  names = [n for n in best if n == "step" or n.startswith(("eval/", "train/"))]
+  return {name: best[name] for name in names}
+
+
+def read_table(path: Path) -> dict[str, Row]:
+  """Rows by member; an absent table is empty."""
+  if not path.exists():
+    return {}
+  rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+  return {row["member"]: row for row in rows}
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+  """Writes atomically: the table is the old one or the new one, whole."""
+  partial = path.with_suffix(".partial")
+  with open(partial, "w", encoding="utf-8") as file:
+    file.writelines(json.dumps(row) + "\n" for row in rows)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
+
+
+def render(rows: Sequence[Row]) -> str:
+  """The table as aligned text, one line a member."""
+  names = ["member", "status", "step"]
+  for row in rows:
+    names += [n for n in row if n.startswith("eval/") and n not in names]
+  cells = [names]
+  for row in rows:
+    values = [row.get(name, "") for name in names]
+    cells.append(
+      [f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]
+    )
+  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+  return "\n".join(
+    "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells
+  )
+
+
+def run(sweep: Sequence[Member], workdir: Path) -> int:
+  """Runs the members that have not finished; returns the exit status."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / "results.jsonl"
+  rows = read_table(path)
+  children: list = []
+  received = local.pass_signals_on(children)
+  for number, member in enumerate(sweep):
+    row = rows.get(member.name, {})
+    if (
+      row.get("status") == "finished"
+      and row["fingerprint"] == member.fingerprint
+    ):
+      print(f"{member.name}: finished before", flush=True)
+      continue
+    print(f"{member.name}: {number + 1} of {len(sweep)}", flush=True)
+    children[:] = [local.start(member.command(workdir))]
+    status = local.wait(children, received)
+    if received:
+      print(f"interrupted in {member.name}; the same command goes on")
+      return 128 + received[0]
+    rows[member.name] = {
+      "member": member.name,
+      "status": f"exit {status}" if status else "finished",
+      "flags": member.flags,
+      "fingerprint": member.fingerprint,
+      **({} if status else outcome(workdir / member.name)),
+    }
+    write_table(path, [rows[m.name] for m in sweep if m.name in rows])
+  table = [rows[member.name] for member in sweep]
+  print(f"\n{render(table)}\n\n{path}", flush=True)
+  return int(any(row["status"] != "finished" for row in table))
+
+
+def main(argv: Sequence[str]) -> None:
+  if not CONFIG.value or not WORKDIR.value:
+    raise Refusal("--config and --workdir are needed")
+  workdir = Path(WORKDIR.value)
+  sweep = members(CONFIG.value, argv[1:])
+  if DRY_RUN.value:
+    print("\n".join(shlex.join(m.command(workdir)) for m in sweep))
+  else:
+    sys.exit(run(sweep, workdir))
+
+
+if __name__ == "__main__":
+  try:
+    app.run(main)
+  except Refusal as refusal:
+    sys.exit(f"error: {refusal}")

@@ -1,0 +1,199 @@
+"""Sweeps: which members, in which folder, once each, and the table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import sweep
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+  return ConfigDict({"optim": {"lr": 0.1}, "train": {"steps": 1}})
+
+def get_hyper():
+  return %s
+"""
+# Stands in for main.py: notes that it ran, and leaves what a run leaves.
+STAND_IN = """
+import json, os, sys, time
+flags = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:])
+folder, lr = flags["workdir"], float(flags["config.optim.lr"])
+os.makedirs(folder, exist_ok=True)
+with open(f"{folder}/ran", "a") as file:
+  file.write("x")
+if lr == 0.5 and not os.path.exists(f"{folder}/../go"):
+  time.sleep(300)
+if lr == 0.7 and not os.path.exists(f"{folder}/../mend"):
+  sys.exit(5)
+config = {"data.eval": "held=dates@valid,other=dates@test",
+          "train.best_metric": "", "train.best_mode": "min"}
+with open(f"{folder}/config.json", "w") as file:
+  json.dump(config, file)
+with open(f"{folder}/metrics.jsonl", "w") as file:
+  for step, loss in (1, lr), (2, lr / 2), (3, lr):
+    row = {"step": step, "train/loss": 1.0, "eval/held/loss": loss}
+    print(json.dumps(row | {"time/step_seconds": 1.0}), file=file)
+  print(json.dumps({"step": 4, "train/loss": 1.0}), file=file)
+"""
+
+
+def write_config(folder: Path, hyper: str) -> str:
+  path = folder / "experiment.py"
+  path.write_text(CONFIG % hyper)
+  return str(path)
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts launch.sweep over the stand-in, in a process of its own."""
+  (tmp_path / "main.py").write_text(STAND_IN)
+  launcher = textwrap.dedent(f"""
+    import sys
+    from pathlib import Path
+    from launch import local, sweep
+    local.MAIN = Path({str(tmp_path / "main.py")!r})
+    members = sweep.members(sys.argv[1])
+    sys.exit(sweep.run(members, Path({str(tmp_path / "sweep")!r})))
+  """)
+  started = []
+
+  def begin(config: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+      [sys.executable, "-c", launcher, config],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield begin
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def table(folder: Path) -> list[dict]:
+  text = (folder / "sweep/results.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def runs(folder: Path) -> dict[str, int]:
+  """How often each member was started."""
+  found = (folder / "sweep").glob("*/ran")
+  return {path.parent.name: len(path.read_text()) for path in found}
+
+
+def test_the_table_holds_each_member_at_its_best_step(start, tmp_path):
+  config = write_config(tmp_path, '[{"optim.lr": 0.1}, {"optim.lr": 0.2}]')
+  output, _ = start(config).communicate(timeout=30)
+  rows = table(tmp_path)
+  assert [row["member"] for row in rows] == ["optim.lr=0.1", "optim.lr=0.2"]
+  assert [row["eval/held/loss"] for row in rows] == [0.05, 0.1]
+  assert all(row["step"] == 2 for row in rows)
+  assert not any(name.startswith("time/") for row in rows for name in row)
+  assert "optim.lr=0.2  finished  2     0.1000" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_sweep_goes_on_where_it_was(start, tmp_path, number):
+  hyper = str([{"optim.lr": lr} for lr in (0.1, 0.5, 0.2)])
+  config = write_config(tmp_path, hyper)
+  process = start(config)
+  interrupted = tmp_path / "sweep/optim.lr=0.5/ran"
+  end = time.monotonic() + 30
+  while not interrupted.exists():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+  process.send_signal(number)
+  assert process.wait(timeout=30) in (-number, 128 + number)
+  assert [row["member"] for row in table(tmp_path)] == ["optim.lr=0.1"]
+  (tmp_path / "sweep/go").touch()
+  assert start(config).wait(timeout=30) == 0
+  assert [row["status"] for row in table(tmp_path)] == ["finished"] * 3
+  expected = {"optim.lr=0.1": 1, "optim.lr=0.5": 2, "optim.lr=0.2": 1}
+  assert runs(tmp_path) == expected
+  assert start(config).wait(timeout=30) == 0
+  assert runs(tmp_path) == expected
+
+
+def test_a_changed_config_is_run_again(start, tmp_path):
+  config = write_config(tmp_path, '[{"optim.lr": 0.1}]')
+  assert start(config).wait(timeout=30) == 0
+  text = Path(config).read_text()
+  Path(config).write_text(text.replace('"steps": 1', '"steps": 2'))
+  assert start(config).wait(timeout=30) == 0
+  assert runs(tmp_path) == {"optim.lr=0.1": 2}
+
+
+def test_a_failed_member_is_in_the_table_and_tried_again(start, tmp_path):
+  config = write_config(tmp_path, '[{"optim.lr": 0.7}, {"optim.lr": 0.2}]')
+  assert start(config).wait(timeout=30) == 1
+  assert [row["status"] for row in table(tmp_path)] == ["exit 5", "finished"]
+  (tmp_path / "sweep/mend").touch()
+  assert start(config).wait(timeout=30) == 0
+  assert [row["status"] for row in table(tmp_path)] == ["finished"] * 2
+  assert runs(tmp_path) == {"optim.lr=0.7": 2, "optim.lr=0.2": 1}
+
+
+def test_dry_run_prints_commands_and_writes_nothing(tmp_path):
+  output = subprocess.run(
+    [
+      *(sys.executable, "-m", "launch.sweep", "--dry_run"),
+      *("--config=configs/dates.py:smoke", f"--workdir={tmp_path}/sweep"),
+      *("--", "--config.seed=3"),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=60,
+  ).stdout
+  lines = output.splitlines()
+  assert len(lines) == 3 and len(set(lines)) == 3
+  for line in lines:
+    assert "main.py --config=configs/dates.py:smoke --config.optim.lr=" in line
+    assert f" --config.seed=3 --workdir={tmp_path}/sweep/optim.lr=" in line
+  assert os.listdir(tmp_path) == []
+
+
+def test_names_are_folders_and_differ_where_values_do():
+  names = [
+    sweep.member_name({"model.encoder": value})
+    for value in ("a/b", "a_b", "a:b", "a b", "x" * 200, "x" * 201)
+  ]
+  assert len(set(names)) == len(names)
+  assert not any(set(name) & set("/: ") for name in names)
+  assert max(map(len, names)) < 120
+  assert sweep.member_name({}) == "base"
+
+
+@pytest.mark.parametrize(
+  "hyper, message",
+  [
+    ("[]", "returns no members"),
+    ('[{"optim.lrr": 1.0}]', "member 0 sets 'optim.lrr'"),
+    ('[{"optim.lr": 1.0}] * 2', "the member optim.lr=1.0 twice"),
+  ],
+)
+def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
+  with pytest.raises(sweep.Refusal, match=message):
+    sweep.members(write_config(tmp_path, hyper))
+
+
+def test_a_config_without_a_sweep_is_refused(tmp_path):
+  with pytest.raises(sweep.Refusal, match="there is no file"):
+    sweep.members(str(tmp_path / "absent.py"))
+  with pytest.raises(sweep.Refusal, match="has no get_hyper"):
+    sweep.members(str(ROOT / "configs/common.py"))
