@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from data import dates, jsonl, python_docs, tfds
 
@@ -21,12 +21,24 @@ _SPLIT = re.compile(
 _BOUND = re.compile(r"(-?\d+)(%?)")
 
 
+@runtime_checkable
 class Source(Protocol):
   """Records by number, the same ones in the same order at every opening."""
 
-  name: str  # The URI.
-  fingerprint: str  # Hex digest of the records and their order.
-  skipped: int  # Bad records that were passed over.
+  @property
+  def name(self) -> str:
+    """The URI."""
+    ...
+
+  @property
+  def fingerprint(self) -> str:
+    """A digest of the records and their order."""
+    ...
+
+  @property
+  def skipped(self) -> int:
+    """Bad records of the file that were passed over."""
+    ...
 
   def __len__(self) -> int: ...
 
