@@ -1,6 +1,7 @@
 """Devices: from the rows that a host builds to global arrays."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,8 @@ def local_rows(
   # A second axis of one: a spec may speak of both axes of a batch's arrays.
   shape = (batch_size, 1)
   rows: set[int] = set()
-  for index in sharding.addressable_devices_indices_map(shape).values():
+  indices: Mapping[Any, Any] = sharding.addressable_devices_indices_map(shape)
+  for index in indices.values():
     rows.update(range(*index[0].indices(batch_size)))
   return np.array(sorted(rows), np.int64)
 
@@ -43,7 +45,7 @@ def _global(
   sharding: jax.sharding.Sharding,
   batch_size: int,
 ) -> jax.Array:
-  def part(index: tuple[slice, ...]) -> np.ndarray:
+  def part(index: Any) -> np.ndarray:
     wanted = np.arange(*index[0].indices(batch_size))
     return array[np.searchsorted(rows, wanted)][(slice(None), *index[1:])]
 

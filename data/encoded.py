@@ -70,6 +70,21 @@ class EncodedPairs:
     """Tokens of each pair's target, its end token included."""
     return self.target_bounds[pairs + 1] - self.target_bounds[pairs]
 
+  def take(self, pairs: Int64[np.ndarray, " B"]) -> "EncodedPairs":
+    """These pairs alone, in this order."""
+    examples = [self[int(i)] for i in pairs]
+    source_ids, source_bounds = _flatten([e.source for e in examples])
+    target_ids, target_bounds = _flatten([e.target for e in examples])
+    return dataclasses.replace(
+      self,
+      records=self.records[pairs],
+      source_ids=source_ids,
+      source_bounds=source_bounds,
+      target_ids=target_ids,
+      target_bounds=target_bounds,
+      fingerprint=_digest(self.fingerprint, "taken", pairs.tobytes()),
+    )
+
   def permute_sources(self, seed: int) -> "EncodedPairs":
     """The same targets, each with the source of another pair.
 

@@ -1,5 +1,6 @@
 """A file of JSON objects, one a line, read by number."""
 
+import array
 import hashlib
 import json
 import os
@@ -26,18 +27,19 @@ class JsonlFile:
     self.skipped = 0
     self._path = path
     self._fields = tuple(fields)
-    self._descriptor: int | None = None
+    self._descriptor = -1
     self._scan(on_bad_record)
 
   def _scan(self, on_bad_record: str) -> None:
     digest = hashlib.sha256()
-    places, offset, first_fault = [], 0, ""
+    # Eight bytes a number where a list would take forty.
+    places, offset, first_fault = array.array("q"), 0, ""
     with open(self._path, "rb") as file:
       for number, line in enumerate(file, 1):
         digest.update(line)
         try:
           self._parse(line)
-          places.append((number, offset, len(line)))
+          places.extend((number, offset, len(line)))
         except ValueError as error:
           fault = f"{self._path}: line {number} {error}"
           if on_bad_record == "error":
@@ -52,7 +54,7 @@ class JsonlFile:
       raise ValueError(
         f"{self._path}: no record; {why if self.skipped else 'it is empty'}"
       )
-    self._places = np.array(places, np.int64)
+    self._places = np.array(places, np.int64).reshape(-1, 3)
     self.fingerprint = digest.hexdigest()[:32]
 
   def _parse(self, line: bytes) -> dict[str, str]:
@@ -73,16 +75,23 @@ class JsonlFile:
 
   def __getitem__(self, index: int) -> dict[str, str]:
     _, offset, size = self._places[index].tolist()
-    if self._descriptor is None:
+    if self._descriptor < 0:
       self._descriptor = os.open(self._path, os.O_RDONLY)
     # Reads at a place, not at a common position: threads do not meet.
-    return self._parse(os.pread(self._descriptor, size, offset))
+    try:
+      return self._parse(os.pread(self._descriptor, size, offset))
+    except ValueError as error:
+      raise ValueError(
+        f"{self.locate(index)} {error}: the file has changed since it was "
+        "opened; start again"
+      ) from error
 
   def __getstate__(self) -> dict:
-    return self.__dict__ | {"_descriptor": None}
+    return self.__dict__ | {"_descriptor": -1}
 
   def __del__(self) -> None:
-    if self.__dict__.get("_descriptor") is not None:
+    # A file that was refused never had one.
+    if self.__dict__.get("_descriptor", -1) >= 0:
       os.close(self._descriptor)
 
   def locate(self, index: int) -> str:
@@ -99,7 +108,10 @@ def open_file(
 def _text(record: dict, field: str) -> str:
   if field not in record:
     names = ", ".join(map(repr, record)) or "none"
-    raise ValueError(f"has no field {field!r}; its fields are: {names}")
+    raise ValueError(
+      f"has no field {field!r}; its fields are: {names} (data.source_field "
+      "and data.target_field choose)"
+    )
   value = record[field]
   if not isinstance(value, str):
     raise ValueError(

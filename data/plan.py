@@ -16,8 +16,8 @@ _MASK = (1 << 64) - 1
 
 
 def feistel(
-  index: Int64[np.ndarray, "*shape"], size: int, key: int
-) -> Int64[np.ndarray, "*shape"]:
+  index: Int64[np.ndarray, " N"], size: int, key: int
+) -> Int64[np.ndarray, " N"]:
   """The images of `index` under a bijection of 0 ... size-1 chosen by `key`.
 
   A balanced Feistel network over the smallest even number of bits that holds

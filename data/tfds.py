@@ -6,6 +6,7 @@ the other formats need TensorFlow or lose records.
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow_datasets
 
@@ -23,14 +24,15 @@ class Dataset:
         f"{self.name}: there is no split {split!r}; there are "
         f"{', '.join(known)}"
       )
+    known = list(builder.info.features or ())
     for field in fields:
-      if field not in (builder.info.features or {}):
+      if field not in known:
         raise ValueError(
           f"{self.name}: its records have no field {field!r}; they have "
-          f"{', '.join(builder.info.features or {})}"
+          f"{', '.join(known)}"
         )
     self._fields = tuple(fields)
-    self._records = builder.as_data_source(split=split)
+    self._records = builder.as_data_source(split)
     declared = builder.info.splits[split].num_examples
     if len(self._records) != declared:
       raise ValueError(
@@ -69,18 +71,30 @@ def open_dataset(location: str, split: str, fields: Sequence[str]) -> Dataset:
   return Dataset(location, split, fields)
 
 
-def _builder(location: str) -> tensorflow_datasets.core.DatasetBuilder:
+def _builder(location: str) -> Any:
+  # Any: the package's decorators hide the types of its methods.
   folder = os.environ.get("TFDS_DATA_DIR") or None
   try:
     builder = tensorflow_datasets.builder(location, data_dir=folder)
-  except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
+  # An assertion: what it raises for a version that does not exist.
+  except (ValueError, AssertionError) as error:
     raise ValueError(
-      f"tfds:{location}: there is no such dataset; mend its name, or set "
+      f"tfds:{location}: {str(error).splitlines()[0]} Mend the name, or set "
       "TFDS_DATA_DIR to the folder that holds it"
     ) from error
+  prepare = (
+    f"tfds build {location} --file_format=array_record (most datasets need "
+    "TensorFlow for that, once and anywhere; reading never does)"
+  )
   if not builder.is_prepared():
     raise ValueError(
-      f"tfds:{location}: not prepared in {builder.data_dir}; run tfds build "
-      f"{location.replace(':', '==')} --file_format=array_record"
+      f"tfds:{location}: not prepared in {builder.data_dir}; set "
+      f"TFDS_DATA_DIR to the folder that holds it, or run {prepare}"
+    )
+  form = builder.info.file_format
+  if form != tensorflow_datasets.core.FileFormat.ARRAY_RECORD:
+    raise ValueError(
+      f"tfds:{location}: prepared as {form and form.value} in "
+      f"{builder.data_dir}, which is not read here; remove it and run {prepare}"
     )
   return builder
