@@ -1,0 +1,68 @@
+"""Every architecture's parameters: path, shape, dtype, logical axes.
+
+`python tests/golden/layout.py` writes layout.txt.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).with_suffix(".txt")
+
+if __name__ == "__main__":
+  sys.path.insert(0, str(ROOT))
+
+# ruff: noqa: E402
+from encdec import sharding
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig, Role
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
+
+# Encoder, decoder and the decoder's Hub values that differ from its preset.
+PAIRS = (
+  ("bert", "bert", {}),
+  ("roberta", "roberta", {}),
+  ("xlm-roberta", "camembert", {}),
+  ("bert-generation", "bert-generation", {}),
+  ("bert", "gpt2", {"n_embd": 64, "tie_word_embeddings": False}),
+)
+
+
+def models() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
+  """A tiny model of each pair; between them every kind of leaf occurs."""
+  for encoder, decoder, changes in PAIRS:
+    config = EncDecConfig(
+      ARCHS[encoder].stack_config(preset(encoder), Role.ENCODER),
+      ARCHS[decoder].stack_config(preset(decoder) | changes, Role.DECODER),
+      vocab_multiple=128,
+    )
+    yield f"{encoder} -> {decoder}", FlaxEncoderDecoderModule(config)
+
+
+def preset(name: str) -> dict:
+  return dict(ARCHS[name].PRESETS["tiny"])
+
+
+def leaves(module: FlaxEncoderDecoderModule) -> dict[str, jax.ShapeDtypeStruct]:
+  flat, _ = jax.tree_util.tree_flatten_with_path(param_shapes(module))
+  return {sharding.leaf_path(path): leaf for path, leaf in flat}
+
+
+def render() -> str:
+  """The golden file's text."""
+  lines = []
+  for name, module in models():
+    lines.append(f"# {name}")
+    for path, leaf in sorted(leaves(module).items()):
+      shape = ",".join(map(str, leaf.shape))
+      axes = ",".join(axis or "-" for axis in sharding.logical_axes(path))
+      lines.append(f"{path} {leaf.dtype}[{shape}] {axes}")
+    lines.append("")
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  GOLDEN.write_text(render())
