@@ -1,0 +1,159 @@
+"""Speed, the FLOPs of a step, and the bar on a terminal."""
+
+import contextlib
+import dataclasses
+import io
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from encdec import archs
+from encdec.config import EncDecConfig
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
+from train import metrics
+from train.metrics import ProgressBar, Speed, peak_flops, train_step_flops
+
+
+def _config(encoder: dict, decoder: dict) -> EncDecConfig:
+  def stack(changes, role):
+    arch = archs.ARCHS[changes["model_type"]]
+    return arch.stack_config(arch.PRESETS["tiny"] | changes, role)
+
+  return EncDecConfig(stack(encoder, "encoder"), stack(decoder, "decoder"))
+
+
+def test_a_step_of_bert_base_is_436_gflop_a_pair():
+  base = {
+    "model_type": "bert", "vocab_size": 30522, "hidden_size": 768,
+    "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072,
+  }  # fmt: skip
+  flops = train_step_flops(_config(base, base), 32, 512, 128)
+  assert flops / 32 == pytest.approx(436e9, rel=0.005)
+
+
+@pytest.mark.parametrize("width", [32, 48])
+def test_the_forward_pass_is_what_the_compiler_counts(width):
+  """Within the elementwise work; wide layers, so that it is small."""
+  sizes = {"num_hidden_layers": 2, "num_attention_heads": 4}
+  bert = {
+    "model_type": "bert", "vocab_size": 500, "hidden_size": 128,
+    "intermediate_size": 512, **sizes,
+  }  # fmt: skip
+  gpt2 = {
+    "model_type": "gpt2", "vocab_size": 600, "n_embd": 4 * width, "n_layer": 3,
+    "n_head": 4, "n_inner": None,
+  }  # fmt: skip
+  config = _config(bert, gpt2)
+  b, s, t = 2, 48, 24
+  # Unrolled: the compiler counts a loop's body once.
+  module = FlaxEncoderDecoderModule(config, scan_unroll=3)
+
+  def forward(params, source, target):
+    ones = [jnp.ones_like(x) for x in (source, source, target, target)]
+    return module.apply(
+      {"params": params},
+      encoder_tokens=source,
+      encoder_segments=ones[0],
+      encoder_positions=ones[1],
+      decoder_inputs=target,
+      decoder_segments=ones[2],
+      decoder_positions=ones[3],
+    ).logits
+
+  shapes = [jax.ShapeDtypeStruct((b, n), jnp.int32) for n in (s, t)]
+  lowered = jax.jit(forward).lower(param_shapes(module), *shapes)
+  counted = lowered.cost_analysis()["flops"]
+  assert counted == pytest.approx(
+    train_step_flops(config, b, s, t) / 3, rel=0.08
+  )
+
+
+@pytest.mark.parametrize(
+  ("kind", "teraflops"),
+  [
+    ("TPU v4", 275),
+    ("TPU v5 lite", 197),
+    ("TPU v5", 459),
+    ("TPU v5p", 459),
+    ("TPU v6 lite", 918),
+    ("NVIDIA H100 80GB HBM3", 989),
+    ("NVIDIA H100 PCIe", 756),
+    ("NVIDIA H200", 989),
+    ("NVIDIA A100-SXM4-40GB", 312),
+    ("NVIDIA L40S", 362),
+    ("NVIDIA L4", 121),
+  ],
+)
+def test_the_peak_of_a_chip(kind, teraflops):
+  assert peak_flops(kind) == teraflops * 1e12
+
+
+@pytest.mark.parametrize("kind", ["cpu", "NVIDIA L400", "TPU v50", "TPU"])
+def test_the_peak_of_an_unknown_chip_is_unknown(kind):
+  assert peak_flops(kind) is None
+
+
+@dataclasses.dataclass
+class _Clock:
+  now: float = 100.0
+
+  def perf_counter(self) -> float:
+    return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> _Clock:
+  clock = _Clock()
+  monkeypatch.setattr(metrics, "time", clock)
+  assert time.perf_counter() != clock.now
+  return clock
+
+
+def test_speed_counts_training_alone(clock):
+  speed = Speed(4, "TPU v4")
+  assert speed.read() == {}
+  for _ in range(3):
+    clock.now += 0.5
+    speed.step(tokens=300.0, flops=55e12)
+  with contextlib.suppress(KeyError), speed.pause():
+    clock.now += 60.0
+    raise KeyError
+  assert speed.read() == {
+    "time/tokens_per_second": 600.0,
+    "time/step_seconds": 0.5,
+    "time/mfu": pytest.approx(110e12 / (4 * 275e12)),
+  }
+  assert speed.read() == {}
+  clock.now += 1.0
+  speed.step(tokens=300.0, flops=55e12)
+  assert speed.read()["time/step_seconds"] == 1.0
+
+
+def test_mfu_is_left_out_where_the_peak_is_unknown(clock):
+  speed = Speed(8, "cpu")
+  clock.now += 1.0
+  speed.step(10.0, 1e9)
+  assert speed.read().keys() == {"time/tokens_per_second", "time/step_seconds"}
+
+
+class _Terminal(io.StringIO):
+  def isatty(self) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_bar_shows_on_a_terminal_only(monkeypatch, terminal, enabled):
+  stderr = _Terminal() if terminal else io.StringIO()
+  monkeypatch.setattr("sys.stderr", stderr)
+  bar = ProgressBar(100, 40, enabled=enabled)
+  bar.update(60, 1.25, 12345.6)
+  bar.close()
+  text = stderr.getvalue()
+  if terminal and enabled:
+    assert "60/100" in text and "loss 1.2500, 12,346 tokens/s" in text
+  else:
+    assert text == ""

@@ -1,0 +1,164 @@
+"""How fast a run is: useful tokens a second, share of the chip's peak, ETA."""
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+
+import tqdm
+
+from encdec.config import EncDecConfig, HeadKind, StackConfig
+
+# Dense bf16 FLOP/s of one JAX device, by its `device_kind`, from the vendors'
+# data sheets. JAX sees each core of TPU v2, v3 and 7x as a device of its own.
+_PEAKS = {
+  "TPU v2": 23e12,
+  "TPU v3": 61.5e12,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5": 459e12,
+  "TPU v5p": 459e12,
+  "TPU v6 lite": 918e12,
+  "TPU v6e": 918e12,
+  "TPU7x": 1153.5e12,
+  "TPU v7x": 1153.5e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA A10G": 70e12,
+  "NVIDIA L4": 121e12,
+  "NVIDIA L40S": 362e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H100 PCIe": 756e12,
+  "NVIDIA H100 NVL": 835e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA H200 NVL": 835e12,
+  "NVIDIA GH200": 989e12,
+  "NVIDIA B200": 2250e12,
+  "NVIDIA GB200": 2500e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Dense bf16 FLOP/s of a JAX device; None where it is not known."""
+  known = [
+    name
+    for name in _PEAKS
+    if re.match(re.escape(name) + r"(?![0-9A-Za-z])", device_kind)
+  ]
+  return _PEAKS[max(known, key=len)] if known else None
+
+
+def train_step_flops(
+  config: EncDecConfig, batch_size: int, source_length: int, target_length: int
+) -> float:
+  """FLOPs that one update needs: matrix products, forward and backward.
+
+  Padding counts, for it is computed; recomputation, masked-out halves of
+  causal attention and padding rows of a vocabulary do not, or do as in a full
+  product (PaLM, arXiv 2204.02311, appendix B).
+  """
+  encoder, decoder = config.encoder, config.decoder
+  s, t = source_length, target_length
+  flops = encoder.num_layers * (
+    _projections(encoder, s, s) + _products(encoder, s, s) + _mlp(encoder, s)
+  )
+  if config.needs_projection:
+    flops += 2 * s * encoder.width * decoder.width
+  flops += decoder.num_layers * (
+    _projections(decoder, t, t)
+    + _products(decoder, t, t)
+    + _projections(decoder, t, s)
+    + _products(decoder, t, s)
+    + _mlp(decoder, t)
+  )
+  if decoder.head == HeadKind.TRANSFORM:
+    flops += 2 * t * decoder.width**2
+  flops += 2 * t * decoder.width * decoder.vocab_size
+  # The backward pass has two products for each one of the forward pass.
+  return 3.0 * batch_size * flops
+
+
+def _projections(stack: StackConfig, queries: int, keys: int) -> int:
+  """Query and output for the queries, key and value for the keys."""
+  heads = queries * stack.num_heads + keys * stack.num_kv_heads
+  return 2 * 2 * heads * stack.width * stack.head_width
+
+
+def _products(stack: StackConfig, queries: int, keys: int) -> int:
+  """Scores, and their mean of the values."""
+  return 2 * 2 * stack.num_heads * stack.head_width * queries * keys
+
+
+def _mlp(stack: StackConfig, length: int) -> int:
+  return 2 * 2 * length * stack.width * stack.mlp_width
+
+
+class Speed:
+  """Training's own pace: evaluation, saving and compiling are paused."""
+
+  def __init__(self, num_devices: int, device_kind: str):
+    peak = peak_flops(device_kind)
+    self._peak = None if peak is None else peak * num_devices
+    self._restart()
+
+  def step(self, tokens: float, flops: float) -> None:
+    """Counts a finished step.
+
+    Args:
+      tokens: source and target, without padding.
+      flops: see `train_step_flops`.
+    """
+    self._steps += 1
+    self._tokens += tokens
+    self._flops += flops
+
+  @contextlib.contextmanager
+  def pause(self) -> Iterator[None]:
+    """What happens inside is not training."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._start += time.perf_counter() - start
+
+  def read(self) -> dict[str, float]:
+    """Means since the last reading, which ends here; empty before any step."""
+    if not self._steps:
+      return {}
+    seconds = time.perf_counter() - self._start
+    values = {
+      "time/tokens_per_second": self._tokens / seconds,
+      "time/step_seconds": seconds / self._steps,
+    }
+    if self._peak is not None:
+      values["time/mfu"] = self._flops / seconds / self._peak
+    self._restart()
+    return values
+
+  def _restart(self) -> None:
+    self._start = time.perf_counter()
+    self._steps = 0
+    self._tokens = self._flops = 0.0
+
+
+class ProgressBar:
+  """Steps, loss, useful tokens a second and time left, on a terminal only."""
+
+  def __init__(self, total_steps: int, start_step: int, enabled: bool):
+    self._bar = tqdm.tqdm(
+      total=total_steps,
+      initial=start_step,
+      disable=not (enabled and sys.stderr.isatty()),
+      unit="step",
+      dynamic_ncols=True,
+    )
+
+  def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+    self._bar.set_postfix_str(
+      f"loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s", refresh=False
+    )
+    self._bar.update(step - self._bar.n)
+
+  def close(self) -> None:
+    self._bar.close()
