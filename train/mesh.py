@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,9 +41,7 @@ class MeshConfig:
     return (self.slice, self.data, self.fsdp, self.tensor)
 
 
-def make_mesh(
-  config: MeshConfig, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh over `devices` (all of them by default), every axis Auto.
 
   Raises ValueError, with the legal sizes, where the sizes do not multiply to
@@ -50,10 +49,11 @@ def make_mesh(
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = _fill(config, len(devices))
-  groups: dict[int, list[jax.Device]] = {}
+  groups: dict[int, list[Any]] = {}
   for device in devices:
-    # Only TPU slices joined by a data-centre network carry the index.
-    groups.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    # On GPU and CPU the index tells hosts apart, which any axis may cross.
+    index = device.slice_index if device.platform == "tpu" else 0
+    groups.setdefault(index, []).append(device)
   if len(groups) == 1:
     array = mesh_utils.create_device_mesh(sizes, devices)
   elif sizes[0] % len(groups):
