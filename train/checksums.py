@@ -22,6 +22,8 @@ _SEAL = "checksums-commit.json"
 _MANIFEST = re.compile(r"checksums-(\d+)-of-(\d+)\.json")
 # Array data lie in one folder a process; the rest is the first process's.
 _PROCESS_FOLDER = re.compile(r"ocdbt\.process_(\d+)")
+# An item's folder loses this when the first process finishes it.
+_UNFINISHED = re.compile(r"\.orbax-checkpoint-tmp[^/]*")
 # A cheap check reads the contents of files up to this size, in bytes.
 _SMALL = 1 << 16
 _THREADS = 4
@@ -128,7 +130,8 @@ def _write_manifest(
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
     entries = list(threads.map(entry, names))
-  files = dict(zip(names, entries, strict=True))
+  final = [_UNFINISHED.sub("", name) for name in names]
+  files = dict(zip(final, entries, strict=True))
   manifest = {"files": files, "sha256": _digest(files)}
   write_atomically(path, json.dumps(manifest, indent=1))
 
