@@ -7,7 +7,7 @@ kernels join `IMPLEMENTATIONS`, fastest first.
 
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,7 @@ class AttentionFacts:
   return_weights: bool
 
 
+@runtime_checkable
 class Implementation(Protocol):
   def refuses(self, facts: AttentionFacts) -> str | None: ...
 

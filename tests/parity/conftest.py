@@ -1,0 +1,208 @@
+"""Random PyTorch pairs, every parameter perturbed, and the same pair as ours.
+
+PyTorch's eager attention in float32 is the referee.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig
+from encdec.hub.weights import tree_from_hub
+from encdec.model import FlaxEncoderDecoderModule
+
+torch.set_num_threads(2)
+
+START, END, PAD = 3, 4, 1
+
+
+def _bert_like(cls, **overrides):
+  return cls(
+    **{
+      "vocab_size": 53,
+      "hidden_size": 32,
+      "num_hidden_layers": 2,
+      "num_attention_heads": 4,
+      "intermediate_size": 48,
+      "max_position_embeddings": 40,
+      "pad_token_id": PAD,
+      "bos_token_id": START,
+      "eos_token_id": END,
+      **overrides,
+    }
+  )
+
+
+def _gpt2(**overrides):
+  return transformers.GPT2Config(
+    **{
+      "vocab_size": 59,
+      "n_embd": 32,
+      "n_layer": 2,
+      "n_head": 4,
+      "n_positions": 40,
+      "bos_token_id": START,
+      "eos_token_id": END,
+      **overrides,
+    }
+  )
+
+
+_BERT, _ROBERTA = transformers.BertConfig, transformers.RobertaConfig
+_GENERATION = transformers.BertGenerationConfig
+
+# A function for each side, so that no test changes another's config.
+PAIRS = {
+  "bert-bert": (
+    lambda: _bert_like(_BERT),
+    lambda: _bert_like(_BERT, vocab_size=61, num_hidden_layers=3),
+  ),
+  "bert-gpt2": (lambda: _bert_like(_BERT), _gpt2),
+  "roberta-roberta": (
+    lambda: _bert_like(_ROBERTA),
+    lambda: _bert_like(_ROBERTA),
+  ),
+  "roberta-gpt2": (lambda: _bert_like(_ROBERTA), _gpt2),
+  "bertgeneration-bertgeneration": (
+    lambda: _bert_like(_GENERATION),
+    lambda: _bert_like(_GENERATION),
+  ),
+  "bert-bert-widths": (
+    lambda: _bert_like(_BERT, hidden_size=24),
+    lambda: _bert_like(_BERT),
+  ),
+  "roberta-gpt2-widths": (
+    lambda: _bert_like(_ROBERTA, hidden_size=40),
+    lambda: _gpt2(n_inner=56, scale_attn_by_inverse_layer_idx=True),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """One model twice: PyTorch's and ours."""
+
+  name: str
+  torch_model: Any
+  config: EncDecConfig
+  module: FlaxEncoderDecoderModule
+  params: Any
+
+
+def _perturb(model: torch.nn.Module, seed: int) -> None:
+  generator = torch.Generator().manual_seed(seed)
+  with torch.no_grad():
+    for parameter in model.parameters():
+      noise = torch.randn(parameter.shape, generator=generator)
+      parameter.add_(0.15 * noise)
+
+
+def _raise_end(model: torch.nn.Module, amount: float) -> None:
+  """Makes the end token plausible, as it is in a trained model."""
+  decoder = model.decoder
+  with torch.no_grad():
+    bias = dict(decoder.named_parameters()).get("cls.predictions.bias")
+    bias = dict(decoder.named_parameters()).get("lm_head.bias", bias)
+    if bias is not None:
+      bias[END] += amount
+      return
+    # GPT-2 has no bias there: let the final norm's point at the token.
+    row = decoder.transformer.wte.weight[END]
+    decoder.transformer.ln_f.bias.add_(amount * row / row.square().sum())
+
+
+@functools.cache
+def make_pair(
+  name: str,
+  seed: int = 0,
+  raise_end: float = 0.0,
+  vocab_multiple: int = 16,
+) -> Pair:
+  encoder, decoder = PAIRS[name]
+  config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+    encoder(), decoder()
+  )
+  torch.manual_seed(seed)
+  model = transformers.EncoderDecoderModel(config)
+  model.set_attn_implementation("eager")
+  model = model.eval().float()
+  _perturb(model, seed)
+  if raise_end:
+    _raise_end(model, raise_end)
+  ours = EncDecConfig(
+    *(
+      ARCHS[side.model_type].stack_config(side.to_dict(), role)
+      for side, role in (
+        (config.encoder, "encoder"),
+        (config.decoder, "decoder"),
+      )
+    ),
+    vocab_multiple=vocab_multiple,
+  )
+  tensors = {k: v.numpy() for k, v in model.state_dict().items()}
+  tree, _ = tree_from_hub(ours, tensors)
+  tree = jax.tree.map(jax.numpy.asarray, tree)
+  return Pair(name, model, ours, FlaxEncoderDecoderModule(ours), tree)
+
+
+@pytest.fixture(scope="session")
+def pairs():
+  """`pairs(name, seed=0, raise_end=0.0)` gives a `Pair`, made once."""
+  return make_pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """Ids and masks as Hugging Face takes them, numpy int32."""
+
+  tokens: np.ndarray
+  mask: np.ndarray
+  decoder_tokens: np.ndarray
+  decoder_mask: np.ndarray
+
+
+def _side(rng, vocab_size: int, length: int, padding: str):
+  tokens = rng.integers(5, vocab_size, (4, length)).astype(np.int32)
+  mask = np.ones_like(tokens)
+  for row, pads in enumerate((0, 1, 3, length - 2)):
+    where = slice(0, pads) if padding == "left" else slice(length - pads, None)
+    mask[row, where] = 0
+  return np.where(mask == 1, tokens, PAD).astype(np.int32), mask
+
+
+@pytest.fixture(scope="session")
+def make_inputs():
+  """`make_inputs(config, padding)`: four rows, three of them padded."""
+
+  def make(config: EncDecConfig, padding: str, seed: int = 0) -> Inputs:
+    rng = np.random.default_rng(seed)
+    source = _side(rng, config.encoder.vocab_size, 9, padding)
+    target = _side(rng, config.decoder.vocab_size, 7, padding)
+    return Inputs(*source, *target)
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def assert_close():
+  """The parity rule: 1e-4 max(1, max|b|), the median error a tenth of it."""
+
+  def check(ours, theirs, where=None, name: str = "") -> None:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, (name, ours.shape, theirs.shape)
+    assert np.isfinite(ours).all(), f"{name}: not finite"
+    if where is not None:
+      ours, theirs = ours[where], theirs[where]
+    error = np.abs(ours - theirs)
+    bound = 1e-4 * max(1.0, float(np.abs(theirs).max()))
+    assert error.max() <= bound, f"{name}: {error.max():.2e} > {bound:.2e}"
+    assert np.median(error) <= bound / 10, f"{name}: median too large"
+
+  return check
