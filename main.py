@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
@@ -11,7 +12,7 @@ from train import processes, validate
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A file of configs/, with :variant.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
 MODE = flags.DEFINE_string(
   "mode", "train", "One of train, eval, predict, export."
 )
@@ -90,9 +91,15 @@ def main(argv: list[str]) -> None:
   MODES[MODE.value]()
 
 
+def ours(record: Any) -> bool:
+  """Whether a log record is worth a line: a library must warn to be heard."""
+  return record.levelno > 20 or "site-packages" not in record.pathname
+
+
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(ours)
   try:
     app.run(main, flags_parser=parse)
-  except validate.Refusal as refusal:
-    sys.exit(f"error: {refusal}")
+  except validate.Failure as failure:
+    sys.exit(f"error: {failure}")

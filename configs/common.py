@@ -7,18 +7,25 @@ a default has the type that an override must have. An empty string or tuple,
 0 and -1 mean "not set"; what then happens stands beside the key.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+def _section() -> Any:
+  # Any: a type checker would take each value for a union of all types.
+  return ConfigDict()
+
+
+def get_config() -> Any:
   """The neutral configuration; what an experiment must set is empty."""
-  config = ConfigDict()
+  config = _section()
 
   # Seed of initialisation, dropout and the order of the examples.
   config.seed = 0
 
   # ---- model: what is computed -------------------------------------------
-  config.model = ConfigDict()
+  config.model = _section()
   model = config.model
   # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
   model.encoder = ""
@@ -52,7 +59,7 @@ def get_config() -> ConfigDict:
   model.pad_token = ""
 
   # ---- data: what is seen ------------------------------------------------
-  config.data = ConfigDict()
+  config.data = _section()
   data = config.data
   # "scheme:location@split", or a mixture "0.7*uri,0.3*uri".
   data.train = ""
@@ -93,7 +100,7 @@ def get_config() -> ConfigDict:
   data.restart_epoch = 0
 
   # ---- train: how long, how much at a time, what is kept -----------------
-  config.train = ConfigDict()
+  config.train = _section()
   train = config.train
   # Updates, in all.
   train.steps = 1000
@@ -118,7 +125,7 @@ def get_config() -> ConfigDict:
   train.best_mode = "min"
 
   # ---- optim: the update -------------------------------------------------
-  config.optim = ConfigDict()
+  config.optim = _section()
   optim = config.optim
   # "adamw".
   optim.name = "adamw"
@@ -136,7 +143,7 @@ def get_config() -> ConfigDict:
   optim.clip_norm = 0.0
 
   # ---- generation: how text is made --------------------------------------
-  config.generation = ConfigDict()
+  config.generation = _section()
   generation = config.generation
   # 1: greedy.
   generation.num_beams = 1
@@ -151,15 +158,15 @@ def get_config() -> ConfigDict:
   generation.early_stopping = "false"
 
   # ---- eval: what is measured --------------------------------------------
-  config.eval = ConfigDict()
+  config.eval = _section()
   evaluation = config.eval
   # Rows of a batch, in evaluation and prediction; 0: train.batch_size.
   evaluation.batch_size = 0
   # Examples whose text is generated, spread evenly over the set; 0: all of
   # them; -1: none.
   evaluation.text_examples = 0
-  # Also measure with sources permuted among the examples, as the set
-  # "<name>_permuted": what the model knows without reading its source.
+  # --mode=eval also measures with sources permuted among the examples, as the
+  # set "<name>_permuted": what the model knows without reading its source.
   evaluation.permute_sources = False
   # Resamples of the paired bootstrap that compares the two.
   evaluation.bootstrap_samples = 2000
@@ -167,7 +174,7 @@ def get_config() -> ConfigDict:
   evaluation.print_examples = 5
 
   # ---- mesh: devices, as slice x data x fsdp x tensor --------------------
-  config.mesh = ConfigDict()
+  config.mesh = _section()
   mesh = config.mesh
   # One of them may be -1: whatever is left.
   mesh.slice = 1
@@ -176,7 +183,7 @@ def get_config() -> ConfigDict:
   mesh.tensor = 1
 
   # ---- sharding: logical axis -> axes of the mesh ------------------------
-  config.sharding = ConfigDict()
+  config.sharding = _section()
   sharding = config.sharding
   sharding.batch = ("slice", "data", "fsdp")
   sharding.vocab = ("fsdp", "tensor")

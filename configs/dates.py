@@ -8,12 +8,12 @@ least 0.99 on 1,000 held-out dates, and below 0.05 with
 --config.eval.permute_sources.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from configs import common
 
 
-def get_config(arg: str = "") -> ConfigDict:
+def get_config(arg: str = "") -> Any:
   """`arg`: "smoke" for seconds instead of a minute."""
   config = common.get_config()
   config.model.encoder = "bert:tiny"

@@ -6,15 +6,21 @@ Each message names the key, its value and the fix.
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from data.sources import parse_eval
+from encdec.config import EncDecConfig
+from train.config import Config
 
 OVERRIDE = re.compile(r"^--?(?:no)?config\.([\w.]+)")
 
 
-class Refusal(ValueError):
+class Failure(Exception):
+  """A run ends here; the message is all that its user needs."""
+
+
+class Refusal(Failure, ValueError):
   """The user's input cannot be run; the message says what to change."""
 
 
@@ -93,11 +99,11 @@ def refusing() -> Iterator[None]:
     raise Refusal(str(error)) from error
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
   """{"section.key": value}, in the order of the file."""
   flat = {}
   for key, value in config.items():
-    if isinstance(value, ConfigDict):
+    if isinstance(value, Config):
       flat |= {f"{key}.{name}": v for name, v in flatten(value).items()}
     else:
       flat[key] = value
@@ -105,7 +111,7 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 
 def check_flags(
-  config: Any, workdir: str | None, mode: str, modes: Sequence[str]
+  config: Any, workdir: str, mode: str, modes: Sequence[str]
 ) -> None:
   """The flags that every run needs."""
   if mode not in modes:
@@ -130,7 +136,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     )
 
 
-def check_overrides(arguments: Sequence[str], config: ConfigDict) -> None:
+def check_overrides(arguments: Sequence[str], config: Config) -> None:
   """Every --config.section.key names a key that exists."""
   known = list(flatten(config))
   for argument in arguments:
@@ -151,7 +157,7 @@ def suggest(key: str, known: Sequence[str]) -> str:
   return f"; did you mean {best[0]!r}?" if best else ""
 
 
-def check_values(config: ConfigDict) -> None:
+def check_values(config: Config) -> None:
   """What the values alone can tell."""
   flat = flatten(config)
   for key, hint in REQUIRED.items():
@@ -178,6 +184,13 @@ def check_values(config: ConfigDict) -> None:
   _check_dropout(flat)
   _check_buckets(flat)
   _check_steps(flat)
+  _check_best(flat)
+
+
+def best_metric(config: Config) -> str:
+  """The value of metrics.jsonl that chooses the best checkpoint."""
+  first = next(iter(parse_eval(config.data.eval)))
+  return config.train.best_metric or f"eval/{first}/loss"
 
 
 def is_preset(name: str) -> bool:
@@ -230,6 +243,23 @@ def _check_buckets(flat: dict[str, Any]) -> None:
     )
 
 
+def _check_best(flat: dict[str, Any]) -> None:
+  key = flat["train.best_metric"]
+  metrics = ["loss", "accuracy"]
+  if flat["eval.text_examples"] >= 0:
+    metrics += ["exact_match", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+  names = [
+    f"eval/{name}/{metric}"
+    for name in parse_eval(flat["data.eval"])
+    for metric in metrics
+  ]
+  if key and key not in names:
+    raise Refusal(
+      f"train.best_metric = {key!r} is not measured{suggest(key, names)}; "
+      f"there are {', '.join(names)}"
+    )
+
+
 def _check_steps(flat: dict[str, Any]) -> None:
   batch, accumulate = flat["train.batch_size"], flat["train.accumulate_steps"]
   if batch % accumulate:
@@ -248,3 +278,32 @@ def _check_steps(flat: dict[str, Any]) -> None:
       f"generation.min_length = {flat['generation.min_length']} exceeds the "
       f"maximum of {longest}: lower it or raise generation.max_length"
     )
+
+
+def check_model(
+  config: Config, model: EncDecConfig, vocab_sizes: Mapping[str, int]
+) -> None:
+  """What the values and the model's shape tell together.
+
+  Args:
+    vocab_sizes: of the tokenizers, by side.
+  """
+  longest = config.generation.max_length or config.data.max_target_length + 1
+  lengths = [
+    ("data.max_source_length", config.data.max_source_length, model.encoder),
+    ("data.max_target_length", config.data.max_target_length, model.decoder),
+    ("generation.max_length", longest, model.decoder),
+  ]
+  for key, length, stack in lengths:
+    if length > stack.max_positions:
+      raise Refusal(
+        f"{key} = {length}: the position table of the {stack.role} "
+        f"({stack.name}) has {stack.max_positions} rows; lower it"
+      )
+  for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+    if vocab_sizes[side] > stack.vocab_size:
+      kind = "source" if side == "encoder" else "target"
+      raise Refusal(
+        f"data.{kind}_tokenizer has {vocab_sizes[side]} tokens, the {side} "
+        f"({stack.name}) {stack.vocab_size}: choose the model's own tokenizer"
+      )

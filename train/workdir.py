@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from train import validate
+from train.config import Config
 
 # What may change when a run goes on.
 FREE = (
@@ -35,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
   os.replace(partial, path)
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
   """{"section.key": value} as JSON has it: tuples are lists."""
   return json.loads(json.dumps(validate.flatten(config)))
 
@@ -63,7 +62,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
   }
 
 
-def check_same(config: ConfigDict, workdir: Path) -> dict[str, list]:
+def check_same(config: Config, workdir: Path) -> dict[str, list]:
   """The allowed changes since this folder's last run.
 
   Raises:
@@ -88,7 +87,7 @@ def check_same(config: ConfigDict, workdir: Path) -> dict[str, list]:
 
 
 def record(
-  config: ConfigDict, workdir: Path, changes: dict[str, list], step: int
+  config: Config, workdir: Path, changes: dict[str, list], step: int
 ) -> None:
   """Writes config.json once, and each later change as a line of history."""
   if not (workdir / "config.json").exists():
@@ -100,7 +99,7 @@ def record(
     write_text(path, f"{old}{line}\n")
 
 
-def check_model(config: ConfigDict, workdir: Path, keys: str) -> None:
+def check_model(config: Config, workdir: Path, keys: str) -> None:
   """A run that is only read must have been trained with this model.
 
   Args:

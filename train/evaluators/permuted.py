@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,25 +16,6 @@ class Gain:
 
   def __str__(self) -> str:
     return f"{self.value:.3f} (95% {self.low:.3f} to {self.high:.3f})"
-
-
-def derangement(size: int, seed: int) -> Int64[np.ndarray, " B"]:
-  """A permutation of range(size) that leaves nothing in its place.
-
-  It is one cycle through all examples in random order.
-
-  Raises:
-    ValueError: fewer than two examples.
-  """
-  if size < 2:
-    raise ValueError(
-      f"{size} example: permuting sources takes at least two; set "
-      "eval.permute_sources to False"
-    )
-  cycle = np.random.default_rng(seed).permutation(size)
-  other = np.empty(size, np.int64)
-  other[cycle] = np.roll(cycle, -1)
-  return other
 
 
 def gain(

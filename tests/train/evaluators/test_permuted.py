@@ -1,21 +1,8 @@
 """The comparison with permuted sources."""
 
 import numpy as np
-import pytest
 
 from train.evaluators import permuted
-
-
-@pytest.mark.parametrize("size", [2, 3, 100])
-def test_no_example_keeps_its_source(size, seed):
-  other = permuted.derangement(size, seed)
-  assert sorted(other) == list(range(size))
-  assert (other != np.arange(size)).all()
-
-
-def test_one_example_cannot_be_permuted():
-  with pytest.raises(ValueError, match=r"eval\.permute_sources"):
-    permuted.derangement(1, 0)
 
 
 def test_the_interval_covers_the_gain_and_shrinks_with_the_spread():

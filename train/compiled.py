@@ -1,0 +1,42 @@
+"""The compiled steps: one program a bucket, and never another."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Array
+
+Batch = Mapping[str, Array]
+
+
+class CompiledSteps:
+  """A jitted step, compiled once for each bucket when it first comes.
+
+  A batch of another shape, or arrays that lie elsewhere than those that a
+  program was compiled for, are errors: nothing compiles behind one's back.
+  """
+
+  def __init__(self, step: Any, buckets: Sequence[tuple[int, int]]):
+    self.step = step
+    self.buckets = tuple(buckets)
+    self.programs: dict[tuple[int, int], Callable[..., Any]] = {}
+
+  def is_new(self, batch: Batch) -> bool:
+    """Whether this batch will be compiled for."""
+    return shape(batch) not in self.programs
+
+  def __call__(self, state: Any, batch: Batch) -> Any:
+    bucket = shape(batch)
+    if bucket not in self.programs:
+      if bucket not in self.buckets:
+        raise RuntimeError(
+          f"a batch of shape {bucket} came, the buckets are {self.buckets}: "
+          "it would be compiled for inside the loop"
+        )
+      self.programs[bucket] = self.step.lower(state, batch).compile()
+    return self.programs[bucket](state, batch)
+
+
+def shape(batch: Batch) -> tuple[int, int]:
+  """(S, T) of a batch."""
+  source, target = batch["encoder_tokens"], batch["decoder_inputs"]
+  return source.shape[1], target.shape[1]

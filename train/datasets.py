@@ -1,0 +1,87 @@
+"""The data of a run: the training pairs, and the held-out sets by name."""
+
+import jax
+from absl import logging
+
+from data import pipeline, sources
+from data.encoded import EncodedPairs, encode_pairs
+from train.config import Config
+from train.initialize import Task
+
+
+def train_pairs(config: Config, task: Task) -> EncodedPairs:
+  """The pairs of `data.train`."""
+  (uri,) = sources.parse_mixture(config.data.train)
+  return _encode(config, task, uri)
+
+
+def held_out(config: Config, task: Task, text: str) -> dict[str, EncodedPairs]:
+  """The sets that `text` ("name=uri,name=uri") names, in its order."""
+  return {
+    name: _encode(config, task, uri)
+    for name, uri in sources.parse_eval(text).items()
+  }
+
+
+def check(config: Config) -> None:
+  """Opens every set that the run will ever read; encodes none.
+
+  Raises:
+    ValueError, OSError: a set is misnamed, is missing or lacks a field.
+  """
+  uris = [*sources.parse_mixture(config.data.train)]
+  for text in (config.data.eval, config.data.test):
+    uris += sources.parse_eval(text).values()
+  for uri in uris:
+    _open(config, uri)
+
+
+def buckets(config: Config) -> tuple[tuple[int, int], ...]:
+  """The shapes that a batch may have, smallest first."""
+  data = config.data
+  return pipeline.make_buckets(
+    data.source_buckets,
+    data.target_buckets,
+    data.max_source_length,
+    data.max_target_length,
+  )
+
+
+def _encode(config: Config, task: Task, uri: str) -> EncodedPairs:
+  data = config.data
+  pairs = encode_pairs(
+    _open(config, uri),
+    source_field=data.source_field,
+    target_field=data.target_field,
+    source_tokenizer=task.source_tokenizer,
+    target_tokenizer=task.target_tokenizer,
+    tokens=task.batch_tokens,
+    max_source_length=data.max_source_length,
+    max_target_length=data.max_target_length,
+    on_bad_record=data.on_bad_record,
+  )
+  if jax.process_index() == 0:
+    logging.info("%s: %s", uri, _describe(pairs))
+  return pairs
+
+
+def _open(config: Config, uri: str) -> sources.Source:
+  return sources.open_source(
+    uri,
+    fields=(config.data.source_field, config.data.target_field),
+    on_bad_record=config.data.on_bad_record,
+  )
+
+
+def _describe(pairs: EncodedPairs) -> str:
+  counts = pairs.counts
+  parts = [f"{counts.pairs} pairs"]
+  for number, what in (
+    (counts.skipped_records, "malformed records skipped"),
+    (counts.empty_sources, "empty sources skipped"),
+    (counts.truncated_sources, "sources truncated"),
+    (counts.truncated_targets, "targets truncated"),
+  ):
+    if number:
+      parts.append(f"{number} {what}")
+  return ", ".join(parts)

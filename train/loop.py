@@ -1,0 +1,276 @@
+"""Training, in reading order: what is trained, from where, step by step."""
+
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from data.pipeline import Pipeline, train_batches
+from train import compiled, datasets, initialize, validate, workdir
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.decoding import rows_per_batch
+from train.evaluators.suite import Suite, write_samples
+from train.initialize import Task
+from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
+from train.metrics import train_step_flops
+from train.optim import OptimConfig, make_optimizer, make_schedule
+from train.progress import Progress, StepReader
+from train.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  state_shardings,
+)
+from train.step import StepConfig, jit_train_step
+from train.writer import MetricsWriter, read_rows
+
+
+def run(config: Config, folder: str) -> dict[str, float]:
+  """Trains until `train.steps`, from the newest good checkpoint in `folder`.
+
+  Gives the last evaluation, in the first process; nothing in the others.
+
+  Raises:
+    Refusal: the configuration cannot be run; nothing was compiled.
+    NonFiniteLoss: the training diverged.
+    SystemExit: with 143 after SIGTERM, when the state is saved.
+  """
+  with validate.refusing():
+    this = prepare(config, Path(folder))
+  chief = jax.process_index() == 0
+  with (
+    jax.set_mesh(this.mesh),
+    Checkpoints(
+      this.folder / "checkpoints",
+      keep_last=config.train.keep_last,
+      best_metric=validate.best_metric(config),
+      best_mode=config.train.best_mode,
+    ) as checkpoints,
+    contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
+  ):
+    state, progress = begin(this, checkpoints)
+    writer.cut(progress.step if progress.step else -1)
+    if progress.step < config.train.steps:
+      train(this, state, progress, checkpoints, writer)
+  return report(this) if chief else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run is made of, checked and ready to compile.
+
+  Attributes:
+    changes: what differs from the configuration that ran here before.
+    abstract: shapes and shardings of the state.
+    create: makes the state of step 0.
+  """
+
+  config: Config
+  folder: Path
+  changes: dict[str, list]
+  task: Task
+  mesh: Mesh
+  pipeline: Pipeline
+  suite: Suite
+  abstract: TrainState
+  create: Callable[[], TrainState]
+  step: compiled.CompiledSteps
+
+
+def prepare(config: Config, folder: Path) -> Run:
+  """Finds whatever is wrong before anything compiles."""
+  validate.check_values(config)
+  changes = workdir.check_same(config, folder)
+  rules = initialize.rules(config)
+  mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
+  batch_size, parts = config.train.batch_size, config.train.accumulate_steps
+  check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
+  check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
+  datasets.check(config)
+  task = initialize.build(config, folder)
+  module = task.module
+  optim = OptimConfig(**config.optim.to_dict())
+  width = module.config.decoder.width
+  schedule = make_schedule(optim, config.train.steps, width)
+  tx = make_optimizer(optim, schedule)
+  abstract = abstract_state(module, tx, mesh, rules)
+  shardings = state_shardings(abstract)
+  buckets = datasets.buckets(config)
+  pairs = datasets.train_pairs(config, task)
+  sets = datasets.held_out(config, task, config.data.eval)
+  step = jit_train_step(
+    module=module,
+    tx=tx,
+    schedule=schedule,
+    config=StepConfig(
+      seed=config.seed,
+      accumulate_steps=parts,
+      label_smoothing=config.train.label_smoothing,
+      loss_chunks=config.train.loss_chunks,
+      rng=config.train.rng,
+    ),
+    mesh=mesh,
+    rules=rules,
+    shardings=shardings,
+  )
+
+  def create() -> TrainState:
+    params = initialize.first_params(config, module)
+    key = jax.random.key(config.seed)
+    return create_state(module, tx, mesh, rules, key, params)
+
+  return Run(
+    config=config,
+    folder=folder,
+    changes=changes,
+    task=task,
+    mesh=mesh,
+    pipeline=Pipeline(pairs, batch_size, config.seed, buckets),
+    suite=Suite(config, task, mesh, shardings.params, sets),
+    abstract=abstract,
+    create=create,
+    step=compiled.CompiledSteps(step, buckets),
+  )
+
+
+def begin(this: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+  """The newest good state or a first one; the folder then says what runs."""
+  restored = checkpoints.restore(this.abstract)
+  progress = Progress()
+  if restored is None:
+    with validate.refusing():
+      state = this.create()
+  else:
+    state, meta = restored
+    progress = Progress(**meta["progress"])
+    if meta["data"] != this.pipeline.fingerprint:
+      raise validate.Refusal(
+        f"data.train = {this.config.data.train!r} gives other batches than "
+        f"those {this.folder} was trained on until step {progress.step}: "
+        "restore the data, or choose another --workdir"
+      )
+  if jax.process_index() == 0:
+    initialize.record(this.task, this.folder)
+    workdir.record(this.config, this.folder, this.changes, progress.step)
+    logging.info("special tokens:\n%s", this.task.tokens.table())
+    logging.info("from step %d to %d", progress.step, this.config.train.steps)
+  return state, progress
+
+
+def train(
+  this: Run,
+  state: TrainState,
+  progress: Progress,
+  checkpoints: Checkpoints,
+  writer: MetricsWriter,
+) -> None:
+  """Step n done, evaluated if due, saved with its metrics; then step n + 1."""
+  config, model = this.config, this.task.module.config
+  steps, size = config.train.steps, config.train.batch_size
+
+  def explain(step: int) -> str:
+    checkpoints.wait()
+    return (
+      f"its batch held the records {this.pipeline.ids(step - 1)} of "
+      f"{config.data.train}; the last good checkpoint is step "
+      f"{checkpoints.latest_step()} (none: the start); lower optim.lr, or mend "
+      "the data"
+    )
+
+  batches = train_batches(
+    this.pipeline,
+    progress.step,
+    steps,
+    sharding=batch_sharding(this.mesh, this.task.rules),
+    workers=config.data.workers,
+  )
+  reader = StepReader(
+    progress,
+    total=steps,
+    log_every=config.train.log_every_steps,
+    explain=explain,
+  )
+  with terminated() as stopping, contextlib.closing(reader):
+    for step, batch in enumerate(batches, start=progress.step + 1):
+      with reader.compiling(this.step.is_new(batch)):
+        state, metrics = this.step(state, batch)
+      # Reading a step's metrics waits for it: read those of the one before.
+      write(writer, step - 1, reader.read())
+      flops = train_step_flops(model, size, *compiled.shape(batch))
+      reader.put(step, metrics, flops)
+      evaluate = due(step, config.train.eval_every_steps, steps)
+      save = due(step, config.train.checkpoint_every_steps, steps)
+      stop = stopping(step)
+      if not (evaluate or save or stop):
+        continue
+      row, measured = reader.read(), None
+      with reader.speed.pause():
+        if evaluate:
+          measured, results = this.suite.run(state.params)
+          write_samples(this.folder, step, results, this.suite.names)
+          reader.say(step, measured)
+        # The row comes first: a kill after the save must not lose it.
+        write(writer, step, row | (measured or {}))
+        checkpoints.save(step, state, meta(this, progress), measured)
+      if stop and step < steps:
+        checkpoints.wait()
+        logging.warning("SIGTERM: saved step %d; run again to go on", step)
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def write(writer: MetricsWriter, step: int, row: dict[str, float]) -> None:
+  if row:
+    writer.write(step, row)
+
+
+def due(step: int, every: int, last: int) -> bool:
+  """Whether something is due after `step`: always after the last one."""
+  return step == last or bool(every and step % every == 0)
+
+
+def meta(this: Run, progress: Progress) -> dict[str, Any]:
+  """What a checkpoint says about itself."""
+  return {
+    "seed": this.config.seed,
+    "data": this.pipeline.fingerprint,
+    "progress": dataclasses.asdict(progress),
+  }
+
+
+@contextlib.contextmanager
+def terminated() -> Iterator[Callable[[int], bool]]:
+  """A function that tells, after each step, whether SIGTERM has come.
+
+  Several processes agree on the step at which they stop.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  received: list[int] = []
+  old = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+  try:
+    yield lambda step: bool(received)
+  finally:
+    signal.signal(signal.SIGTERM, old)
+
+
+def report(this: Run) -> dict[str, float]:
+  """Prints the last evaluation of a finished run."""
+  rows = read_rows(this.folder / "metrics.jsonl")
+  measured = [
+    {k: v for k, v in row.items() if k == "step" or k.startswith("eval/")}
+    for row in rows
+  ]
+  last = [row for row in measured if len(row) > 1][-1]
+  print(f"finished at step {last.pop('step')} of {this.folder}")
+  for name, value in last.items():
+    print(f"{name} {value:.4f}")
+  return last

@@ -1,0 +1,103 @@
+"""The output of a prediction: lines that a crash cannot lose or double."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from train import validate, workdir
+
+
+class Output:
+  """`path`, written as `path`.partial and renamed when it is complete.
+
+  `path`.made_by says which weights, settings and inputs made it. All processes
+  call every method; the first one writes.
+  """
+
+  def __init__(self, path: Path, made_by: Mapping[str, Any]):
+    self.path = path
+    self.partial = path.with_name(f"{path.name}.partial")
+    self.label = path.with_name(f"{path.name}.made_by")
+    self.made_by = json.loads(json.dumps(made_by))
+    self.chief = jax.process_index() == 0
+
+  def open(self, *, overwrite: bool, total: int, unit: int) -> int:
+    """How many lines are there already, `total` when it is complete.
+
+    Args:
+      unit: lines are kept in whole multiples of it, so that batches are those
+        of a run that was never stopped.
+
+    Raises:
+      Refusal: something else made this output, and `overwrite` is False.
+    """
+    done = self._open(overwrite, total, unit) if self.chief else 0
+    if jax.process_count() > 1:
+      done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+    return done
+
+  def _open(self, overwrite: bool, total: int, unit: int) -> int:
+    if self.path.exists() or self.partial.exists():
+      if not (other := self._difference()):
+        return total if self.path.exists() else self._keep(unit)
+      if not overwrite:
+        raise validate.Refusal(
+          f"--output={self.path} was made by something else ({other}): pass "
+          "--overwrite, or choose another --output"
+        )
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    for old in (self.path, self.partial, self.label):
+      old.unlink(missing_ok=True)
+    workdir.write_json(self.label, self.made_by)
+    self.partial.touch()
+    return 0
+
+  def _difference(self) -> str:
+    """What differs from what made the file that is there."""
+    if not self.label.exists():
+      return f"there is no {self.label.name} beside it"
+    old = json.loads(self.label.read_text(encoding="utf-8"))
+    changes = workdir.difference(old, self.made_by)
+    return ", ".join(f"{k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
+
+  def _keep(self, unit: int) -> int:
+    """Cuts the partial file to whole lines, a multiple of `unit`."""
+    self.partial.touch()
+    with open(self.partial, "rb+") as file:
+      ends = []
+      for line in file:
+        if line.endswith(b"\n"):
+          ends.append((ends[-1] if ends else 0) + len(line))
+      done = len(ends) // unit * unit
+      file.truncate(ends[done - 1] if done else 0)
+    return done
+
+  def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Adds lines; they are on the disk when it returns."""
+    if not self.chief:
+      return
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    with open(self.partial, "a", encoding="utf-8") as file:
+      file.write("".join(lines))
+      file.flush()
+      os.fsync(file.fileno())
+
+  def finish(self) -> None:
+    """Gives the complete file its name."""
+    if self.chief and self.partial.exists():
+      os.replace(self.partial, self.path)
+
+
+def digest(parts: Iterable[bytes]) -> str:
+  """A hex digest of some bytes."""
+  total = hashlib.sha256()
+  for part in parts:
+    total.update(len(part).to_bytes(8, "big") + part)
+  return total.hexdigest()[:32]

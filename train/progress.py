@@ -1,0 +1,108 @@
+"""Progress: what a run has done, read from the device one step late."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+from absl import logging
+
+from train import validate
+from train.metrics import ProgressBar, Speed
+
+COUNTS = ("pairs", "source_tokens", "target_tokens")
+
+
+class NonFiniteLoss(validate.Failure):
+  """A loss or gradient was infinite or not a number; nothing was updated."""
+
+
+@dataclasses.dataclass
+class Progress:
+  """Updates done, and what they saw in all."""
+
+  step: int = 0
+  pairs: float = 0.0
+  source_tokens: float = 0.0
+  target_tokens: float = 0.0
+
+  def add(self, step: int, values: Mapping[str, float]) -> None:
+    self.step = step
+    for name in COUNTS:
+      setattr(self, name, getattr(self, name) + values[name])
+
+
+class StepReader:
+  """Reads the metrics of the step before, while the device does the next.
+
+  Args:
+    log_every: steps between rows; the last of `total` has one too.
+    explain: the end of the message about a step that was not finite.
+  """
+
+  def __init__(
+    self,
+    progress: Progress,
+    *,
+    total: int,
+    log_every: int,
+    explain: Callable[[int], str],
+  ):
+    self.progress = progress
+    self.total = total
+    self.log_every = log_every
+    self.explain = explain
+    self.pending: tuple[int, Mapping[str, jax.Array], float] | None = None
+    devices = jax.devices()
+    self.speed = Speed(len(devices), devices[0].device_kind)
+    self.chief = jax.process_index() == 0
+    self.bar = ProgressBar(total, progress.step, self.chief)
+
+  def put(
+    self, step: int, metrics: Mapping[str, jax.Array], flops: float
+  ) -> None:
+    """The step just launched; the one before must have been read."""
+    self.pending = (step, metrics, flops)
+
+  def read(self) -> dict[str, float]:
+    """Waits for the pending step; its row, empty where none is due.
+
+    Raises:
+      NonFiniteLoss: naming the step, its examples and the last checkpoint.
+    """
+    if self.pending is None:
+      return {}
+    step, metrics, flops = self.pending
+    self.pending = None
+    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    if not values.pop("finite"):
+      raise NonFiniteLoss(
+        f"step {step}: loss {values['loss']}, norm of the gradient "
+        f"{values['grad_norm']}; {self.explain(step)}"
+      )
+    self.progress.add(step, values)
+    self.speed.step(values["source_tokens"] + values["target_tokens"], flops)
+    if step % self.log_every and step != self.total:
+      return {}
+    totals = {name: getattr(self.progress, name) for name in COUNTS}
+    row = {f"train/{k}": v for k, v in (values | totals).items()}
+    row |= self.speed.read()
+    rate = row.get("time/tokens_per_second", 0.0)
+    self.bar.update(step, values["loss"], rate)
+    self.say(step, {"loss": values["loss"], "tokens/s": rate})
+    return row
+
+  def say(self, step: int, values: Mapping[str, float]) -> None:
+    """A line for whoever watches without a terminal."""
+    if self.chief:
+      shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+      logging.info("step %d of %d: %s", step, self.total, shown)
+
+  @contextlib.contextmanager
+  def compiling(self, new: bool) -> Iterator[None]:
+    """Compiling is not training time."""
+    with self.speed.pause() if new else contextlib.nullcontext():
+      yield
+
+  def close(self) -> None:
+    self.bar.close()

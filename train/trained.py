@@ -1,0 +1,92 @@
+"""A trained model, read back from the folder of its run."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from encdec.model import param_shapes
+from encdec.sharding import param_specs
+from encdec.types import Params
+from train import initialize, validate, workdir
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.decoding import rows_per_batch
+from train.initialize import Task
+from train.mesh import MeshConfig, check_batch_size, make_mesh
+from train.output import digest
+
+# What made the weights and their ids; all else may differ from training.
+FIXED = (
+  r"model\.(encoder|decoder|share|param_dtype|vocab_multiple|\w+_token)"
+  r"|data\.(source|target)_(tokenizer|vocab_size)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """Parameters of one checkpoint, on the devices of a mesh.
+
+  Attributes:
+    step: the checkpoint they came from.
+    weights: hex digest of that checkpoint's checksums.
+    shardings: where each of them lies.
+  """
+
+  config: Config
+  folder: Path
+  task: Task
+  mesh: Mesh
+  step: int
+  weights: str
+  params: Params
+  shardings: Params
+
+
+def load(config: Config, folder: str, step: int = -1) -> Trained:
+  """The best checkpoint of a run, else the latest; or that of `step`.
+
+  Raises:
+    Refusal: there is no such run or checkpoint, or its model is another one.
+  """
+  path = Path(folder)
+  with validate.refusing():
+    validate.check_values(config)
+    workdir.check_model(config, path, FIXED)
+    rules = initialize.rules(config)
+    mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
+    check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
+    task = initialize.restore(config, path)
+    shapes = param_shapes(task.module)
+    shardings = param_specs(shapes, rules, mesh)
+    abstract = jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=where
+      ),
+      shapes,
+      shardings,
+    )
+    with Checkpoints(
+      path / "checkpoints",
+      best_metric=validate.best_metric(config),
+      best_mode=config.train.best_mode,
+      writable=False,
+    ) as checkpoints:
+      params, meta = checkpoints.restore_params(
+        abstract, None if step == -1 else step
+      )
+  step = meta["step"]
+  manifests = sorted(
+    (path / "checkpoints" / str(step)).glob("checksums-*-of-*")
+  )
+  return Trained(
+    config=config,
+    folder=path,
+    task=task,
+    mesh=mesh,
+    step=step,
+    weights=digest([file.read_bytes() for file in manifests]),
+    params=params,
+    shardings=shardings,
+  )
