@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
@@ -76,17 +77,28 @@ MODES: dict[str, Callable[[], None]] = {
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a mistyped config key ends with a suggestion."""
   overrides = [a for a in argv if validate.OVERRIDE.match(a)]
+  # The file alone first, so that overrides can be compared with its keys;
+  # config_flags takes them from sys.argv.
+  sys.argv = [a for a in argv if a not in overrides]
   try:
-    flags.FLAGS([a for a in argv if a not in overrides])
-  except AttributeError as error:  # The file sets a key that does not exist.
-    raise validate.Refusal(f"--config: {error}") from error
-  validate.check_flags(CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES))
-  validate.check_overrides(overrides, CONFIG.value)
-  return flags.FLAGS(argv)
+    flags.FLAGS(sys.argv)
+    validate.check_flags(CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES))
+    validate.check_overrides(overrides, CONFIG.value)
+    sys.argv = argv
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError) as error:
+    # Of a file that fails absl has the whole traceback.
+    reason = str(error).strip().splitlines()[-1]
+    raise validate.Refusal(f"{reason} (see --help)") from error
+  finally:
+    sys.argv = argv
 
 
 def main(argv: list[str]) -> None:
   validate.check_arguments(argv[1:])
+  if not jax.config.jax_compilation_cache_dir:
+    # A run that goes on, and whoever reads it, need not compile again.
+    jax.config.update("jax_compilation_cache_dir", f"{WORKDIR.value}/compiled")
   processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
   MODES[MODE.value]()
 
