@@ -96,7 +96,7 @@ def train_step(
   loss, weight, grads = accumulate(microbatch, batch, config, module.rules)
   loss = loss / weight
   grads = jax.tree.map(lambda grad: grad / weight, grads)
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
   stored = to_float32(trained)
