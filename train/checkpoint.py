@@ -1,9 +1,8 @@
 """Checkpoints: saved in the background, verified when read, kept or retired.
 
 The one file that knows Orbax. A step's folder has the items `params`,
-`opt_state`, `ema` (where there is one) and `meta` (JSON), and the checksums of
-all its files (see `checksums`), which appear with the folder itself: a step
-that is there is whole, and an old one goes only after that.
+`opt_state`, `ema` (if any) and `meta` (JSON), and the checksums of its files,
+which appear with the folder itself: an old step goes only after that.
 """
 
 import dataclasses
@@ -86,15 +85,13 @@ class Checkpoints:
     """Saves in the background; the state may be donated once this returns.
 
     Call it when the step's `finite` was read and its metrics are written: a
-    run that is killed right afterwards goes on from here.
+    run that is killed right afterwards goes on from here. A step that is there
+    already is left as it is; False says so.
 
     Args:
-      step: of the state; one that is there already is left as it is.
+      step: the state's own number.
       meta: JSON values; `format` and `step` are added.
       metrics: of this step's evaluation; None: it had none.
-
-    Returns:
-      False if the step was there.
 
     Raises:
       Refusal: `metrics` lacks the best metric.
@@ -109,10 +106,10 @@ class Checkpoints:
     self.wait()
     if step in self.steps():
       return False
-    meta = {**meta, "format": CHECKPOINT_FORMAT, "step": step}
     items: dict[str, Any] = {
       name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()
     }
+    meta = dict(meta, format=CHECKPOINT_FORMAT, step=step)
     items["meta"] = ocp.args.JsonSave(meta)
     self._saving = step
     self._manager.save(
@@ -165,16 +162,13 @@ class Checkpoints:
       step = self.best_step()
       step = self.latest_step() if step is None else step
       if step is None:
-        raise Refusal(
-          f"{self._folders.path} has no good checkpoint; check --workdir, or "
-          "train first"
-        )
+        raise Refusal(f"{self._folders.path} has no good step; train first")
       step = step if self._is_good(step) else None
     restored, meta = self._restore_items(step, {"params": abstract_params})
     return restored["params"], meta
 
   def steps(self) -> list[int]:
-    """The steps that are there, ascending; not one that is being saved."""
+    """Those that are there, ascending; not one that is being saved."""
     return self._folders.steps()
 
   def latest_step(self) -> int | None:
@@ -266,8 +260,7 @@ class Checkpoints:
     if "async_write_complete" in key and self._process:
       folder = self._folders.being_written(self._saving)
       checksums.write(folder, self._process, self._processes)
-    wait = ocp.multihost.get_barrier_sync_fn()
-    wait(key=key, timeout_ms=timeout_ms)
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
   def _before_commit(self) -> None:
     """Called by Orbax in the first process, just before the renaming."""
