@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sysconfig
+import textwrap
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -79,15 +80,18 @@ def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(folder, name)
 
 
-def _definitions(node: ast.AST) -> Iterator[_Definition]:
-  """Functions and classes below `node`, the outer ones first."""
-  for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+def _definitions(tree: ast.AST) -> Iterator[_Definition]:
+  """Functions and classes in a tree, in the order of the file."""
+  pending = [tree]
+  while pending:
+    node = pending.pop()
+    if isinstance(node, _Definition):
+      yield node
     # Only statements hold definitions; expressions are most of a tree.
-    children = getattr(node, field, ())
-    for child in children if isinstance(children, list) else ():
-      if isinstance(child, _Definition):
-        yield child
-      yield from _definitions(child)
+    for field in ("cases", "finalbody", "orelse", "handlers", "body"):
+      children = getattr(node, field, ())
+      if isinstance(children, list):
+        pending.extend(reversed(children))
 
 
 def _module(path: pathlib.Path, module: str) -> Iterator[dict[str, str]]:
@@ -129,11 +133,13 @@ def _without_docstring(
   # Columns count bytes of UTF-8.
   head = b"".join(lines[first - 1 : doc.lineno - 1])
   head += lines[doc.lineno - 1][: doc.col_offset]
-  tail = lines[doc.end_lineno - 1][doc.end_col_offset :]
-  tail = tail.lstrip(b" ;\t")
+  tail = lines[doc.end_lineno - 1][doc.end_col_offset :].lstrip(b" ;\t")
+  if not tail.strip():
+    # Nothing shares the docstring's lines.
+    head, tail = head.rstrip(b" \t"), b""
   tail += b"".join(lines[doc.end_lineno : node.end_lineno])
-  text = head.rstrip(b" \t").decode() + tail.lstrip(b"\r\n").decode()
-  return inspect.cleandoc("\n" + text).replace("\r\n", "\n")
+  text = (head + tail).decode().replace("\r\n", "\n")
+  return textwrap.dedent(text).rstrip()
 
 
 def _hash(text: str) -> str:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow_datasets
+from array_record.python import array_record_data_source
+from tensorflow_datasets.core import read_only_builder
 
 
 class Dataset:
@@ -34,10 +35,13 @@ class Dataset:
     self._fields = tuple(fields)
     self._records = builder.as_data_source(split)
     declared = builder.info.splits[split].num_examples
-    if len(self._records) != declared:
+    # Counted in the files: the length of a data source is what dataset_info
+    # declares, whatever the files hold.
+    found = _count(builder.info.splits[split].filepaths)
+    if not found == len(self._records) == declared:
       raise ValueError(
-        f"{self.name}: {len(self._records)} records were read of {declared} "
-        f"in {builder.data_dir}; remove that folder and prepare it again"
+        f"{self.name}: {found} records were found of {declared} in "
+        f"{builder.data_dir}; remove that folder and prepare it again"
       )
     self.fingerprint = f"{builder.info.full_name}@{split}:{declared}"
 
@@ -71,28 +75,35 @@ def open_dataset(location: str, split: str, fields: Sequence[str]) -> Dataset:
   return Dataset(location, split, fields)
 
 
+def _count(paths: Sequence[Any]) -> int:
+  for path in paths:
+    if not path.exists():
+      raise FileNotFoundError(
+        f"{path}: this file of the data set is missing; prepare it again"
+      )
+  names = [os.fspath(path) for path in paths]
+  with array_record_data_source.ArrayRecordDataSource(names) as records:
+    return len(records)
+
+
 def _builder(location: str) -> Any:
   # Any: the package's decorators hide the types of its methods.
   folder = os.environ.get("TFDS_DATA_DIR") or None
-  try:
-    builder = tensorflow_datasets.builder(location, data_dir=folder)
-  # An assertion: what it raises for a version that does not exist.
-  except (ValueError, AssertionError) as error:
-    raise ValueError(
-      f"tfds:{location}: {str(error).splitlines()[0]} Mend the name, or set "
-      "TFDS_DATA_DIR to the folder that holds it"
-    ) from error
   prepare = (
-    f"tfds build {location} --file_format=array_record (most datasets need "
-    "TensorFlow for that, once and anywhere; reading never does)"
+    f"tfds build {location} --file_format=array_record (which needs TensorFlow "
+    "for most datasets, once and on any machine; reading never does)"
   )
-  if not builder.is_prepared():
+  try:
+    # From its files alone: the code that made a dataset may need TensorFlow.
+    builder = read_only_builder.builder_from_files(location, data_dir=folder)
+  except ValueError as error:
     raise ValueError(
-      f"tfds:{location}: not prepared in {builder.data_dir}; set "
-      f"TFDS_DATA_DIR to the folder that holds it, or run {prepare}"
-    )
-  form = builder.info.file_format
-  if form != tensorflow_datasets.core.FileFormat.ARRAY_RECORD:
+      f"tfds:{location}: no such dataset is prepared in "
+      f"{folder or 'the default folder'} ({str(error).splitlines()[0]}); mend "
+      f"the name, set TFDS_DATA_DIR to its folder, or run {prepare}"
+    ) from error
+  form: Any = builder.info.file_format
+  if form is None or form.value != "array_record":
     raise ValueError(
       f"tfds:{location}: prepared as {form and form.value} in "
       f"{builder.data_dir}, which is not read here; remove it and run {prepare}"

@@ -74,21 +74,33 @@ def load(name_or_folder: str) -> Tokenizer:
     inner = transformers.AutoTokenizer.from_pretrained(
       name_or_folder, trust_remote_code=False
     )
-  except (OSError, ValueError) as error:
+  # A KeyError: a tokenizer.json that lacks a part.
+  except (OSError, ValueError, KeyError) as error:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: neither a folder with a tokenizer nor "
       f"one that the Hub gives ({_first_line(error)}); mend the name, or name "
       "a folder"
     ) from error
+  # What transformers makes of a folder that has a config.json alone.
+  if set(inner.get_vocab()) <= set(inner.all_special_tokens):
+    raise ValueError(
+      f"tokenizer {name_or_folder!r}: it has special tokens only, no "
+      "vocabulary; add tokenizer.json, or name another folder"
+    )
   return Tokenizer(inner)
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   """A BERT tokenizer, lower case, with at most `vocab_size` tokens."""
-  special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  texts = list(texts)
   backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
   backend.normalizer = normalizers.BertNormalizer()
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  # The library numbers the single characters inside words as a hash table
+  # gives them, which differs from run to run, and with the numbers the choice
+  # among equally frequent pairs. As special tokens they are numbered in order.
+  special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  special += [f"##{char}" for char in _inner_characters(backend, texts)]
   trainer = trainers.WordPieceTrainer(
     vocab_size=vocab_size, special_tokens=special, show_progress=False
   )
@@ -128,6 +140,18 @@ def train_bpe(
   model = json.loads(backend.to_str())["model"]
   merges = [tuple(merge) for merge in model["merges"]]
   return Tokenizer(cls(vocab=model["vocab"], merges=merges))
+
+
+def _inner_characters(
+  backend: tokenizers.Tokenizer, texts: Sequence[str]
+) -> list[str]:
+  """The characters that do not begin a word, in order."""
+  found: set[str] = set()
+  for text in texts:
+    normal = backend.normalizer.normalize_str(text)
+    for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
+      found.update(word[1:])
+  return sorted(found)
 
 
 def _around(inner: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,0 +1,77 @@
+"""Small tokenizers and pairs that the tests of data share."""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+from data import encoded, examples, sources, tokenizers
+
+TEXTS = [
+  f"{word} number {n} is {'very ' * (n % 5)}{word}"
+  for n in range(40)
+  for word in ("Apple", "boat", "cloud")
+]
+
+
+@pytest.fixture(scope="session")
+def wordpiece() -> tokenizers.Tokenizer:
+  return tokenizers.train_wordpiece(TEXTS, 200)
+
+
+@pytest.fixture(scope="session")
+def bpe() -> tokenizers.Tokenizer:
+  return tokenizers.train_bpe(TEXTS, 300)
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: pathlib.Path) -> Callable[..., str]:
+  """Writes lines, or records as lines; returns the path."""
+
+  def write(*lines, name: str = "pairs.jsonl") -> str:
+    path = tmp_path / name
+    raw = [
+      line if isinstance(line, bytes) else json.dumps(line).encode()
+      for line in lines
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in raw))
+    return str(path)
+
+  return write
+
+
+@pytest.fixture
+def encode(wordpiece, bpe) -> Callable[..., encoded.EncodedPairs]:
+  """`encode_pairs` with the small tokenizers."""
+  settings = {
+    "source_field": "source",
+    "target_field": "target",
+    "source_tokenizer": wordpiece,
+    "target_tokenizer": bpe,
+    "tokens": examples.Tokens(start=0, end=0, source_pad=0, target_pad=0),
+    "max_source_length": 32,
+    "max_target_length": 12,
+  }
+  return lambda source, **changes: encoded.encode_pairs(
+    source, **settings | changes
+  )
+
+
+@pytest.fixture
+def make_pairs(write_jsonl, encode) -> Callable[..., encoded.EncodedPairs]:
+  """The first `size` pairs of unequal lengths; target i ends in number i."""
+
+  def make(size: int, **changes) -> encoded.EncodedPairs:
+    records = [
+      {
+        "source": TEXTS[i % len(TEXTS)] + f" {i}",
+        "target": " ".join(["go"] * (i % 4) + [str(i)]),
+      }
+      for i in range(size)
+    ]
+    path = write_jsonl(*records, name=f"{size}.jsonl")
+    source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
+    return encode(source, **changes)
+
+  return make

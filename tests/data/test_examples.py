@@ -1,0 +1,135 @@
+"""Pairs become arrays by lengths alone; ends, starts and pads as stated."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from data.examples import (
+  Tokens,
+  collate,
+  collate_sources,
+  make_example,
+  truncate,
+)
+
+START, END = 101, 102
+
+
+def _make(source, target, **changes):
+  settings = {
+    "start_id": START,
+    "end_id": END,
+    "max_source_length": 8,
+    "max_target_length": 6,
+  }
+  return make_example(source, target, **settings | changes)
+
+
+def test_end_is_added_where_the_tokenizer_does_not():
+  assert _make([1], [5, 6]).target.tolist() == [5, 6, END]
+  assert _make([1], [5, 6, END]).target.tolist() == [5, 6, END]
+  assert _make([1], []).target.tolist() == [END]
+
+
+def test_leading_start_is_dropped_and_only_there():
+  assert _make([1], [START, 5, END]).target.tolist() == [5, END]
+  assert _make([1], [5, START]).target.tolist() == [5, START, END]
+  assert _make([1], [START, START, 5]).target.tolist() == [START, 5, END]
+
+
+def test_start_that_equals_end():
+  example = _make([1], [END, 5], start_id=END)
+  assert example.target.tolist() == [5, END]
+  assert _make([1], [END], start_id=END).target.tolist() == [END]
+
+
+def test_truncated_target_keeps_no_end():
+  whole = _make([1], [1, 2, 3, 4, 5])
+  assert whole.target.tolist() == [1, 2, 3, 4, 5, END]
+  assert not whole.truncated_target
+  for ids in ([1, 2, 3, 4, 5, 6], [START, 1, 2, 3, 4, 5, 6, END]):
+    cut = _make([1], ids)
+    assert cut.target.tolist() == [1, 2, 3, 4, 5, 6]
+    assert cut.truncated_target
+
+
+def test_truncated_source_keeps_its_special_tokens():
+  cut = _make([7, *range(20), 9], [1], source_suffix=(9,))
+  assert cut.source.tolist() == [7, 0, 1, 2, 3, 4, 5, 9]
+  assert cut.truncated_source
+  whole = _make([7, 0, 9], [1], source_suffix=(9,))
+  assert whole.source.tolist() == [7, 0, 9] and not whole.truncated_source
+
+
+def test_truncation_without_room_is_refused():
+  with pytest.raises(ValueError, match=r"maximum length of 1 .*raise"):
+    truncate([1, 2, 3], 1, (3,))
+
+
+def test_collate_lays_out_a_batch():
+  tokens = Tokens(start=START, end=END, source_pad=0, target_pad=END)
+  # Pad equals end, and the source holds a token equal to its pad.
+  batch = collate(
+    [_make([7, 0, 9], [5, 6]), _make([7], [])], shape=(4, 4), tokens=tokens
+  )
+  want = {
+    "encoder_tokens": [[7, 0, 9, 0], [7, 0, 0, 0]],
+    "encoder_segments": [[1, 1, 1, 0], [1, 0, 0, 0]],
+    "encoder_positions": [[0, 1, 2, 0], [0, 0, 0, 0]],
+    "decoder_inputs": [[START, 5, 6, END], [START, END, END, END]],
+    "decoder_targets": [[5, 6, END, END], [END, END, END, END]],
+    "decoder_segments": [[1, 1, 1, 0], [1, 0, 0, 0]],
+    "decoder_positions": [[0, 1, 2, 0], [0, 0, 0, 0]],
+    "decoder_weights": [[1, 1, 1, 0], [1, 0, 0, 0]],
+  }
+  assert {name: array.tolist() for name, array in batch.items()} == want
+  kinds = {name: array.dtype for name, array in batch.items()}
+  assert kinds.pop("decoder_weights") == np.float32
+  assert set(kinds.values()) == {np.dtype(np.int32)}
+
+
+def test_missing_rows_have_no_weight():
+  tokens = Tokens(START, END, 0, 0)
+  batch = collate([_make([7], [5])], shape=(2, 3), tokens=tokens, rows=3)
+  assert batch["decoder_weights"].sum() == 2
+  for name in ("encoder_segments", "decoder_segments", "decoder_weights"):
+    assert not batch[name][1:].any() and batch[name][0].any(), name
+
+
+def test_collate_refuses_what_does_not_fit():
+  tokens = Tokens(START, END, 0, 0)
+  example = _make([1, 2, 3], [5, 6])
+  for shape, side in (((2, 9), "source of 3"), ((9, 2), "target of 3")):
+    with pytest.raises(ValueError, match=side):
+      collate([example], shape=shape, tokens=tokens)
+  with pytest.raises(ValueError, match="2 examples"):
+    collate([example] * 2, shape=(9, 9), tokens=tokens, rows=1)
+
+
+def test_sources_alone_are_laid_out_as_in_a_batch():
+  example = _make([7, 0, 9], [5])
+  whole = collate([example], shape=(5, 5), tokens=Tokens(1, 2, 3, 4))
+  alone = collate_sources([example.source], length=5, pad_id=3)
+  for name, array in alone.items():
+    np.testing.assert_array_equal(array, whole[name], err_msg=name)
+
+
+ids = st.lists(st.integers(0, 120), max_size=12)
+
+
+@hypothesis.given(st.lists(st.tuples(ids, ids), min_size=1, max_size=4))
+def test_batches_by_property(pairs):
+  examples = [_make(s or [1], t) for s, t in pairs]
+  batch = collate(examples, shape=(8, 6), tokens=Tokens(START, END, 0, END))
+  for row, example in enumerate(examples):
+    length = len(example.target)
+    inputs = batch["decoder_inputs"][row]
+    assert inputs[0] == START
+    assert (
+      inputs[1:length] == batch["decoder_targets"][row, : length - 1]
+    ).all()
+    assert batch["decoder_weights"][row].sum() == length
+    # The last token is the end with full weight, unless it was cut away.
+    assert example.truncated_target or example.target[-1] == END
+    assert batch["encoder_segments"][row].sum() == len(example.source)

@@ -1,0 +1,159 @@
+"""URIs, splits and slices: what they name, and what they refuse."""
+
+import itertools
+
+import pytest
+
+from data import sources
+
+FIELDS = ("source", "target")
+
+
+@pytest.fixture
+def path(write_jsonl) -> str:
+  return write_jsonl(*({"source": str(i), "target": "t"} for i in range(37)))
+
+
+def _texts(uri):
+  source = sources.open_source(uri, fields=FIELDS)
+  return [int(source[i]["source"]) for i in range(len(source))]
+
+
+@pytest.mark.parametrize(
+  ("split", "want"),
+  [
+    ("", range(37)),
+    ("@all", range(37)),
+    ("@all[:10]", range(10)),
+    ("@all[30:]", range(30, 37)),
+    ("@all[:]", range(37)),
+    ("@all[-3:]", range(34, 37)),
+    ("@all[:-30]", range(7)),
+    ("@all[:95%]", range(35)),
+    ("@all[95%:]", range(35, 37)),
+    ("@all[-10%:]", range(34, 37)),
+    ("@all[10%:20%]", range(3, 7)),
+    ("@all[ 1 : 3 ]", range(1, 3)),
+    ("@all[:37]", range(37)),
+    ("@all[:100%]", range(37)),
+  ],
+)
+def test_slices(path, split, want):
+  assert _texts(f"jsonl:{path}{split}") == list(want)
+
+
+def test_percents_cut_without_loss(path):
+  cuts = [0, 3, 33, 50, 66, 95, 100]
+  parts = [
+    _texts(f"jsonl:{path}@all[{a}%:{b}%]") for a, b in itertools.pairwise(cuts)
+  ]
+  assert list(itertools.chain(*parts)) == list(range(37))
+
+
+@pytest.mark.parametrize(
+  ("split", "why"),
+  [
+    ("@train", "the split 'all', not 'train'"),
+    ("@all[:101%]", "101% is out of range"),
+    ("@all[:38]", "38 is out of range; there are 37"),
+    ("@all[-38:]", "-38 is out of range"),
+    ("@all[5:5]", "records 5 to 5 of 37 are none"),
+    ("@all[9:3]", "are none"),
+    ("@all[:1%]", "records 0 to 0 of 37 are none"),
+    ("@all[:0.5]", "'0.5' is no bound"),
+    ("@all[:x]", "'x' is no bound"),
+    ("@all[:5%%]", "is no bound"),
+    ("@all[3]", "is no split"),
+    ("@all[1:2:3]", "is no split"),
+    ("@all+all", "is no split"),
+    ("@../all", "is no split"),
+  ],
+)
+def test_bad_splits_are_refused_by_name(path, split, why):
+  uri = f"jsonl:{path}{split}"
+  with pytest.raises(ValueError) as error:
+    _texts(uri)
+  assert why in str(error.value) and uri in str(error.value)
+
+
+def test_only_the_last_at_sign_divides(write_jsonl):
+  record = {"source": "1", "target": "t"}
+  path = write_jsonl(record, name="a@b.jsonl")
+  assert _texts(f"jsonl:{path}@all") == [1]
+  with pytest.raises(ValueError, match="@all at the end where a path holds"):
+    _texts(f"jsonl:{path}")
+
+
+@pytest.mark.parametrize(
+  ("uri", "why"),
+  [
+    ("parquet:x", "'parquet' does not exist yet; use one of jsonl, tfds"),
+    ("csv:x@all", "'csv' does not exist yet"),
+    ("text:a::b", "'text' does not exist yet"),
+    ("arrayrecord:x", "'arrayrecord' does not exist yet"),
+    ("hf:x", "'hf' does not exist yet"),
+    ("gs://bucket/x", "'gs' is no scheme"),
+    ("pairs.jsonl", "'pairs.jsonl' is no scheme"),
+    ("", "'' is no scheme"),
+    ("pydoc", "no split; write pydoc@train"),
+    ("pydoc@", "no split"),
+    ("pydoc:x@train", "pydoc has no location"),
+    ("jsonl:", "nothing follows jsonl:"),
+    ("tfds:@train", "nothing follows tfds:"),
+    ("tfds:x", "no split; write tfds:x@train"),
+    ("dates@dev", "no such split; choose one of test, valid, train, all"),
+    ("pydoc@dev", "no such split; choose one of train, valid, test, all"),
+  ],
+)
+def test_bad_uris_are_refused_by_name(uri, why):
+  with pytest.raises(ValueError) as error:
+    sources.open_source(uri, fields=FIELDS)
+  assert why in str(error.value)
+
+
+def test_field_that_a_built_in_set_lacks():
+  with pytest.raises(ValueError, match="no field 'article'; they have source"):
+    sources.open_source("dates@valid", fields=("article",))
+
+
+def test_records_outside_a_slice_cannot_be_reached(path):
+  source = sources.open_source(f"jsonl:{path}@all[5:10]", fields=FIELDS)
+  assert source[4]["source"] == "9" and source.locate(4).endswith("line 10")
+  for index in (-1, 5):
+    with pytest.raises(IndexError):
+      source[index]
+
+
+def test_fingerprint_tells_slices_apart(path):
+  prints = {
+    sources.open_source(f"jsonl:{path}@all{s}", fields=FIELDS).fingerprint
+    for s in ("", "[:5]", "[1:5]", "[:37]")
+  }
+  assert len(prints) == 3
+
+
+def test_bad_record_choice_is_checked():
+  with pytest.raises(ValueError, match="on_bad_record = 'ignore'"):
+    sources.open_source("dates@valid", fields=FIELDS, on_bad_record="ignore")
+
+
+def test_parse_eval():
+  parse = sources.parse_eval
+  assert parse("") == {}
+  assert parse("dates@valid") == {"valid": "dates@valid"}
+  assert parse("a=dates@valid, b-2=jsonl:x=y.jsonl@all[:5%]") == {
+    "a": "dates@valid",
+    "b-2": "jsonl:x=y.jsonl@all[:5%]",
+  }
+  assert parse("jsonl:x=y.jsonl") == {"valid": "jsonl:x=y.jsonl"}
+  with pytest.raises(ValueError, match="two sets are called 'valid'"):
+    parse("dates@valid,dates@test")
+  with pytest.raises(ValueError, match="'nope' is no scheme"):
+    parse("a=nope")
+
+
+def test_mixtures_are_refused_by_name():
+  assert sources.parse_mixture("dates@train") == {"dates@train": 1.0}
+  for text in ("0.7*dates@train,0.3*pydoc@train", "1.0*dates@train"):
+    with pytest.raises(ValueError, match="mixtures do not exist yet"):
+      sources.parse_mixture(text)
