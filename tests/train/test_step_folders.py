@@ -100,7 +100,8 @@ def test_killed_at_any_moment_a_good_step_remains(
       assert (np.asarray(leaf) == step).all()
     last = step
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {str(step)}, "leftovers of the kill"
+    # The old step goes after the new one is there: both may be.
+    assert names <= {str(step - 1), str(step)}, "leftovers of the kill"
   assert "bad" not in caplog.text
 
 
