@@ -1,0 +1,259 @@
+"""What a model of the facade holds: config, module, parameters, dtypes."""
+
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict, unfreeze
+from jaxtyping import Array, Float, Key, UInt32
+from transformers import EncoderDecoderConfig, GenerationConfig
+
+from encdec.hub import forward
+from encdec.hub.configs import (
+  decoder_bos,
+  encdec_config,
+  refuse_tying,
+  token_sources,
+)
+from encdec.hub.generation import Request, request
+from encdec.hub.names import flatten
+from encdec.hub.report import LoadingReport
+from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
+from encdec.special_tokens import (
+  HUB_NAMES,
+  ROLES,
+  SpecialTokens,
+  TokenSource,
+  resolve_special_tokens,
+)
+from encdec.types import Params
+
+RandomKey = Key[Array, ""] | UInt32[Array, "2"]
+Shape = tuple[int, ...]
+_init = jax.jit(init_params, static_argnums=0)
+
+
+class ModelBase:
+  """Config, module and parameters, and how parameters are made and cast.
+
+  Args:
+    config: of the pair.
+    input_shape: accepted from old scripts; no parameter depends on it.
+    seed: of the parameters.
+    dtype: of the computation; parameters are made in float32.
+    _do_init: False allocates nothing: parameters are passed to every call.
+  """
+
+  config_class = EncoderDecoderConfig
+  base_model_prefix = "encoder_decoder"
+  module_class = FlaxEncoderDecoderModule
+  main_input_name = "input_ids"
+  framework = "flax"
+
+  def __init__(
+    self,
+    config: EncoderDecoderConfig,
+    input_shape: tuple[Shape, Shape] = ((1, 1), (1, 1)),
+    seed: int = 0,
+    dtype: Any = jnp.float32,
+    _do_init: bool = True,
+  ):
+    if not isinstance(config, EncoderDecoderConfig):
+      raise ValueError(
+        f"config is a {type(config).__name__}; pass an EncoderDecoderConfig, "
+        "such as EncoderDecoderConfig.from_encoder_decoder_configs makes"
+      )
+    refuse_tying(getattr(config, "tie_encoder_decoder", None), "config")
+    self._config = config
+    self._module = FlaxEncoderDecoderModule(
+      encdec_config(config),
+      dtype=jnp.dtype(dtype),
+      attention_dropout="weights",
+    )
+    self.key = jax.random.key(seed)
+    self.dtype = dtype
+    self.input_shape = input_shape
+    self.generation_config = GenerationConfig.from_model_config(config)
+    self.loading_report: LoadingReport | None = None
+    self._loaded_ids = self._config_ids()
+    self._has_params = _do_init
+    self._params: Params | None = None
+    self._decoding: tuple[Any, Params] | None = None
+    if _do_init:
+      self._params = _init(self._module, self.key)
+
+  @property
+  def config(self) -> EncoderDecoderConfig:
+    return self._config
+
+  @property
+  def module(self) -> FlaxEncoderDecoderModule:
+    return self._module
+
+  @functools.cached_property
+  def params_shape_tree(self) -> Params:
+    """The tree as ShapeDtypeStructs."""
+    return param_shapes(self._module)
+
+  @property
+  def required_params(self) -> set[tuple[str, ...]]:
+    return {tuple(path.split("/")) for path in flatten(self.params_shape_tree)}
+
+  @property
+  def params(self) -> Params:
+    if self._params is None:
+      raise ValueError(
+        "the model was made with _do_init=False and holds no params: keep them "
+        "yourself and pass params= to each call"
+      )
+    return self._params
+
+  @params.setter
+  def params(self, params: Mapping[str, Any]) -> None:
+    if not self._has_params:
+      raise ValueError(
+        "the model was made with _do_init=False: keep the params yourself and "
+        "pass params= to each call"
+      )
+    params = plain_tree(params)
+    self._check_tree(params)
+    self._params = params
+
+  def _check_tree(self, params: Params) -> None:
+    held, wanted = flatten(params), flatten(self.params_shape_tree)
+    for problem, paths in (
+      ("lack", wanted.keys() - held.keys()),
+      ("hold the unknown", held.keys() - wanted.keys()),
+    ):
+      if paths:
+        raise ValueError(f"the params {problem} {', '.join(sorted(paths))}")
+    for path, leaf in held.items():
+      if leaf.shape != wanted[path].shape:
+        raise ValueError(
+          f"the params have {path} of shape {list(leaf.shape)}; the config "
+          f"implies {list(wanted[path].shape)}"
+        )
+
+  def _params_or(self, params: Mapping[str, Any] | None) -> Params:
+    return self.params if params is None else plain_tree(params)
+
+  def init_weights(
+    self,
+    rng: RandomKey,
+    input_shape: tuple[Shape, Shape] | None = None,
+    params: Mapping[str, Any] | None = None,
+  ) -> Params:
+    """Random parameters; with `params`, only those that are missing there."""
+    if input_shape is not None and input_shape[0][0] != input_shape[1][0]:
+      raise ValueError(
+        f"input_shape={input_shape}: both sides need the same batch size"
+      )
+    drawn = _init(self._module, typed_key(rng))
+    if params is None:
+      return drawn
+    return _overlaid(drawn, plain_tree(params))
+
+  def enable_gradient_checkpointing(self) -> None:
+    """Recomputes each layer in the backward pass instead of storing it."""
+    self._module = self._module.clone(remat="full")
+
+  def to_bf16(self, params: Params, mask: Any = None) -> Params:
+    """Floating parameters as bfloat16, where `mask` (a like tree) is True."""
+    return _cast(params, jnp.bfloat16, mask)
+
+  def to_fp16(self, params: Params, mask: Any = None) -> Params:
+    """As `to_bf16`, to float16: for inference, refused by train=True."""
+    return _cast(params, jnp.float16, mask)
+
+  def to_fp32(self, params: Params, mask: Any = None) -> Params:
+    """As `to_bf16`, to float32."""
+    return _cast(params, jnp.float32, mask)
+
+  def _decoding_params(self, tree: Params) -> Params:
+    """The decoding form, kept until a leaf is another array."""
+    leaves = jax.tree.leaves(tree)
+    if self._decoding is not None:
+      held, form = self._decoding
+      if len(held) == len(leaves) and all(map(operator.is_, held, leaves)):
+        return form
+    form = forward.decoding_form(self.module, tree)
+    if not forward.is_traced(form):
+      self._decoding = (leaves, form)
+    return form
+
+  @classmethod
+  def can_generate(cls) -> bool:
+    return True
+
+  @property
+  def special_tokens(self) -> SpecialTokens:
+    """The ids that calls use, and where each comes from."""
+    return self._tokens(request(self.generation_config, None, {}), need=())
+
+  def _tokens(
+    self, asked: Request, need: tuple[str, ...] = ROLES
+  ) -> SpecialTokens:
+    changed = {
+      name: value
+      for name, value in self._config_ids().items()
+      if value != self._loaded_ids[name]
+    }
+    sources = [
+      asked.call,
+      TokenSource(
+        "model.config", **{r: changed.get(n) for r, n in HUB_NAMES.items()}
+      ),
+      asked.file,
+      *token_sources(self.config),
+    ]
+    bos = decoder_bos(self.config)
+    if asked.bos is not None:
+      bos = ("the generation config", asked.bos)
+    setting = {r: f"model.config.{n}" for r, n in HUB_NAMES.items()}
+    return resolve_special_tokens(sources, bos=bos, need=need, setting=setting)
+
+  def _config_ids(self) -> dict[str, Any]:
+    return {n: getattr(self._config, n, None) for n in HUB_NAMES.values()}
+
+
+def plain_tree(params: Mapping[str, Any]) -> Params:
+  """A nested dict; refuses the tree of the Flax classes of transformers 4."""
+  tree = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
+  sides = [tree.get("encoder"), tree.get("decoder")]
+  old = {"encoder", "bert", "roberta", "transformer"}
+  if any(isinstance(side, Mapping) and old & side.keys() for side in sides):
+    raise ValueError(
+      "these params have the layout of transformers 4, one subtree a layer; "
+      "convert them with encdec.hub.from_flax457(params, model.config)"
+    )
+  return tree
+
+
+def typed_key(rng: RandomKey) -> Key[Array, ""]:
+  """A typed key of `jax.random.key`, or an old raw one."""
+  if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+    return rng
+  return jax.random.wrap_key_data(rng)
+
+
+def _overlaid(under: Params, over: Params) -> Params:
+  result = dict(under)
+  for name, value in over.items():
+    held = under.get(name)
+    both = isinstance(value, Mapping) and isinstance(held, Mapping)
+    result[name] = _overlaid(held, value) if both else value
+  return result
+
+
+def _cast(params: Params, dtype: Any, mask: Any) -> Params:
+  def cast(leaf: Float[Array, "..."], chosen: bool = True):
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if chosen and floating else leaf
+
+  params = plain_tree(params)
+  if mask is None:
+    return jax.tree.map(cast, params)
+  return jax.tree.map(cast, params, plain_tree(mask))

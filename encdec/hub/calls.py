@@ -1,0 +1,356 @@
+"""Calling the model: the whole pair, one side, and step by step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from encdec.hub import forward
+from encdec.hub.base import ModelBase, RandomKey, typed_key
+from encdec.hub.generation import bucket, request
+from encdec.hub.inputs import (
+  SideInputs,
+  as_ids,
+  as_mask,
+  check_labels,
+  check_length,
+  from_labels,
+  mean_loss,
+  side_inputs,
+)
+from encdec.hub.outputs import (
+  DecoderCache,
+  DecoderOutput,
+  EncoderOutput,
+  Seq2SeqOutput,
+)
+from encdec.types import Params
+
+OptionalTree = Mapping[str, Any] | None
+
+
+class CallableModel(ModelBase):
+  """`model(...)`, `encode`, `decode` and `init_cache`.
+
+  Arrays may be JAX's, numpy's or traced; ids and masks are `[batch, length]`.
+  All masks are nonzero where a token may be attended to.
+  """
+
+  def __call__(
+    self,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    decoder_input_ids: Any = None,
+    decoder_attention_mask: Any = None,
+    position_ids: Any = None,
+    decoder_position_ids: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: OptionalTree = None,
+    dropout_rng: RandomKey | None = None,
+    *,
+    token_type_ids: Any = None,
+    inputs_embeds: Any = None,
+    decoder_inputs_embeds: Any = None,
+    encoder_outputs: Any = None,
+    past_key_values: DecoderCache | None = None,
+    labels: Any = None,
+    use_cache: bool | None = None,
+  ) -> Seq2SeqOutput | tuple[Any, ...]:
+    """Encodes, decodes, and with `labels` gives the loss.
+
+    Args:
+      decoder_input_ids: made from `labels` when neither they nor
+        `decoder_inputs_embeds` are given: shifted right, -100 as padding, and
+        padding masked.
+      position_ids, decoder_position_ids: rows of the position tables.
+      train: dropout is on, and takes `dropout_rng`.
+      params: in place of the model's own.
+      encoder_outputs: of `encode`, in place of `input_ids`.
+      use_cache: also gives `past_key_values` for further calls.
+
+    Raises:
+      ValueError: ids outside a vocabulary, rows longer than a position table,
+        a special token that is needed and set nowhere.
+    """
+    tree = self._params_or(params)
+    key = self._dropout_key(train, dropout_rng)
+    flags = self._flags(output_attentions, output_hidden_states)
+    encoded = encoder_outputs
+    if encoded is None:
+      source = self._source(
+        input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
+      )
+      if source.dense is not None:
+        raise ValueError(
+          "attention_mask has more than two axes: call encode() with it, and "
+          "pass its result as encoder_outputs with a mask of [batch, length]"
+        )
+      encoded = _encoder_output(
+        forward.encode(self.module, tree, source, key, *flags)
+      )
+    if (
+      labels is not None and decoder_input_ids is decoder_inputs_embeds is None
+    ):
+      asked = request(self.generation_config, None, {})
+      decoder_input_ids, decoder_attention_mask = from_labels(
+        labels,
+        decoder_attention_mask,
+        self._tokens(asked, need=("start", "pad")),
+      )
+    decoded = self._decode(
+      tree,
+      encoded,
+      attention_mask,
+      (decoder_input_ids, decoder_attention_mask, decoder_position_ids),
+      decoder_inputs_embeds,
+      past_key_values,
+      bool(use_cache),
+      key,
+      flags,
+    )
+    loss = None
+    if labels is not None:
+      vocabulary = self.module.config.decoder.vocab_size
+      labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
+      loss = mean_loss(decoded.logits, labels)
+    output = Seq2SeqOutput(
+      loss=loss,
+      logits=decoded.logits,
+      past_key_values=decoded.past_key_values,
+      decoder_hidden_states=decoded.hidden_states,
+      decoder_attentions=decoded.attentions,
+      cross_attentions=decoded.cross_attentions,
+      encoder_last_hidden_state=_states(encoded),
+      encoder_hidden_states=getattr(encoded, "hidden_states", None),
+      encoder_attentions=getattr(encoded, "attentions", None),
+    )
+    return output if self._as_dict(return_dict) else output.to_tuple()
+
+  def encode(
+    self,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: OptionalTree = None,
+    dropout_rng: RandomKey | None = None,
+    *,
+    token_type_ids: Any = None,
+    inputs_embeds: Any = None,
+  ) -> EncoderOutput | tuple[Any, ...]:
+    """The encoder alone; `attention_mask` may also be one for each query."""
+    source = self._source(
+      input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
+    )
+    output = _encoder_output(
+      forward.encode(
+        self.module,
+        self._params_or(params),
+        source,
+        self._dropout_key(train, dropout_rng),
+        *self._flags(output_attentions, output_hidden_states),
+      )
+    )
+    return output if self._as_dict(return_dict) else output.to_tuple()
+
+  def decode(
+    self,
+    decoder_input_ids: Any,
+    encoder_outputs: Any,
+    encoder_attention_mask: Any = None,
+    decoder_attention_mask: Any = None,
+    decoder_position_ids: Any = None,
+    past_key_values: DecoderCache | None = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: OptionalTree = None,
+    dropout_rng: RandomKey | None = None,
+    *,
+    decoder_inputs_embeds: Any = None,
+    use_cache: bool | None = None,
+  ) -> DecoderOutput | tuple[Any, ...]:
+    """The decoder alone, on what `encode` gave.
+
+    With `past_key_values` the ids follow those in the cache, and
+    `decoder_attention_mask` counts from the cache's first token.
+    """
+    output = self._decode(
+      self._params_or(params),
+      encoder_outputs,
+      encoder_attention_mask,
+      (decoder_input_ids, decoder_attention_mask, decoder_position_ids),
+      decoder_inputs_embeds,
+      past_key_values,
+      bool(use_cache),
+      self._dropout_key(train, dropout_rng),
+      self._flags(output_attentions, output_hidden_states),
+    )
+    return output if self._as_dict(return_dict) else output.to_tuple()
+
+  def init_cache(
+    self, batch_size: int, max_length: int, encoder_outputs: Any
+  ) -> DecoderCache:
+    """An empty cache for `max_length` tokens a row, the first `decode`'s."""
+    check_length(
+      self.module.config.decoder, max_length, "a cache of max_length"
+    )
+    batch, sources = _states(encoder_outputs).shape[:2]
+    if batch != batch_size:
+      raise ValueError(
+        f"batch_size={batch_size}, and encoder_outputs hold {batch} rows"
+      )
+    return forward.empty_cache(self.module, batch_size, max_length, sources)
+
+  def _source(self, ids, mask, position_ids, types, embeds) -> SideInputs:
+    return side_inputs(
+      self.module.config.encoder,
+      ids,
+      mask,
+      position_ids,
+      types=types,
+      embeds=embeds,
+      ids_name="input_ids",
+    )
+
+  def _decode(
+    self,
+    tree: Params,
+    encoded: Any,
+    encoder_mask: Any,
+    target: tuple[Any, Any, Any],
+    embeds: Any,
+    past: DecoderCache | None,
+    use_cache: bool,
+    key: Key[Array, ""] | None,
+    flags: tuple[bool, bool],
+  ) -> DecoderOutput:
+    ids, mask, position_ids = target
+    states = _states(encoded)
+    segments, dense = as_mask(encoder_mask, states.shape[:2], "the source")
+    if dense is not None:
+      raise ValueError("the source's attention mask must be [batch, length]")
+    cached = past is not None or use_cache
+    if cached and (key is not None or embeds is not None or any(flags)):
+      raise ValueError(
+        "a cache cannot be combined with train=True, decoder_inputs_embeds, "
+        "output_attentions or output_hidden_states; leave out use_cache and "
+        "past_key_values, or these"
+      )
+    if cached:
+      config = self.module.config.decoder
+      ids = as_ids(ids, "decoder_input_ids", config.vocab_size)
+      return self._decode_cached(
+        tree, ids, mask, position_ids, states, segments, past
+      )
+    inputs = side_inputs(
+      self.module.config.decoder,
+      ids,
+      mask,
+      position_ids,
+      embeds=embeds,
+      ids_name="decoder_input_ids",
+    )
+    output, logits = forward.decode(
+      self.module, tree, inputs, states, segments, key, *flags
+    )
+    return DecoderOutput(
+      logits=logits,
+      hidden_states=output.hidden_states,
+      attentions=output.attentions,
+      cross_attentions=output.cross_attentions,
+    )
+
+  def _decode_cached(
+    self,
+    tree: Params,
+    ids: Int[Array, "B T"],
+    mask: Any,
+    position_ids: Any,
+    states: Float[Array, "B S W"],
+    segments: Int[Array, "B S"],
+    cache: DecoderCache | None,
+  ) -> DecoderOutput:
+    config = self.module.config.decoder
+    batch, count = ids.shape
+    if cache is None:
+      check_length(config, count, "decoder_input_ids")
+      slots = bucket(count + 1, config.max_positions)
+      cache = forward.empty_cache(self.module, batch, slots, states.shape[1])
+    elif not forward.is_traced(cache):
+      needed = int(cache.length) + count
+      check_length(config, needed, "decoder_input_ids with the cache")
+      if needed > cache.slots:
+        cache = forward.grown(cache, bucket(needed, config.max_positions))
+    if mask is not None:
+      cache = cache.replace(key_mask=_key_mask(mask, batch, cache.slots))
+    if position_ids is not None:
+      rows = config.max_positions + config.position_offset
+      rows = as_ids(position_ids, "decoder_position_ids", rows)
+      position_ids = jnp.broadcast_to(rows, ids.shape) - config.position_offset
+    logits, cache = forward.decode_cached(
+      self.module,
+      self._decoding_params(tree),
+      ids,
+      position_ids,
+      states,
+      segments,
+      cache,
+    )
+    return DecoderOutput(logits=logits, past_key_values=cache)
+
+  def _flags(
+    self, attentions: bool | None, hidden_states: bool | None
+  ) -> tuple[bool, bool]:
+    if attentions is None:
+      attentions = self.config.output_attentions
+    if hidden_states is None:
+      hidden_states = self.config.output_hidden_states
+    return bool(attentions), bool(hidden_states)
+
+  def _as_dict(self, return_dict: bool | None) -> bool:
+    return self.config.return_dict if return_dict is None else return_dict
+
+  def _dropout_key(
+    self, train: bool, rng: RandomKey | None
+  ) -> Key[Array, ""] | None:
+    if not train:
+      return None
+    if self.module.dtype == jnp.float16:
+      raise ValueError(
+        "dtype=float16 is for inference: its gradients underflow; train with "
+        "bfloat16 or float32"
+      )
+    if rng is None:
+      raise ValueError(
+        "train=True draws dropout: pass dropout_rng=jax.random.key(...), a new "
+        "one each step"
+      )
+    return typed_key(rng)
+
+
+def _states(encoded: Any) -> Float[Array, "B S D"]:
+  return encoded[0]
+
+
+def _encoder_output(output: Any) -> EncoderOutput:
+  return EncoderOutput(output.states, output.hidden_states, output.attentions)
+
+
+def _key_mask(mask: Any, batch: int, slots: int):
+  mask = jnp.asarray(mask)
+  if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] > slots:
+    raise ValueError(
+      f"decoder_attention_mask has shape {list(mask.shape)}; with a cache it "
+      f"is [{batch}, at most {slots}], counted from the cache's first token"
+    )
+  more = slots - mask.shape[1]
+  return jnp.pad(mask != 0, ((0, 0), (0, more)), constant_values=True)

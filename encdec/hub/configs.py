@@ -1,0 +1,210 @@
+"""Hub configs: read, composed, and turned into the model's own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import (
+  CONFIG_MAPPING,
+  EncoderDecoderConfig,
+  GenerationConfig,
+  PretrainedConfig,
+)
+
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig, Role, Share, StackConfig
+from encdec.hub.files import HubError, Origin
+from encdec.special_tokens import TokenSource, token_source
+
+COMPOSITE_TYPES = ("encoder-decoder", "encoder_decoder")
+# Names of dropout rates in the Hub configs of the architectures.
+_DROPOUTS = (
+  "hidden_dropout_prob",
+  "attention_probs_dropout_prob",
+  "embd_pdrop",
+  "resid_pdrop",
+  "attn_pdrop",
+)
+_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+def load_side_config(name: str, **where: Any) -> PretrainedConfig:
+  """The Hub config of one model.
+
+  Args:
+    name: a preset ("bert:tiny"), a folder, or a Hub id.
+    **where: the other fields of `encdec.hub.files.Origin`.
+
+  Raises:
+    HubError: it cannot be reached or holds no config.
+    ValueError: its architecture is not known, or the preset is not.
+  """
+  arch, _, size = name.partition(":")
+  if size and arch in ARCHS:
+    return side_config(_preset(arch, size))
+  origin = Origin(name, **where)
+  return side_config(read_config(origin), name)
+
+
+def read_config(origin: Origin) -> dict[str, Any]:
+  """config.json as it is."""
+  values = origin.json("config.json")
+  if values is None:
+    raise HubError(
+      f"{origin.name} holds no config.json; pass a model's folder or Hub id"
+    )
+  return values
+
+
+def side_config(values: Mapping[str, Any], name: str = "") -> PretrainedConfig:
+  """A side's config out of a dict, with every default filled in.
+
+  Raises:
+    ValueError: the architecture is not one of ARCHS.
+  """
+  kind = values.get("model_type")
+  if kind not in ARCHS:
+    hint = (
+      "load a pair with from_pretrained"
+      if kind in COMPOSITE_TYPES
+      else f"known are {', '.join(ARCHS)}"
+    )
+    raise ValueError(
+      f"{name or 'config'}: model_type {kind!r} is no side; {hint}"
+    )
+  return CONFIG_MAPPING[kind].from_dict(dict(values))
+
+
+def _preset(arch: str, size: str) -> dict[str, Any]:
+  presets = ARCHS[arch].PRESETS
+  if size not in presets:
+    raise ValueError(
+      f"{arch}:{size} is no preset; {arch} has {', '.join(presets)}"
+    )
+  # The defaults of the special ids belong to vocabularies that a preset does
+  # not have.
+  return dict.fromkeys(_TOKEN_IDS) | presets[size] | {"model_type": arch}
+
+
+def compose_config(
+  encoder: PretrainedConfig, decoder: PretrainedConfig, **top: Any
+) -> EncoderDecoderConfig:
+  """The pair's config; `top` are its own fields, such as `pad_token_id`."""
+  encoder_values = encoder.to_dict() | {
+    "is_decoder": False,
+    "add_cross_attention": False,
+  }
+  decoder_values = decoder.to_dict() | {
+    "is_decoder": True,
+    "add_cross_attention": True,
+  }
+  return EncoderDecoderConfig(
+    encoder=encoder_values, decoder=decoder_values, **top
+  )
+
+
+def composite_config(
+  values: Mapping[str, Any], name: str = "config"
+) -> EncoderDecoderConfig:
+  """A pair's config out of config.json's values, old files included.
+
+  Raises:
+    ValueError: it is no pair, or asks for tied sides.
+  """
+  values = dict(values)
+  if values.get("model_type") not in COMPOSITE_TYPES:
+    raise ValueError(
+      f"{name}: model_type {values.get('model_type')!r} is no encoder-decoder; "
+      "compose one with from_encoder_decoder_pretrained"
+    )
+  values["model_type"] = COMPOSITE_TYPES[0]
+  for side in ("encoder", "decoder"):
+    side_config(values.get(side) or {}, f"{name} {side}")
+  refuse_tying(values.get("tie_encoder_decoder"), name)
+  return EncoderDecoderConfig.from_dict(values)
+
+
+def refuse_tying(tied: Any, name: str) -> None:
+  if tied:
+    raise ValueError(
+      f"{name}: tie_encoder_decoder={tied!r} is not supported yet; set it to "
+      "false, which keeps the sides apart"
+    )
+
+
+def encdec_config(
+  hub: EncoderDecoderConfig, *, share: str = "none", vocab_multiple: int = 1
+) -> EncDecConfig:
+  """What the module is built from.
+
+  Raises:
+    ValueError: an architecture cannot take its side, or a value is wrong.
+  """
+  if share not in list(Share):
+    raise ValueError(
+      f"share={share!r} must be one of {', '.join(map(str, Share))}"
+    )
+  encoder = stack_config(hub.encoder, Role.ENCODER)
+  decoder = stack_config(hub.decoder, Role.DECODER)
+  cross = getattr(hub.decoder, "cross_attention_hidden_size", None)
+  if cross is not None and not cross == encoder.width == decoder.width:
+    raise ValueError(
+      f"decoder: cross_attention_hidden_size={cross} must be the width of both "
+      f"sides ({encoder.width} and {decoder.width}); remove it: states of "
+      "another width are projected"
+    )
+  return EncDecConfig(encoder, decoder, Share(share), vocab_multiple)
+
+
+def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
+  """One side's, from a Hub config with all its defaults."""
+  arch = ARCHS.get(config.model_type)
+  if arch is None:
+    raise ValueError(
+      f"{role}: model_type {config.model_type!r} is not known; known are "
+      f"{', '.join(ARCHS)}"
+    )
+  return arch.stack_config(config.to_dict(), role)
+
+
+def set_dropout(config: PretrainedConfig, rate: float) -> None:
+  """One rate for every dropout of a side."""
+  config.update({name: rate for name in _DROPOUTS if hasattr(config, name)})
+
+
+def set_init_std(config: PretrainedConfig, std: float) -> None:
+  """The deviation of random weights of a side."""
+  config.update({"initializer_range": std})
+
+
+def generation_config_of(name: str, **where: Any) -> dict[str, Any] | None:
+  """generation_config.json of a folder or Hub id, None where it has none."""
+  return Origin(name, **where).json("generation_config.json")
+
+
+def token_sources(
+  hub: EncoderDecoderConfig, generation: Mapping[str, Any] | None = None
+) -> tuple[TokenSource, ...]:
+  """What a model's files say about special ids, in order of precedence."""
+  sources = [
+    token_source("config.json", hub.to_dict()),
+    token_source("the decoder's config", hub.decoder.to_dict()),
+  ]
+  if generation is not None:
+    sources.insert(0, token_source("generation_config.json", generation))
+  return tuple(sources)
+
+
+def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
+  """The start token of last resort."""
+  bos = hub.decoder.bos_token_id
+  return None if bos is None else ("the decoder's config", bos)
+
+
+def read_generation_config(
+  origin: Origin, hub: EncoderDecoderConfig
+) -> GenerationConfig:
+  """generation_config.json, or what old files keep in config.json."""
+  values = origin.json("generation_config.json")
+  if values is None:
+    return GenerationConfig.from_model_config(hub)
+  return GenerationConfig.from_dict(values)

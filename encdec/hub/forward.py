@@ -1,0 +1,166 @@
+"""The module's methods under jit, as the facade calls them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from encdec.hub.inputs import SideInputs, default_positions
+from encdec.hub.outputs import DecoderCache
+from encdec.model import FlaxEncoderDecoderModule, unstack
+from encdec.sharing import expand
+from encdec.types import CrossCache, DecodeView, Params, SelfCache, StackOutput
+
+_FLAGS = ("module", "attentions", "hidden_states")
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def decoding_form(module: FlaxEncoderDecoderModule, params: Params) -> Params:
+  """What decoding takes in place of the stored tree."""
+  return unstack(expand(params, module.config), module.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=_FLAGS)
+def encode(
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  source: SideInputs,
+  dropout_key: Key[Array, ""] | None,
+  attentions: bool,
+  hidden_states: bool,
+) -> StackOutput:
+  """Encoder states."""
+  return module.apply(
+    {"params": expand(params, module.config)},
+    tokens=source.tokens,
+    segments=source.segments,
+    positions=source.positions,
+    types=source.types,
+    embeds=source.embeds,
+    query_segments=source.query_segments,
+    dense=source.dense,
+    dropout_key=dropout_key,
+    output_attentions=attentions,
+    output_hidden_states=hidden_states,
+    method="encode",
+  )
+
+
+@functools.partial(jax.jit, static_argnames=_FLAGS)
+def decode(
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  target: SideInputs,
+  encoder_states: Float[Array, "B S W"],
+  encoder_segments: Int[Array, "B S"],
+  dropout_key: Key[Array, ""] | None,
+  attentions: bool,
+  hidden_states: bool,
+) -> tuple[StackOutput, Float[Array, "B T V"]]:
+  """Decoder states and logits."""
+  params = expand(params, module.config)
+  output = module.apply(
+    {"params": params},
+    tokens=target.tokens,
+    segments=target.segments,
+    positions=target.positions,
+    encoder_states=encoder_states,
+    encoder_segments=encoder_segments,
+    embeds=target.embeds,
+    query_segments=target.query_segments,
+    dense=target.dense,
+    dropout_key=dropout_key,
+    output_attentions=attentions,
+    output_hidden_states=hidden_states,
+    method="decode_states",
+  )
+  logits = module.apply({"params": params}, output.states, method="head")
+  return output, logits
+
+
+def empty_cache(
+  module: FlaxEncoderDecoderModule, batch: int, slots: int, sources: int
+) -> DecoderCache:
+  """A cache for `slots` tokens that attend to sources of `sources` tokens."""
+  config = module.config.decoder
+  head = (config.num_kv_heads, config.head_width)
+
+  def zeros(*shape: int) -> tuple[tuple[Array, Array], ...]:
+    return tuple(
+      (jnp.zeros(shape + head, module.dtype),) * 2
+      for _ in range(config.num_layers)
+    )
+
+  return DecoderCache(
+    decoder=SelfCache(zeros(batch, 1, slots)),
+    cross=CrossCache(
+      zeros(batch, sources), jnp.ones((batch, sources), jnp.int32)
+    ),
+    ready=jnp.zeros((), bool),
+    key_mask=jnp.ones((batch, slots), bool),
+    length=jnp.zeros((), jnp.int32),
+  )
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def decode_cached(
+  module: FlaxEncoderDecoderModule,
+  decoding_params: Params,
+  tokens: Int[Array, "B T"],
+  positions: Int[Array, "B T"] | None,
+  encoder_states: Float[Array, "B S W"],
+  encoder_segments: Int[Array, "B S"],
+  cache: DecoderCache,
+) -> tuple[Float[Array, "B T V"], DecoderCache]:
+  """Logits of tokens that follow those in the cache, and the longer cache."""
+  apply = functools.partial(module.apply, {"params": decoding_params})
+  batch, count = tokens.shape
+  cross = jax.lax.cond(
+    cache.ready,
+    lambda: cache.cross.layers,
+    lambda: (
+      apply(encoder_states, encoder_segments, method="cross_cache").layers
+    ),
+  )
+  if positions is None:
+    positions = default_positions(
+      module.config.decoder, tokens, (batch, count), cache.length
+    )
+  slot = jnp.arange(cache.slots, dtype=jnp.int32)
+  last = cache.length + jnp.arange(count, dtype=jnp.int32)
+  visible = (slot[None] <= last[:, None])[None] & cache.key_mask[:, None]
+  logits, decoder = apply(
+    tokens=tokens,
+    view=DecodeView(cache.length, positions, visible),
+    cache=cache.decoder,
+    cross=CrossCache(cross, encoder_segments),
+    method="decode_step",
+  )
+  return logits, cache.replace(
+    decoder=decoder,
+    cross=CrossCache(cross, encoder_segments),
+    ready=jnp.ones((), bool),
+    length=cache.length + count,
+  )
+
+
+def grown(cache: DecoderCache, slots: int) -> DecoderCache:
+  """The same cache with room for more tokens."""
+  more = slots - cache.slots
+
+  def pad(held: Array) -> Array:
+    return jnp.pad(held, ((0, 0), (0, 0), (0, more), (0, 0), (0, 0)))
+
+  return cache.replace(
+    decoder=jax.tree.map(pad, cache.decoder),
+    key_mask=jnp.pad(cache.key_mask, ((0, 0), (0, more)), constant_values=True),
+  )
+
+
+def is_traced(*trees: Any) -> bool:
+  """Whether any leaf is a tracer: the caller's code runs under jit."""
+  return any(
+    isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)
+  )

@@ -1,0 +1,150 @@
+"""`generate`'s options: which are supported, and what the lengths come to."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+from encdec.special_tokens import TokenSource, token_source
+
+DEFAULT_NEW_TOKENS = 20
+# Options that greedy search honours, or that cannot change what it finds:
+# those of sampling and of beams, and those of speed.
+_HARMLESS = {
+  "max_length", "max_new_tokens", "min_length", "min_new_tokens",
+  "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id",
+  "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p",
+  "epsilon_cutoff", "eta_cutoff", "renormalize_logits",
+  "length_penalty", "early_stopping", "num_assistant_tokens",
+  "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+  "assistant_lookbehind", "target_lookbehind", "is_assistant",
+  "use_cache", "cache_implementation", "cache_config", "max_cache_len",
+  "compile_config", "disable_compile", "low_memory", "prefill_chunk_size",
+  "return_dict_in_generate", "transformers_version", "max_matching_ngram_size",
+}  # fmt: skip
+# Values at which an option does nothing; None and False always do nothing.
+_NEUTRAL = {
+  "num_beams": 1,
+  "num_beam_groups": 1,
+  "num_return_sequences": 1,
+  "repetition_penalty": 1.0,
+  "encoder_repetition_penalty": 1.0,
+  "guidance_scale": 1.0,
+  "no_repeat_ngram_size": 0,
+  "encoder_no_repeat_ngram_size": 0,
+  "diversity_penalty": 0.0,
+  "penalty_alpha": 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What one call of `generate` asks for.
+
+  Attributes:
+    call: special ids that the call itself sets.
+    file: special ids of the model's generation config.
+    bos: that config's bos_token_id, a start token of last resort.
+  """
+
+  values: Mapping[str, Any]
+  call: TokenSource
+  file: TokenSource
+  bos: int | None
+
+  def lengths(self, prompt: int, limit: int) -> tuple[int, int]:
+    """Maximum and minimum length, the prompt included.
+
+    Args:
+      prompt: its tokens, the start token among them.
+      limit: the decoder's position table.
+
+    Raises:
+      ValueError: they contradict each other or exceed the table.
+    """
+    get = self.values.get
+    if get("max_new_tokens") is not None:
+      longest, name = get("max_new_tokens") + prompt, "max_new_tokens"
+    elif get("max_length") is not None:
+      longest, name = get("max_length"), "max_length"
+    else:
+      longest, name = min(DEFAULT_NEW_TOKENS + prompt, limit), "max_length"
+    shortest = get("min_length") or 0
+    if get("min_new_tokens") is not None:
+      shortest = get("min_new_tokens") + prompt
+    if longest <= prompt:
+      raise ValueError(
+        f"{name} allows {longest} tokens and the prompt has {prompt}; raise "
+        f"{name} or pass max_new_tokens"
+      )
+    if longest > limit:
+      raise ValueError(
+        f"{name} allows {longest} tokens; the decoder's position table ends "
+        f"at {limit}: lower {name}"
+      )
+    if shortest > longest:
+      raise ValueError(
+        f"min_length={shortest} exceeds the maximum of {longest}; lower it"
+      )
+    return longest, shortest
+
+
+def request(
+  model_config: GenerationConfig,
+  call_config: GenerationConfig | None,
+  overrides: Mapping[str, Any],
+) -> Request:
+  """Settles the options: the call's, then its config's, then the model's.
+
+  Raises:
+    TypeError: an option that does not exist.
+    ValueError: an option that is not supported and would change the result.
+  """
+  known = GenerationConfig().to_dict()
+  for name in overrides:
+    if name not in known:
+      raise TypeError(f"generate() has no option {name!r}; check the spelling")
+  call = {k: v for k, v in overrides.items() if v is not None}
+  given = {} if call_config is None else _set(call_config)
+  file = _set(model_config)
+  values = file | given | call
+  for name, value in values.items():
+    _check(name, value)
+  return Request(
+    values=values,
+    call=token_source("the call", given | call),
+    file=token_source("generation_config.json", file),
+    bos=values.get("bos_token_id"),
+  )
+
+
+def _set(config: GenerationConfig) -> dict[str, Any]:
+  return {
+    name: value
+    for name, value in copy.deepcopy(config.to_dict()).items()
+    if value is not None
+  }
+
+
+def _check(name: str, value: Any) -> None:
+  if name in _HARMLESS or name.startswith("_") or value is False:
+    return
+  if name == "do_sample":
+    raise ValueError(
+      "do_sample=True is not supported yet; pass do_sample=False for greedy "
+      "search"
+    )
+  neutral = _NEUTRAL.get(name)
+  if neutral is None:
+    raise ValueError(f"{name}={value!r} is not supported yet; set it to None")
+  if value != neutral:
+    raise ValueError(
+      f"{name}={value!r} is not supported yet; pass {name}={neutral!r}"
+    )
+
+
+def bucket(length: int, limit: int, step: int = 32) -> int:
+  """The length that is compiled for: the next multiple of `step`."""
+  return min(-(-length // step) * step, limit)

@@ -1,0 +1,211 @@
+"""Hugging Face's defaults for what the module wants to be told.
+
+PyTorch's rules: attention masks default to ones; positions count from 0, or
+over the ids that are not padding (RoBERTa); labels are shifted right and
+their -100 become padding.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from encdec.config import StackConfig
+from encdec.masks import shift_right
+from encdec.special_tokens import SpecialTokens
+
+IGNORED_LABEL = -100
+
+
+@struct.dataclass
+class SideInputs:
+  """One side's inputs, as the module names them.
+
+  `query_segments` are ones: padding attends to the tokens, as in PyTorch.
+  """
+
+  tokens: Int[Array, "B T"] | None
+  segments: Int[Array, "B T"]
+  positions: Int[Array, "B T"]
+  query_segments: Int[Array, "B T"]
+  types: Int[Array, "B T"] | None = None
+  embeds: Float[Array, "B T D"] | None = None
+  dense: Bool[Array, "B #H T S"] | None = None
+
+
+def side_inputs(
+  config: StackConfig,
+  ids: Any,
+  mask: Any,
+  position_ids: Any,
+  *,
+  types: Any = None,
+  embeds: Any = None,
+  ids_name: str,
+) -> SideInputs:
+  """What a side is given, from what a caller passed.
+
+  Args:
+    mask: `[B, T]`, or for one mask a query `[B, T, T]` or `[B, H, T, T]`;
+      nonzero where a token may be attended to.
+    position_ids: rows of the position table, as in PyTorch.
+    ids_name: for messages.
+
+  Raises:
+    ValueError: shapes that do not fit, ids outside the vocabulary, a row that
+      is longer than the position table.
+  """
+  if (ids is None) == (embeds is None):
+    raise ValueError(
+      f"pass either {ids_name} or its embeddings, not both and not none"
+    )
+  if ids is not None:
+    ids = as_ids(ids, ids_name, config.vocab_size)
+    shape = ids.shape
+  else:
+    embeds = jnp.asarray(embeds)
+    shape = embeds.shape[:2]
+  if types is not None and not config.type_vocab_size:
+    raise ValueError(f"{config.name} has no token types; leave them out")
+  if types is not None:
+    types = as_ids(types, f"token types of {ids_name}", config.type_vocab_size)
+  segments, dense = as_mask(mask, shape, ids_name)
+  if position_ids is not None:
+    positions = as_ids(
+      position_ids,
+      f"position ids of {ids_name}",
+      config.max_positions + config.position_offset,
+    )
+    positions = jnp.broadcast_to(positions, shape) - config.position_offset
+  else:
+    check_length(config, shape[1], ids_name)
+    positions = default_positions(config, ids, shape)
+  return SideInputs(
+    tokens=ids,
+    segments=segments,
+    positions=positions,
+    query_segments=jnp.ones(shape, jnp.int32),
+    types=types,
+    embeds=embeds,
+    dense=dense,
+  )
+
+
+def as_ids(ids: Any, name: str, limit: int) -> Int[Array, "B T"]:
+  """Ids as a device array; values are checked unless they are traced."""
+  if not isinstance(ids, jax.core.Tracer):
+    held = np.asarray(ids)
+    if held.ndim != 2 or held.dtype.kind not in "iu":
+      raise ValueError(
+        f"{name} must be whole numbers of shape [batch, length], not "
+        f"{held.dtype} {list(held.shape)}"
+      )
+    if held.size and not 0 <= held.min() <= held.max() < limit:
+      raise ValueError(
+        f"{name} holds ids from {held.min()} to {held.max()}; the table has "
+        f"{limit} rows: use the tokenizer that belongs to this side"
+      )
+  return jnp.asarray(ids, jnp.int32)
+
+
+def as_mask(
+  mask: Any, shape: tuple[int, ...], name: str
+) -> tuple[Int[Array, "B T"], Bool[Array, "B #H T T"] | None]:
+  """Segments, and a dense mask where there is one for each query."""
+  if mask is None:
+    return jnp.ones(shape, jnp.int32), None
+  mask = jnp.asarray(mask)
+  batch, length = shape
+  if mask.shape == (batch, length):
+    return (mask != 0).astype(jnp.int32), None
+  if mask.ndim == 3:
+    mask = mask[:, None]
+  if (
+    mask.ndim != 4
+    or mask.shape[0] != batch
+    or mask.shape[2:]
+    != (
+      length,
+      length,
+    )
+  ):
+    raise ValueError(
+      f"the attention mask of {name} has shape {list(mask.shape)}; it must be "
+      f"[{batch}, {length}], or [{batch}, heads or 1, {length}, {length}]"
+    )
+  if jnp.issubdtype(mask.dtype, jnp.floating):
+    raise ValueError(
+      f"the attention mask of {name} is {mask.dtype}; a mask for each query "
+      "is boolean or whole numbers, nonzero where attention is allowed"
+    )
+  return jnp.ones(shape, jnp.int32), mask != 0
+
+
+def check_length(config: StackConfig, length: int, name: str) -> None:
+  if length > config.max_positions:
+    raise ValueError(
+      f"{name} is {length} tokens long; the {config.role}'s position table "
+      f"ends at {config.max_positions}: truncate it"
+    )
+
+
+def default_positions(
+  config: StackConfig,
+  ids: Int[Array, "B T"] | None,
+  shape: tuple[int, ...],
+  past: Any = 0,
+) -> Int[Array, "B T"]:
+  """Positions by the architecture's rule, `past` tokens being decoded."""
+  if ids is not None and config.positions_from_ids:
+    real = (ids != config.pad_token_id).astype(jnp.int32)
+    # Padding lies at -1: the table's row of the padding id.
+    return (jnp.cumsum(real, axis=1, dtype=jnp.int32) + past) * real - 1
+  index = jnp.arange(shape[1], dtype=jnp.int32) + past
+  return jnp.broadcast_to(index[None], shape)
+
+
+def from_labels(
+  labels: Any, mask: Any, tokens: SpecialTokens
+) -> tuple[Int[Array, "B T"], Any]:
+  """Decoder inputs and their mask: padding is masked unless one was given."""
+  labels = jnp.asarray(labels, jnp.int32)
+  assert tokens.start is not None and tokens.pad is not None
+  ids = shift_right(labels, tokens.start)
+  ids = jnp.where(ids == IGNORED_LABEL, jnp.int32(tokens.pad), ids)
+  if mask is None:
+    mask = (ids != tokens.pad).astype(jnp.int32)
+  return ids, mask
+
+
+def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
+  """Labels as a device array; values are checked unless they are traced."""
+  if not isinstance(labels, jax.core.Tracer):
+    held = np.asarray(labels)
+    real = held[held != IGNORED_LABEL]
+    if real.size and not 0 <= real.min() <= real.max() < vocab_size:
+      raise ValueError(
+        f"labels hold ids from {real.min()} to {real.max()}; the decoder has "
+        f"{vocab_size}, and -100 is left out"
+      )
+  labels = jnp.asarray(labels, jnp.int32)
+  if labels.shape != shape:
+    raise ValueError(
+      f"labels have shape {list(labels.shape)}, the decoder's inputs "
+      f"{list(shape)}; they must agree"
+    )
+  return labels
+
+
+def mean_loss(
+  logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
+) -> Float[Array, ""]:
+  """Nats a label that is not -100; NaN where there is none, as in PyTorch."""
+  real = labels != IGNORED_LABEL
+  log_probabilities = jax.nn.log_softmax(logits, axis=-1)
+  picked = jnp.take_along_axis(
+    log_probabilities, jnp.where(real, labels, 0)[..., None], axis=-1
+  )[..., 0]
+  return -jnp.sum(jnp.where(real, picked, 0.0)) / jnp.sum(real)

@@ -1,0 +1,238 @@
+"""FlaxEncoderDecoderModel: Hugging Face's names around the module."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from transformers import EncoderDecoderConfig
+
+from encdec.hub.card import Card
+from encdec.hub.configs import (
+  compose_config,
+  composite_config,
+  encdec_config,
+  read_config,
+  read_generation_config,
+  refuse_tying,
+)
+from encdec.hub.files import Origin
+from encdec.hub.generating import GeneratingModel
+from encdec.hub.saving import push_folder, save_folder, save_part
+from encdec.hub.sides import read_side, route
+from encdec.hub.weights import Checkpoint, load
+from encdec.types import Params
+
+_Path = str | os.PathLike[str]
+
+
+class FlaxEncoderDecoderModel(GeneratingModel):
+  """Any encoder and any decoder of the Hub, with the names of transformers.
+
+  Arguments stand in the order of the class of transformers 4.57; their
+  defaults mean what they mean in PyTorch transformers 5.
+  """
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    pretrained_model_name_or_path: _Path,
+    dtype: Any = jnp.float32,
+    *,
+    config: EncoderDecoderConfig | _Path | None = None,
+    revision: str | None = None,
+    subfolder: str = "",
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+    local_files_only: bool = False,
+    output_loading_info: bool = False,
+    ignore_mismatched_sizes: bool = False,
+    initialise_missing: bool = False,
+    from_pt: bool = False,
+    seed: int = 0,
+    _do_init: bool = True,
+  ) -> Any:
+    """Loads a saved pair from a folder or the Hub.
+
+    Args:
+      dtype: of the computation; parameters are float32, whatever the file's.
+      config: in place of the folder's config.json.
+      ignore_mismatched_sizes, initialise_missing: draw tensors of another
+        shape, or that the files lack, at random instead of raising.
+      from_pt: accepted from old scripts.
+      seed: of what is drawn.
+      _do_init: False gives `(model, params)`, and the model holds none.
+
+    Returns:
+      The model; with `output_loading_info` also the report as a dict. The
+      report stays at `model.loading_report`.
+
+    Raises:
+      HubError: the model cannot be reached or has no config.
+      WeightFileError: the weights are damaged or do not fit the config.
+    """
+    del from_pt
+    origin = Origin(
+      os.fspath(pretrained_model_name_or_path),
+      revision=revision,
+      subfolder=subfolder,
+      token=token,
+      cache_dir=cache_dir,
+      local_files_only=local_files_only,
+    )
+    if not isinstance(config, EncoderDecoderConfig):
+      where = origin if config is None else Origin(os.fspath(config))
+      config = composite_config(read_config(where), where.name)
+    model = cls(config, seed=seed, dtype=dtype, _do_init=False)
+    model.generation_config = read_generation_config(origin, config)
+    params, report = load(
+      model.module,
+      [Checkpoint(origin.weights(), origin.name)],
+      jax.random.key(seed),
+      place=_on_device,
+      initialise_missing=initialise_missing,
+      ignore_mismatched_sizes=ignore_mismatched_sizes,
+    )
+    model.loading_report = report
+    result = [model]
+    if _do_init:
+      model._adopt(params)
+    else:
+      result.append(params)
+    if output_loading_info:
+      result.append(report.as_dict())
+    return result[0] if len(result) == 1 else tuple(result)
+
+  @classmethod
+  def from_encoder_decoder_pretrained(
+    cls,
+    encoder_pretrained_model_name_or_path: _Path | None = None,
+    decoder_pretrained_model_name_or_path: _Path | None = None,
+    *,
+    share: str = "none",
+    **kwargs: Any,
+  ) -> "FlaxEncoderDecoderModel":
+    """Composes a pair of two pretrained models; cross-attention is new.
+
+    Args:
+      share: what the sides share.
+      **kwargs: with `encoder_` or `decoder_` in front, that side's: `model` (a
+        ready one), `config`, `revision`, `subfolder`, `token`, `cache_dir`,
+        `local_files_only`, or a value of its config. Without, the pair's:
+        `dtype`, `seed`, `initialise_missing`, `ignore_mismatched_sizes`, the
+        options of reading files for both sides, and values of its config, such
+        as `decoder_start_token_id`.
+
+    Raises:
+      ValueError: an architecture that cannot take its side.
+      HubError, WeightFileError: as `from_pretrained`.
+    """
+    of_encoder, of_decoder, own = route(kwargs)
+    encoder = read_side(
+      "encoder", _name(encoder_pretrained_model_name_or_path), of_encoder
+    )
+    decoder = read_side(
+      "decoder", _name(decoder_pretrained_model_name_or_path), of_decoder
+    )
+    dtype = own.pop("dtype", jnp.float32)
+    seed = own.pop("seed", 0)
+    draws = {
+      name: own.pop(name, False)
+      for name in ("initialise_missing", "ignore_mismatched_sizes")
+    }
+    refuse_tying(own.pop("tie_encoder_decoder", None), "the call")
+    config = compose_config(encoder.config, decoder.config, **own)
+    encdec_config(config, share=share)
+    model = cls(config, seed=seed, dtype=dtype, _do_init=False)
+    params, model.loading_report = load(
+      model.module,
+      [encoder.checkpoint, decoder.checkpoint],
+      jax.random.key(seed),
+      place=_on_device,
+      **draws,
+    )
+    model._adopt(params)
+    return model
+
+  def _adopt(self, params: Params) -> None:
+    """Takes what was loaded for its shapes."""
+    self._has_params = True
+    self._params = params
+
+  def save_pretrained(
+    self,
+    save_directory: _Path,
+    params: Mapping[str, Any] | None = None,
+    push_to_hub: bool = False,
+    max_shard_size: int | str = "10GB",
+    token: str | bool | None = None,
+    *,
+    part: str | None = None,
+    card: Card | None = None,
+  ) -> None:
+    """Writes a folder that PyTorch transformers and this class load.
+
+    Args:
+      push_to_hub: also uploads it, under the folder's name.
+      max_shard_size: bytes of a file, or as "10GB".
+      part: "encoder" or "decoder" writes that side as a model of its own.
+      card: what the model card says beyond the config.
+    """
+    folder = Path(save_directory)
+    if folder.is_file():
+      raise ValueError(
+        f"save_directory={str(folder)!r} is a file; name a folder"
+      )
+    tree = self._params_or(params)
+    if part is not None:
+      save_part(folder, tree, self.config, part, max_shard_size=max_shard_size)
+    else:
+      save_folder(
+        folder,
+        tree,
+        self.config,
+        tokens=self.special_tokens,
+        generation=self.generation_config.to_diff_dict(),
+        card=card,
+        max_shard_size=max_shard_size,
+      )
+    if push_to_hub:
+      push_folder(folder, folder.resolve().name, token=token)
+
+  def push_to_hub(
+    self,
+    repo_id: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    commit_message: str = "Upload model",
+    max_shard_size: int | str = "10GB",
+    card: Card | None = None,
+  ) -> str:
+    """Uploads what `save_pretrained` writes; gives its address."""
+    with tempfile.TemporaryDirectory() as folder:
+      self.save_pretrained(
+        folder, params, max_shard_size=max_shard_size, card=card
+      )
+      return push_folder(
+        folder,
+        repo_id,
+        token=token,
+        private=private,
+        commit_message=commit_message,
+      )
+
+
+def _on_device(path: str, leaf: np.ndarray) -> Array:
+  del path
+  return jnp.asarray(leaf)
+
+
+def _name(path: _Path | None) -> str | None:
+  return None if path is None else os.fspath(path)

@@ -1,0 +1,164 @@
+"""Hub names of a pair's tensors, and the leaves of the tree that hold them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from encdec.archs import ARCHS
+from encdec.archs.weights import Weight, to_hub, to_tree
+from encdec.config import EncDecConfig, StackConfig
+from encdec.types import Params
+
+PROJECTION = (
+  Weight("enc_to_dec_proj.weight", "enc_to_dec_proj/kernel", "linear"),
+  Weight("enc_to_dec_proj.bias", "enc_to_dec_proj/bias"),
+)
+# Which axis of a leaf counts the vocabulary, and so has padding rows.
+_VOCABULARY_AXIS = {
+  "embeddings/tokens/embedding": 0,
+  "head/bias": 0,
+  "head/kernel": 1,
+}
+
+
+def arch_of(config: StackConfig) -> ModuleType:
+  """The file in `encdec/archs` that declared this side."""
+  for module in ARCHS.values():
+    if module.__name__.rpartition(".")[2] == config.name:
+      return module
+  raise ValueError(f"{config.name!r} is no architecture of encdec/archs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+  """One tensor of a Hub file, and the piece of a leaf that it fills.
+
+  Attributes:
+    name: of the tensor in a composite checkpoint.
+    path: of the leaf in the tree, side included.
+    config: the side's; the decoder's for the projection.
+    layer: which slice of the leaf; None: the whole leaf.
+  """
+
+  name: str
+  path: str
+  weight: Weight
+  config: StackConfig
+  layer: int | None
+
+  def cut(self, leaf: Any) -> Any:
+    """The piece of the leaf, without padding rows; a view of a numpy leaf."""
+    axis = _VOCABULARY_AXIS.get(self.weight.path)
+    if axis is not None:
+      rows = slice(self.config.vocab_size)
+      return leaf[rows] if axis == 0 else leaf[:, rows]
+    return leaf if self.layer is None else leaf[self.layer]
+
+  def from_hub(self, array: np.ndarray) -> np.ndarray:
+    """The piece out of the Hub's tensor; a view.
+
+    Raises:
+      ValueError: the tensor's shape does not allow it.
+    """
+    try:
+      return to_tree(array, self.weight, self.config)
+    except IndexError as error:
+      raise ValueError(f"{self.name} has too few axes") from error
+
+  def to_hub(self, leaf: np.ndarray) -> np.ndarray:
+    """The part of the Hub's tensor that this leaf holds."""
+    return to_hub(self.cut(leaf), self.weight, self.config)
+
+
+def slots(config: EncDecConfig) -> Iterator[Slot]:
+  """Every tensor of the pair's Hub file, in the order of the tables."""
+  for side in ("encoder", "decoder"):
+    stack = getattr(config, side)
+    arch = arch_of(stack)
+    base = f"{arch.BASE_PREFIX}." if side == "decoder" else ""
+    for weight in arch.weights(stack):
+      prefix = f"{side}.{base if weight.base else ''}"
+      layers = range(stack.num_layers) if weight.layered else (None,)
+      for layer in layers:
+        name = weight.hub if layer is None else weight.hub.format(layer=layer)
+        path = f"{side}/{weight.path}"
+        yield Slot(prefix + name, path, weight, stack, layer)
+  if config.needs_projection:
+    for weight in PROJECTION:
+      yield Slot(weight.hub, weight.path, weight, config.decoder, None)
+
+
+def hub_shape(slot: Slot, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape that the Hub's tensor should have."""
+  leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
+  shape = slot.to_hub(leaf).shape
+  return (*shape[:-1], shape[-1] * slot.weight.parts)
+
+
+def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
+  """{"a/b/c": leaf} of a nested dict."""
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    path = f"{prefix}{name}"
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{path}/")
+    else:
+      flat[path] = value
+  return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Params:
+  """The inverse of `flatten`."""
+  tree: Params = {}
+  for path, leaf in flat.items():
+    *parents, name = path.split("/")
+    branch = tree
+    for parent in parents:
+      branch = branch.setdefault(parent, {})
+    branch[name] = leaf
+  return tree
+
+
+def in_composite(
+  names: Iterator[str] | Mapping[str, Any], side: str, config: StackConfig
+) -> dict[str, str]:
+  """Composite name to own name, of a checkpoint of one side.
+
+  Such a file names the base model's tensors with its prefix ("bert.") or
+  without; a head's names stand beside the prefix. Norms may carry the names
+  of TensorFlow's ("gamma", "beta").
+  """
+  arch = arch_of(config)
+  base = f"{arch.BASE_PREFIX}."
+  names = list(names)
+  heads = {
+    weight.hub.split(".")[0]
+    for weight in arch.weights(config)
+    if not weight.base
+  } | {name.split(".")[0] for name in arch.TIED_NAMES}
+  prefixed = any(name.startswith(base) for name in names)
+  result = {}
+  for name in names:
+    if prefixed or name.split(".")[0] in heads:
+      inner = name.removeprefix(base)
+      is_base = name.startswith(base)
+    else:
+      inner, is_base = name, True
+    inner = modern(inner)
+    if side == "decoder" and is_base:
+      inner = base + inner
+    elif side == "encoder" and not is_base:
+      inner = f"<head>.{inner}"
+    result[f"{side}.{inner}"] = name
+  return result
+
+
+def modern(name: str) -> str:
+  """TensorFlow's names of a norm's arrays in PyTorch's words."""
+  for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+    if name.endswith(old):
+      return name.removesuffix(old) + new
+  return name

@@ -1,0 +1,86 @@
+"""Between this tree and that of the Flax classes of transformers 4.57.
+
+There each layer has a subtree of its own, named as in PyTorch; a dense layer's
+`weight` is a transposed `kernel`, a norm's is `scale`, a table's `embedding`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.core import FrozenDict, unfreeze
+from transformers import EncoderDecoderConfig
+
+from encdec.hub.configs import encdec_config
+from encdec.hub.names import Slot, flatten, slots, unflatten
+from encdec.hub.weights import hub_from_tree, tree_from_hub
+from encdec.types import Params
+
+# Architectures that had no Flax class.
+_WITHOUT = ("bert-generation",)
+
+
+def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
+  """The old tree, as numpy arrays.
+
+  Raises:
+    ValueError: transformers 4.57 had no Flax class for an architecture.
+  """
+  _check(config)
+  ours = encdec_config(config)
+  paths = _old_paths(config)
+  flat = {
+    paths[name]: _turned(array, paths[name])
+    for name, array in hub_from_tree(ours, params)
+    if name in paths
+  }
+  return unflatten(flat)
+
+
+def from_flax457(
+  params: Mapping[str, Any], config: EncoderDecoderConfig
+) -> Params:
+  """This tree, as numpy arrays, out of the old one.
+
+  Raises:
+    LoadingError: it lacks something or holds what the config does not imply;
+      names are PyTorch's.
+  """
+  _check(config)
+  if isinstance(params, FrozenDict):
+    params = unfreeze(params)
+  names = {path: name for name, path in _old_paths(config).items()}
+  tensors = {}
+  for path, leaf in flatten(dict(params)).items():
+    name = names.get(path, path.replace("/", "."))
+    tensors[name] = _turned(np.asarray(leaf), path)
+  tree, _ = tree_from_hub(encdec_config(config), tensors)
+  return tree
+
+
+def _check(config: EncoderDecoderConfig) -> None:
+  for side in (config.encoder, config.decoder):
+    if side.model_type in _WITHOUT:
+      raise ValueError(
+        f"{side.model_type} had no Flax class in transformers 4.57: there is "
+        "no old tree to convert"
+      )
+
+
+def _old_paths(config: EncoderDecoderConfig) -> dict[str, str]:
+  """PyTorch's name to the old tree's path."""
+  paths = {}
+  for slot in slots(encdec_config(config)):
+    # Old untied heads had one bias, PyTorch's have a second name for it.
+    if not slot.name.endswith(".decoder.bias"):
+      paths[slot.name] = _old_path(slot)
+  return paths
+
+
+def _old_path(slot: Slot) -> str:
+  leaf = slot.path.rpartition("/")[2]
+  return "/".join([*slot.name.split(".")[:-1], leaf])
+
+
+def _turned(array: np.ndarray, path: str) -> np.ndarray:
+  return array.T if path.endswith("/kernel") else array

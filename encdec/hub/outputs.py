@@ -1,0 +1,120 @@
+"""What the facade returns: Hugging Face's names, as JAX pytrees.
+
+A field may be read by attribute, by name, or by index, which skips the fields
+that are None: `out[0]` is the loss when labels were given.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from encdec.types import CrossCache, SelfCache
+
+
+class Fields:
+  """Access to a struct's fields that are not None, in their order."""
+
+  def keys(self) -> tuple[str, ...]:
+    return tuple(
+      name
+      for name in self.__dataclass_fields__  # type: ignore[attr-defined]
+      if getattr(self, name) is not None
+    )
+
+  def values(self) -> tuple[Any, ...]:
+    return tuple(getattr(self, name) for name in self.keys())
+
+  def items(self) -> tuple[tuple[str, Any], ...]:
+    return tuple(zip(self.keys(), self.values(), strict=True))
+
+  def to_tuple(self) -> tuple[Any, ...]:
+    return self.values()
+
+  def get(self, name: str, default: Any = None) -> Any:
+    return self[name] if name in self else default
+
+  def __getitem__(self, key: str | int | slice) -> Any:
+    if isinstance(key, str):
+      if key not in self:
+        raise KeyError(f"{key!r} is not in {self.keys()}")
+      return getattr(self, key)
+    return self.values()[key]
+
+  def __contains__(self, name: object) -> bool:
+    return name in self.keys()
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.keys())
+
+  def __len__(self) -> int:
+    return len(self.keys())
+
+
+@struct.dataclass
+class EncoderOutput(Fields):
+  """Of `encode`. Hidden states are one more than the layers."""
+
+  last_hidden_state: Float[Array, "B S D"] | None = None
+  hidden_states: tuple[Float[Array, "B S D"], ...] | None = None
+  attentions: tuple[Float[Array, "B H S S"], ...] | None = None
+
+
+@struct.dataclass
+class DecoderCache:
+  """Keys and values of decoded tokens and of the source. Opaque to callers.
+
+  `key_mask` is False at slots that no token may attend to; `length` counts
+  the tokens held, and the next one goes to that slot. `cross` holds zeros until
+  `ready`: the first step fills it, with its own parameters.
+  """
+
+  decoder: SelfCache
+  cross: CrossCache
+  ready: Bool[Array, ""]
+  key_mask: Bool[Array, "B T"]
+  length: Int[Array, ""]
+
+  @property
+  def slots(self) -> int:
+    return self.key_mask.shape[1]
+
+
+@struct.dataclass
+class DecoderOutput(Fields):
+  """Of `decode`. Logits are float32."""
+
+  logits: Float[Array, "B T V"] | None = None
+  past_key_values: DecoderCache | None = None
+  hidden_states: tuple[Float[Array, "B T D"], ...] | None = None
+  attentions: tuple[Float[Array, "B H T T"], ...] | None = None
+  cross_attentions: tuple[Float[Array, "B H T S"], ...] | None = None
+
+
+@struct.dataclass
+class Seq2SeqOutput(Fields):
+  """Of the whole call. The loss is the mean over labels that are not -100."""
+
+  loss: Float[Array, ""] | None = None
+  logits: Float[Array, "B T V"] | None = None
+  past_key_values: DecoderCache | None = None
+  decoder_hidden_states: tuple[Float[Array, "B T D"], ...] | None = None
+  decoder_attentions: tuple[Float[Array, "B H T T"], ...] | None = None
+  cross_attentions: tuple[Float[Array, "B H T S"], ...] | None = None
+  encoder_last_hidden_state: Float[Array, "B S D"] | None = None
+  encoder_hidden_states: tuple[Float[Array, "B S D"], ...] | None = None
+  encoder_attentions: tuple[Float[Array, "B H S S"], ...] | None = None
+
+
+@struct.dataclass
+class GenerateOutput(Fields):
+  """Of `generate`. `sequences` hold the start token, and padding at the end."""
+
+  sequences: Int[Array, "B T"] | None = None
+  sequences_scores: Float[Array, "B"] | None = None
+  scores: tuple[Float[Array, "B V"], ...] | None = None
+  logits: tuple[Float[Array, "B V"], ...] | None = None
+  beam_indices: Int[Array, "B T"] | None = None
+  decoder_attentions: tuple[Any, ...] | None = None
+  cross_attentions: tuple[Any, ...] | None = None

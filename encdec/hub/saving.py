@@ -1,0 +1,159 @@
+"""Folders that PyTorch transformers loads, and their way to the Hub."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import errors
+from transformers import (
+  EncoderDecoderConfig,
+  GenerationConfig,
+  PretrainedConfig,
+)
+
+from encdec.hub.card import Card, render
+from encdec.hub.configs import encdec_config
+from encdec.hub.files import HubError
+from encdec.hub.names import flatten
+from encdec.hub.weights import outgoing
+from encdec.hub.writer import write_text, write_weights
+from encdec.special_tokens import SpecialTokens
+from encdec.types import Params
+
+# The PyTorch class of one side alone, by model_type: encoder, decoder.
+_SIDE_CLASSES = {
+  "bert": ("BertModel", "BertLMHeadModel"),
+  "roberta": ("RobertaModel", "RobertaForCausalLM"),
+  "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForCausalLM"),
+  "camembert": ("CamembertModel", "CamembertForCausalLM"),
+  "bert-generation": ("BertGenerationEncoder", "BertGenerationDecoder"),
+  "gpt2": ("GPT2Model", "GPT2LMHeadModel"),
+}
+
+
+def save_folder(
+  folder: str | Path,
+  params: Params,
+  hub_config: EncoderDecoderConfig,
+  *,
+  tokens: SpecialTokens | None = None,
+  generation: Mapping[str, Any] | None = None,
+  source_tokenizer: Any = None,
+  target_tokenizer: Any = None,
+  card: Card | None = None,
+  max_shard_size: int | str = "10GB",
+) -> None:
+  """Writes config, generation config, weights, card and tokenizers.
+
+  Args:
+    params: the stored tree, padded vocabulary rows or not; leaves are taken to
+      the host one at a time.
+    tokens: special ids, written into both configs.
+    generation: further fields of generation_config.json.
+    source_tokenizer: saved at the root, where AutoTokenizer looks; anything
+      with `save_pretrained(folder)` or `save(folder)`.
+    target_tokenizer: saved in target_tokenizer/; None where it is the same.
+    max_shard_size: see `encdec.hub.writer.write_weights`.
+
+  Raises:
+    ValueError: the tree does not fit the config.
+  """
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  config = copy.deepcopy(hub_config)
+  config.architectures = ["EncoderDecoderModel"]
+  # Sides that merely start equal must not be taken for tied ones.
+  config.tie_encoder_decoder = False
+  config.dtype = str(
+    flatten(params)["encoder/embeddings/tokens/embedding"].dtype
+  )
+  values = dict(generation or {})
+  if tokens is not None:
+    end = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
+    ids = {
+      "decoder_start_token_id": tokens.start,
+      "eos_token_id": end or None,
+      "pad_token_id": tokens.pad,
+    }
+    ids = {name: value for name, value in ids.items() if value is not None}
+    values |= ids
+    config.update(ids)
+  _write_json(folder / "config.json", _config_dict(config))
+  generation_config = GenerationConfig.from_dict(values)
+  write_text(
+    folder / "generation_config.json", generation_config.to_json_string()
+  )
+  write_weights(folder, outgoing(encdec_config(config), params), max_shard_size)
+  for tokenizer, place in (
+    (source_tokenizer, folder),
+    (target_tokenizer, folder / "target_tokenizer"),
+  ):
+    if tokenizer is not None:
+      save = getattr(tokenizer, "save_pretrained", None) or tokenizer.save
+      save(str(place))
+  if not (folder / "README.md").exists():
+    write_text(folder / "README.md", render(card or Card(), config, tokens))
+
+
+def save_part(
+  folder: str | Path,
+  params: Params,
+  hub_config: EncoderDecoderConfig,
+  part: str,
+  *,
+  max_shard_size: int | str = "10GB",
+) -> None:
+  """Writes one side as a model of its own, "encoder" or "decoder"."""
+  if part not in ("encoder", "decoder"):
+    raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  config = copy.deepcopy(getattr(hub_config, part))
+  names = _SIDE_CLASSES[config.model_type]
+  config.architectures = [names[part == "decoder"]]
+  _write_json(folder / "config.json", _config_dict(config))
+  tensors = outgoing(encdec_config(hub_config), params, part)
+  write_weights(folder, tensors, max_shard_size)
+
+
+def _config_dict(config: PretrainedConfig) -> dict[str, Any]:
+  return json.loads(config.to_json_string(use_diff=False))
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+  write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def push_folder(
+  folder: str | Path,
+  repo_id: str,
+  *,
+  token: str | bool | None = None,
+  private: bool | None = None,
+  commit_message: str = "Upload model",
+) -> str:
+  """Uploads a saved folder; gives its address.
+
+  Raises:
+    HubError: the Hub cannot be reached or refuses; the message says why.
+  """
+  try:
+    huggingface_hub.create_repo(
+      repo_id, token=token, private=private, exist_ok=True
+    )
+    done = huggingface_hub.upload_folder(
+      repo_id=repo_id,
+      folder_path=str(folder),
+      token=token,
+      commit_message=commit_message,
+    )
+  except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    line = str(error).strip().splitlines()[0]
+    raise HubError(
+      f"{repo_id!r} cannot be written on the Hub ({line}); check the name, and "
+      "log in with a token that may write"
+    ) from error
+  return str(done)

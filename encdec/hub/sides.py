@@ -1,0 +1,112 @@
+"""The two sides of a pair that is composed: their configs and tensors."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from transformers import PretrainedConfig
+
+from encdec.hub.base import ModelBase
+from encdec.hub.configs import load_side_config, side_config
+from encdec.hub.files import Origin
+from encdec.hub.weights import Checkpoint, outgoing
+
+# Options of reading files; alone they are both sides', with a prefix one's.
+FILE_OPTIONS = (
+  "revision",
+  "subfolder",
+  "token",
+  "cache_dir",
+  "local_files_only",
+)
+# Options of the old class that say what files say by themselves.
+_OBSOLETE = ("from_pt",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+  config: PretrainedConfig
+  checkpoint: Checkpoint
+
+
+def route(
+  kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+  """The encoder's keywords, the decoder's, and the pair's own."""
+  sides: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
+  own: dict[str, Any] = {}
+  for name, value in kwargs.items():
+    side, _, rest = name.partition("_")
+    if name == "decoder_start_token_id" or side not in sides:
+      own[name] = value
+    else:
+      sides[side][rest] = value
+  for name in FILE_OPTIONS:
+    if name in own:
+      value = own.pop(name)
+      for options in sides.values():
+        options.setdefault(name, value)
+  return sides["encoder"], sides["decoder"], own
+
+
+def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
+  """One side out of a folder, a Hub id or a ready model.
+
+  Args:
+    options: `model`, or `config` and those of reading files; the others
+      change values of the side's config.
+
+  Raises:
+    TypeError: an option that the side's config does not have.
+    ValueError: neither a name nor a model was given.
+  """
+  options = {k: v for k, v in options.items() if k not in _OBSOLETE}
+  model = options.pop("model", None)
+  if model is not None:
+    read = _ready(side, model)
+  elif name is None:
+    raise ValueError(
+      f"the {side} is missing: pass its folder or Hub id, or {side}_model="
+    )
+  else:
+    where = {k: options.pop(k) for k in FILE_OPTIONS if k in options}
+    config = options.pop("config", None)
+    if config is None:
+      config = load_side_config(str(name), **where)
+    origin = Origin(str(name), **where)
+    read = Side(config, Checkpoint(origin.weights(), str(name), side))
+  for key, value in options.items():
+    if not hasattr(read.config, key):
+      raise TypeError(
+        f"{side}_{key}={value!r}: the {side}'s config "
+        f"({read.config.model_type}) has no {key!r}"
+      )
+    read.config.update({key: value})
+  return read
+
+
+def _ready(side: str, model: Any) -> Side:
+  """A side that is in memory: a pair's, or a PyTorch model."""
+  if isinstance(model, ModelBase):
+    tensors = {
+      tensor.name: tensor.make()
+      for tensor in outgoing(model.module.config, model.params, side)
+    }
+    values = getattr(model.config, side).to_dict()
+    config = side_config(values, f"{side}_model")
+  elif inspect.isclass(model) or not hasattr(model, "state_dict"):
+    raise ValueError(
+      f"{side}_model is a {type(model).__name__}; pass a model with its "
+      "weights: a PyTorch model of transformers, or a FlaxEncoderDecoderModel"
+    )
+  else:
+    tensors = {k: _numpy(v) for k, v in model.state_dict().items()}
+    config = side_config(model.config.to_dict(), f"{side}_model")
+  return Side(config, Checkpoint(tensors, f"{side}_model", side))
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+  # Numpy has no bfloat16 of its own; float32 holds every one exactly.
+  return tensor.detach().cpu().float().numpy()

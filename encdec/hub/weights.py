@@ -1,0 +1,324 @@
+"""Between Hub tensors and the parameter tree, leaf by leaf.
+
+A leaf is filled from files that are mapped, not read, and handed on at once:
+loading holds the parameters and one leaf more.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from encdec.config import EncDecConfig
+from encdec.hub import names as names_lib
+from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
+from encdec.hub.report import LoadingReport, check
+from encdec.hub.writer import Outgoing
+from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
+from encdec.types import Params
+
+Tensors = Mapping[str, np.ndarray]
+# Takes a leaf's path and its values on the host, gives the leaf to keep.
+Place = Callable[[str, np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """Tensors of a whole pair, or of one side.
+
+  Attributes:
+    where: for messages.
+    side: "encoder" or "decoder"; None: a composite checkpoint.
+  """
+
+  tensors: Tensors
+  where: str
+  side: str | None = None
+
+  def names(self, config: EncDecConfig) -> dict[str, str]:
+    """Composite name to the file's own."""
+    if self.side is None:
+      return {names_lib.modern(name): name for name in self.tensors}
+    stack = getattr(config, self.side)
+    return names_lib.in_composite(self.tensors, self.side, stack)
+
+
+def load(
+  module: FlaxEncoderDecoderModule,
+  checkpoints: list[Checkpoint],
+  key: Key[Array, ""],
+  *,
+  place: Place | None = None,
+  initialise_missing: bool = False,
+  ignore_mismatched_sizes: bool = False,
+) -> tuple[Params, LoadingReport]:
+  """The stored tree: what checkpoints hold, the rest from the module's init.
+
+  Leaves that are drawn equal those of `init_params(module, key)`.
+
+  Args:
+    checkpoints: one composite, or at most one a side; a side without is drawn.
+    place: see `Place`; default: numpy arrays of the module's `param_dtype`.
+
+  Raises:
+    LoadingError: something is missing, unknown or of another shape.
+  """
+  config = module.config
+  shapes = flatten(param_shapes(module))
+  found: dict[str, np.ndarray] = {}
+  fresh: list[Slot] = []
+  reports = []
+  for checkpoint in checkpoints:
+    wanted = [
+      slot
+      for slot in slots(config)
+      if checkpoint.side in (None, slot.path.split("/")[0])
+    ]
+    report, arrays = _match(checkpoint, wanted, shapes, config)
+    check(
+      dataclasses.replace(report, missing=()) if initialise_missing else report,
+      checkpoint.where,
+      ignore_mismatched=ignore_mismatched_sizes,
+    )
+    found |= arrays
+    reports.append(report)
+  covered = {checkpoint.side for checkpoint in checkpoints}
+  for slot in slots(config):
+    if slot.name not in found and not slot.weight.alias:
+      fresh.append(slot)
+  params = _fill(module, shapes, found, fresh, key, place or _keep)
+  return params, _joined(reports, fresh, covered)
+
+
+def _keep(path: str, leaf: np.ndarray) -> np.ndarray:
+  del path
+  return leaf
+
+
+def _match(
+  checkpoint: Checkpoint,
+  wanted: list[Slot],
+  shapes: Mapping[str, Any],
+  config: EncDecConfig,
+) -> tuple[LoadingReport, dict[str, np.ndarray]]:
+  """What the checkpoint has of what is wanted; reads no values."""
+  own = checkpoint.names(config)
+  arrays: dict[str, np.ndarray] = {}
+  missing, mismatched = [], []
+  for slot in wanted:
+    if slot.name in arrays or slot.weight.alias:
+      continue
+    source = own.get(slot.name) or own.get(_alias(slot, wanted))
+    if source is None:
+      missing.append(slot)
+      continue
+    array = checkpoint.tensors[source]
+    if _fits(array, slot, shapes[slot.path].shape):
+      arrays[slot.name] = array
+    else:
+      shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
+      mismatched.append((slot.name, tuple(array.shape), shape))
+  expected = _expected(missing, wanted, checkpoint.side)
+  used = {slot.name for slot in wanted}
+  rest = [name for name in own if name not in used]
+  unused = [name for name in rest if _known(name, checkpoint.side, config)]
+  report = LoadingReport(
+    missing=_unique(s.name for s in missing if s.name not in expected),
+    unexpected=tuple(own[name] for name in rest if name not in unused),
+    mismatched=tuple(dict.fromkeys(mismatched)),
+    expected=tuple(expected),
+    unused=tuple(own[name] for name in unused),
+  )
+  return report, arrays
+
+
+def _alias(slot: Slot, wanted: list[Slot]) -> str:
+  for other in wanted:
+    if other.weight.alias and other.path == slot.path:
+      return other.name
+  return ""
+
+
+def _unique(names: Iterator[str]) -> tuple[str, ...]:
+  return tuple(dict.fromkeys(names))
+
+
+def _fits(array: np.ndarray, slot: Slot, leaf_shape: tuple[int, ...]) -> bool:
+  if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
+    return False
+  try:
+    piece = slot.from_hub(array)
+  except ValueError:
+    return False
+  leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
+  return piece.shape == slot.cut(leaf).shape
+
+
+def _expected(
+  missing: list[Slot], wanted: list[Slot], side: str | None
+) -> tuple[str, ...]:
+  """The missing tensors that a checkpoint of this kind does not hold."""
+  names = {slot.name for slot in missing if "/pooler/" in slot.path}
+  if side == "decoder":
+    cross = {slot.name for slot in wanted if "/cross_attention" in slot.path}
+    # All or none: half a cross-attention is a damaged file.
+    if cross <= {slot.name for slot in missing}:
+      names |= cross
+  return _unique(slot.name for slot in missing if slot.name in names)
+
+
+def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
+  """Whether a tensor that the model does not need is no surprise."""
+  part, _, inner = name.partition(".")
+  if part not in ("encoder", "decoder"):
+    return False
+  arch = arch_of(getattr(config, part))
+  if inner.startswith("<head>."):
+    return True
+  if part == "decoder" and inner in arch.TIED_NAMES:
+    return True
+  base = f"{arch.BASE_PREFIX}."
+  if side == "decoder" and inner.startswith(f"{base}pooler."):
+    return True
+  return any(
+    re.fullmatch(pattern, text)
+    for pattern in arch.IGNORED
+    for text in (inner, inner.removeprefix(base))
+  )
+
+
+def _fill(
+  module: FlaxEncoderDecoderModule,
+  shapes: Mapping[str, Any],
+  found: Mapping[str, np.ndarray],
+  fresh: list[Slot],
+  key: Key[Array, ""],
+  place: Place,
+) -> Params:
+  drawn = _draw(module, key, {slot.path for slot in fresh})
+  by_path: dict[str, list[Slot]] = {}
+  for slot in slots(module.config):
+    if slot.name in found and not slot.weight.alias:
+      by_path.setdefault(slot.path, []).append(slot)
+  flat = {}
+  for path, shape in shapes.items():
+    base = drawn.pop(path, None)
+    if path not in by_path:
+      leaf = np.asarray(base)
+    else:
+      # Zeros, for the padding rows of a vocabulary.
+      leaf = (
+        np.zeros(shape.shape, shape.dtype) if base is None else np.array(base)
+      )
+      for slot in by_path[path]:
+        slot.cut(leaf)[...] = slot.from_hub(found[slot.name])
+    del base
+    flat[path] = place(path, leaf)
+    del leaf
+  return unflatten(flat)
+
+
+def _draw(
+  module: FlaxEncoderDecoderModule, key: Key[Array, ""], paths: set[str]
+) -> dict[str, Array]:
+  """Those leaves of `init_params`; the compiler drops the others."""
+  if not paths:
+    return {}
+
+  @jax.jit
+  def draw(key):
+    flat = flatten(init_params(module, key))
+    return {path: flat[path] for path in sorted(paths)}
+
+  return draw(key)
+
+
+def _joined(
+  reports: list[LoadingReport], fresh: list[Slot], covered: set[str | None]
+) -> LoadingReport:
+  expected = [name for report in reports for name in report.expected]
+  if None not in covered:
+    expected += [
+      slot.name
+      for slot in fresh
+      # A side that no checkpoint was named for, and the projection.
+      if slot.path.split("/")[0] not in covered
+    ]
+  return LoadingReport(
+    missing=tuple(name for report in reports for name in report.missing),
+    unexpected=tuple(n for report in reports for n in report.unexpected),
+    mismatched=tuple(m for report in reports for m in report.mismatched),
+    initialised=_unique(slot.name for slot in fresh),
+    expected=_unique(iter(expected)),
+    unused=tuple(name for report in reports for name in report.unused),
+  )
+
+
+def outgoing(
+  config: EncDecConfig, params: Params, part: str | None = None
+) -> list[Outgoing]:
+  """The pair's tensors, or one side's, to be written one after another.
+
+  Names are a composite's, or for a part those of that model alone.
+
+  Raises:
+    ValueError: the tree lacks a leaf, or one has another shape.
+  """
+  leaves = flatten(params)
+  wanted = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  grouped: dict[str, list[Slot]] = {}
+  for slot in slots(config):
+    if part is None or slot.path.startswith(f"{part}/"):
+      grouped.setdefault(slot.name, []).append(slot)
+  result = []
+  for name, pieces in grouped.items():
+    path = pieces[0].path
+    if path not in leaves:
+      raise ValueError(f"params lack {path}, which {name} is written from")
+    shape = names_lib.hub_shape(pieces[0], leaves[path].shape)
+    if shape != names_lib.hub_shape(pieces[0], wanted[path].shape):
+      raise ValueError(
+        f"params have {path} of shape {list(leaves[path].shape)}; the config "
+        f"implies {list(wanted[path].shape)}"
+      )
+    result.append(
+      Outgoing(
+        name if part is None else name.removeprefix(f"{part}."),
+        shape,
+        np.dtype(leaves[path].dtype),
+        lambda pieces=pieces: _assemble(pieces, leaves),
+      )
+    )
+  return result
+
+
+def _assemble(pieces: list[Slot], leaves: Mapping[str, Any]) -> np.ndarray:
+  parts = [slot.to_hub(np.asarray(leaves[slot.path])) for slot in pieces]
+  return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def tree_from_hub(
+  config: EncDecConfig, tensors: Tensors
+) -> tuple[Params, LoadingReport]:
+  """A whole pair's tensors, such as a state_dict in numpy, as a tree.
+
+  Raises:
+    LoadingError: they are not exactly those of the pair; tied names and
+      buffers may be there.
+  """
+  module = FlaxEncoderDecoderModule(config)
+  return load(
+    module, [Checkpoint(tensors, "the given tensors")], jax.random.key(0)
+  )
+
+
+def hub_from_tree(
+  config: EncDecConfig, params: Params
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Name and tensor, as PyTorch's file has them: tied heads are absent."""
+  for tensor in outgoing(config, params):
+    yield tensor.name, tensor.make()

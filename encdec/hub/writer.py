@@ -1,0 +1,164 @@
+"""Writing weight files: safetensors, streamed tensor by tensor, atomic."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encdec.hub.formats import DTYPES, INDEX, SINGLE
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outgoing:
+  """A tensor to write; `make` gives it when its turn comes."""
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  make: Callable[[], np.ndarray]
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_weights(
+  folder: Path, tensors: Sequence[Outgoing], max_shard_size: int | str
+) -> None:
+  """Writes one file, or shards and their index where one is not enough.
+
+  Weights that an earlier save left in the folder are replaced; a folder whose
+  save was cut off holds the old weights, the new ones, or none.
+
+  Args:
+    max_shard_size: bytes of a file, or as "10GB" or "500MiB"; a tensor that is
+      larger gets a file of its own.
+  """
+  shards = _plan(tensors, parse_size(max_shard_size))
+  count = len(shards)
+  names = [SINGLE]
+  if count > 1:
+    names = [
+      f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)
+    ]
+  partial = [folder / f"{name}.partial-{os.getpid()}" for name in names]
+  try:
+    for path, shard in zip(partial, shards, strict=True):
+      _write_file(path, shard)
+    old = _held_weights(folder)
+    if count > 1:
+      # Before the shards, so that no reader meets a mixture.
+      for path in old:
+        path.unlink()
+    for path, name in zip(partial, names, strict=True):
+      os.replace(path, folder / name)
+    if count > 1:
+      _write_index(folder, names, shards)
+      return
+    for path in old:
+      if path.name != SINGLE:
+        path.unlink()
+  finally:
+    for path in partial:
+      path.unlink(missing_ok=True)
+
+
+def _held_weights(folder: Path) -> list[Path]:
+  """Weights of an earlier save, what readers look for first."""
+  named = [path for path in (folder / INDEX, folder / SINGLE) if path.exists()]
+  return named + [
+    path
+    for path in folder.iterdir()
+    if re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", path.name)
+  ]
+
+
+def parse_size(size: int | str) -> int:
+  """Bytes of "10GB", "500MiB" or a number."""
+  if isinstance(size, int):
+    return size
+  match = re.fullmatch(r"(\d+)\s*([KMGT]?)(i?)B", size.strip(), re.IGNORECASE)
+  if not match:
+    raise ValueError(
+      f"max_shard_size={size!r} is no size; write it like '10GB' or '500MiB'"
+    )
+  power = " KMGT".index(match[2].upper() or " ")
+  return int(match[1]) * (1024 if match[3] else 1000) ** power
+
+
+def _plan(tensors: Sequence[Outgoing], limit: int) -> list[list[Outgoing]]:
+  shards: list[list[Outgoing]] = [[]]
+  held = 0
+  for tensor in tensors:
+    if shards[-1] and held + tensor.size > limit:
+      shards.append([])
+      held = 0
+    shards[-1].append(tensor)
+    held += tensor.size
+  return shards
+
+
+def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
+  # Wide types first keep every tensor aligned, as readers expect.
+  tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+  offset = 0
+  for tensor in tensors:
+    header[tensor.name] = {
+      "dtype": NAMES[tensor.dtype],
+      "shape": list(tensor.shape),
+      "data_offsets": [offset, offset + tensor.size],
+    }
+    offset += tensor.size
+  text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+  text += b" " * (-len(text) % 8)
+  with open(path, "wb") as stream:
+    stream.write(struct.pack("<Q", len(text)))
+    stream.write(text)
+    for tensor in tensors:
+      array = np.ascontiguousarray(tensor.make())
+      if array.shape != tensor.shape or array.dtype != tensor.dtype:
+        raise ValueError(
+          f"{tensor.name}: announced {tensor.shape} {tensor.dtype}, made "
+          f"{array.shape} {array.dtype}"
+        )
+      stream.write(array.reshape(-1).view(np.uint8).data)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _write_index(
+  folder: Path, names: Sequence[str], shards: Sequence[Sequence[Outgoing]]
+) -> None:
+  weight_map = {
+    tensor.name: name
+    for name, shard in zip(names, shards, strict=True)
+    for tensor in shard
+  }
+  total = sum(tensor.size for shard in shards for tensor in shard)
+  write_text(
+    folder / INDEX,
+    json.dumps(
+      {"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2
+    )
+    + "\n",
+  )
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file atomically: it is whole or absent."""
+  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+  with open(partial, "w", encoding="utf-8") as stream:
+    stream.write(text)
+    stream.flush()
+    os.fsync(stream.fileno())
+  os.replace(partial, path)
