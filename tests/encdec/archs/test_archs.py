@@ -1,0 +1,102 @@
+"""Every architecture's table covers its tree, and its config its refusals."""
+
+import jax
+import numpy as np
+import pytest
+
+from encdec.archs import ARCHS
+from encdec.archs.weights import to_hub, to_tree
+from encdec.config import EncDecConfig
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
+
+
+def _config(encoder, decoder, preset, **options):
+  return EncDecConfig(
+    ARCHS[encoder].stack_config(ARCHS[encoder].PRESETS[preset], "encoder"),
+    ARCHS[decoder].stack_config(ARCHS[decoder].PRESETS[preset], "decoder"),
+    **options,
+  )
+
+
+def _count(tree):
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+PAIRS = [
+  ("bert", "bert"),
+  ("roberta", "roberta"),
+  ("bert-generation", "bert-generation"),
+  ("bert", "gpt2"),
+]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("encoder, decoder", PAIRS)
+def test_weights_cover_the_tree(encoder, decoder, tied):
+  hub = {**ARCHS[decoder].PRESETS["tiny"], "tie_word_embeddings": tied}
+  config = EncDecConfig(
+    ARCHS[encoder].stack_config(ARCHS[encoder].PRESETS["tiny"], "encoder"),
+    ARCHS[decoder].stack_config(hub, "decoder"),
+  )
+  shapes = param_shapes(FlaxEncoderDecoderModule(config))
+  for side, model_type in (("encoder", encoder), ("decoder", decoder)):
+    leaves = jax.tree_util.tree_leaves_with_path(shapes[side])
+    paths = {"/".join(key.key for key in path) for path, _ in leaves}
+    table = ARCHS[model_type].weights(getattr(config, side))
+    assert paths == {weight.path for weight in table}
+    names = [(weight.hub, weight.part) for weight in table]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("encoder, decoder", PAIRS)
+def test_conversion_is_undone_exactly(encoder, decoder):
+  config = _config(encoder, decoder, "tiny").decoder
+  shapes = param_shapes(
+    FlaxEncoderDecoderModule(_config(encoder, decoder, "tiny"))
+  )["decoder"]
+  rng = np.random.default_rng(0)
+  for weight in ARCHS[decoder].weights(config):
+    leaf = shapes
+    for name in weight.path.split("/"):
+      leaf = leaf[name]
+    shape = leaf.shape[1:] if weight.layered else leaf.shape
+    array = rng.normal(size=shape).astype(np.float32)
+    hub = to_hub(array, weight, config)
+    joined = np.concatenate([hub] * weight.parts, axis=-1)
+    np.testing.assert_array_equal(to_tree(joined, weight, config), array)
+
+
+@pytest.mark.parametrize(
+  "encoder, decoder, preset, expected",
+  [
+    # Hub layout, heads and one pooler counted.
+    ("bert", "bert", "base", 247_363_386),
+    # GPT-2's 124,439,808, 12 x (4 x 768 x 769 + 2 x 768) of cross-attention.
+    ("bert", "gpt2", "base", 109_482_240 + 124_439_808 + 28_366_848),
+  ],
+)
+def test_full_size(encoder, decoder, preset, expected):
+  config = _config(encoder, decoder, preset)
+  assert _count(param_shapes(FlaxEncoderDecoderModule(config))) == expected
+  padded = _config(encoder, decoder, preset, vocab_multiple=128)
+  assert _count(param_shapes(FlaxEncoderDecoderModule(padded))) > expected
+
+
+def test_gpt2_is_no_encoder():
+  with pytest.raises(ValueError, match="gpt2 cannot be the encoder"):
+    _config("gpt2", "gpt2", "tiny")
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"hidden_size": 95}, "hidden_size=95 is no multiple of"),
+    ({"num_hidden_layers": 0}, "num_layers=0 must be a positive"),
+    ({"hidden_dropout_prob": 1.5}, "embedding_dropout=1.5 must lie in"),
+    ({"position_embedding_type": "relative_key"}, "'relative_key' is not"),
+  ],
+)
+def test_bad_configs_are_refused(change, message):
+  hub = {**ARCHS["bert"].PRESETS["tiny"], **change}
+  with pytest.raises(ValueError, match=message):
+    ARCHS["bert"].stack_config(hub, "encoder")

@@ -1,0 +1,159 @@
+"""Greedy generation: early exit, limits, and independence of the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec import generate as generate_lib
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig
+from encdec.generate import SearchTokens, generate
+from encdec.generation.greedy import greedy
+from encdec.model import FlaxEncoderDecoderModule, init_params, unstack
+from encdec.types import SelfCache
+
+TOKENS = SearchTokens(start=1, end=(2, 3), pad=0)
+
+
+@pytest.fixture(scope="module")
+def model():
+  bert = ARCHS["bert"]
+  hub = {
+    **bert.PRESETS["tiny"],
+    "vocab_size": 31,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "max_position_embeddings": 24,
+    "initializer_range": 0.3,
+  }
+  config = EncDecConfig(
+    bert.stack_config(hub, "encoder"), bert.stack_config(hub, "decoder")
+  )
+  module = FlaxEncoderDecoderModule(config)
+  params = init_params(module, jax.random.key(3))
+  bias = params["decoder"]["head"]["bias"]
+  # A random model never ends; this one does, here and there.
+  params["decoder"]["head"]["bias"] = bias.at[2].set(2.0).at[3].set(1.5)
+  return module, unstack(params)
+
+
+def _source(rows=8, length=10, seed=0):
+  rng = np.random.default_rng(seed)
+  tokens = jnp.asarray(rng.integers(4, 31, (rows, length)), jnp.int32)
+  segments = jnp.ones_like(tokens)
+  positions = jnp.broadcast_to(
+    jnp.arange(length, dtype=jnp.int32), (rows, length)
+  )
+  return tokens, segments, positions
+
+
+def _run(model, source, **options):
+  module, params = model
+  options = {"cache_length": 16, "max_length": 16, **options}
+  out = generate(module, params, *source, tokens=TOKENS, **options)
+  return np.asarray(out.tokens), np.asarray(out.lengths)
+
+
+def test_rows_end_by_themselves(model):
+  tokens, lengths = _run(model, _source())
+  assert len(set(lengths.tolist())) > 1
+  for row, length in zip(tokens, lengths, strict=True):
+    assert row[0] == 1 and (row[length:] == 0).all()
+    assert row[length - 1] in (2, 3) or length == 16
+    assert not set(row[1 : length - 1].tolist()) & {2, 3}
+
+
+def test_batch_mates_and_padding_change_nothing(model):
+  source = _source()
+  tokens, lengths = _run(model, source)
+  part, _ = _run(model, tuple(a[2:5] for a in source))
+  np.testing.assert_array_equal(part, tokens[2:5])
+  wide = tuple(jnp.pad(a, ((0, 0), (0, 3))) for a in source)
+  padded, padded_lengths = _run(model, wide)
+  np.testing.assert_array_equal(padded, tokens)
+  np.testing.assert_array_equal(padded_lengths, lengths)
+
+
+@pytest.mark.parametrize("min_length", [4, 9])
+def test_min_length(model, min_length):
+  _, free = _run(model, _source())
+  _, lengths = _run(model, _source(), min_length=min_length)
+  # The end token comes after min_length tokens at the earliest.
+  assert lengths.min() > min_length >= free.min()
+
+
+def test_lengths_compile_once(model):
+  source = _source()
+  _run(model, source)
+  before = generate_lib._generate._cache_size()
+  for max_length in (5, 9, 16):
+    tokens, _ = _run(model, source, max_length=max_length, min_length=3)
+    assert not tokens[:, max_length:].any()
+  assert generate_lib._generate._cache_size() == before
+  _run(model, source, cache_length=17)
+  assert generate_lib._generate._cache_size() == before + 1
+
+
+def test_under_jit(model):
+  module, params = model
+  source = _source()
+
+  @jax.jit
+  def run(params, *source):
+    return generate(
+      module, params, *source, tokens=TOKENS, cache_length=16, max_length=16
+    ).tokens
+
+  np.testing.assert_array_equal(run(params, *source), _run(model, source)[0])
+
+
+def test_the_loop_stops_when_all_rows_have_ended():
+  calls = []
+
+  def step(tokens, view, cache):
+    jax.debug.callback(lambda: calls.append(1))
+    logits = jnp.zeros((2, 1, 8)).at[..., 2].set(1.0)
+    return logits, cache
+
+  cache = SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,))
+  tokens = greedy(
+    step,
+    jnp.ones((2, 1), jnp.int32),
+    jnp.ones((2, 1), bool),
+    jnp.zeros((2, 8)).at[:, 5].set(1.0),
+    cache,
+    end_tokens=(2,),
+    pad_token=0,
+    min_length=jnp.int32(0),
+    max_length=jnp.int32(32),
+  )
+  jax.effects_barrier()
+  assert len(calls) == 1
+  np.testing.assert_array_equal(tokens[:, :4], [[1, 5, 2, 0]] * 2)
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"cache_length": 25, "max_length": 25}, r"position table \(24\)"),
+    ({"max_length": 17}, "fit the cache"),
+    ({"max_length": 1}, "must exceed the prompt"),
+  ],
+)
+def test_bad_lengths(model, options, message):
+  with pytest.raises(ValueError, match=message):
+    _run(model, _source(), **options)
+
+
+def test_ids_outside_the_vocabulary(model):
+  module, params = model
+  for tokens in (
+    SearchTokens(31, (2,), 0),
+    SearchTokens(1, (2, -1), 0),
+    SearchTokens(1, (2,), 99),
+  ):
+    with pytest.raises(ValueError, match="outside the decoder's vocabulary"):
+      generate(
+        module, params, *_source(), tokens=tokens, cache_length=8, max_length=8
+      )
