@@ -19,16 +19,16 @@ ARROWS = {
   "launch.aot": {"configs", "launch", "train"},
   "main": {"train", "data"},
 }
-# What our packages may import of others' that the others may not.
+# The public face: names of the hub, and transformers' own config class.
+FACE = "encdec.__init__"
+# Who of ours may import these.
 FENCED = {
-  "transformers": {"encdec.hub", "train", "data"},
+  "transformers": {"encdec.hub", FACE, "train", "data"},
   "huggingface_hub": {"encdec.hub", "train", "data"},
   "orbax": {"train.checkpoint"},
   "torch": set(),
   "tensorflow": set(),
 }
-# The public face: names of the hub, and those alone.
-FACE = "encdec.__init__"
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -86,7 +86,8 @@ def product() -> dict[str, str]:
 def test_imports_follow_the_arrows():
   sources = product()
   assert len(sources) > 30
-  assert not violations(sources)
+  wrong = violations(sources)
+  assert not wrong
 
 
 def test_packages_of_the_checkout_are_no_namespaces():

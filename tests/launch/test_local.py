@@ -1,5 +1,8 @@
 """Several processes on this machine: output, failures and signals."""
 
+import itertools
+import json
+import os
 import re
 import signal
 import subprocess
@@ -136,3 +139,46 @@ def test_a_killed_launcher_leaves_nothing_behind(start, tmp_path):
   assert alive(tmp_path) == [0, 1]
   process.kill()
   until(lambda: alive(tmp_path) == [])
+
+
+def losses(workdir: Path) -> list[float]:
+  rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [
+    row[name]
+    for row in rows
+    for name in ("train/loss", "eval/valid/loss")
+    if name in row
+  ]
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path):
+  flags = [
+    "--config=configs/dates.py:smoke",
+    "--config.data.train=dates@train[:300]",
+    "--config.model.dropout=0.1",
+    "--config.train.steps=3",
+    "--config.train.log_every_steps=1",
+    "--config.train.eval_every_steps=0",
+    "--config.eval.text_examples=-1",
+  ]
+  commands = {
+    "one": ["main.py", *flags],
+    "two": ["-m", "launch.local", "--processes=2", "--", *flags],
+  }
+  for name, arguments in commands.items():
+    result = subprocess.run(
+      [sys.executable, *arguments, f"--workdir={tmp_path / name}"],
+      cwd=ROOT,
+      env=os.environ | {"XLA_FLAGS": ""},  # One device a process.
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      timeout=500,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+  assert "[1] " in result.stdout and "process 1 of 2" in result.stdout
+  one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+  assert len(one) == len(two) == 4
+  assert max(abs(a / b - 1) for a, b in zip(one, two, strict=True)) < 1e-5
+  # The control: what a step changes is far above that.
+  assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -197,3 +199,60 @@ def test_a_config_without_a_sweep_is_refused(tmp_path):
     sweep.members(str(tmp_path / "absent.py"))
   with pytest.raises(sweep.Refusal, match="has no get_hyper"):
     sweep.members(str(ROOT / "configs/common.py"))
+
+
+# Runs that end in seconds; their seeds differ.
+TINY = """
+from configs import dates
+
+def get_config(arg=""):
+  config = dates.get_config("smoke")
+  config.data.train = "dates@train[:300]"
+  config.train.steps = 4
+  config.train.eval_every_steps = 2
+  config.train.checkpoint_every_steps = 2
+  config.eval.text_examples = -1
+  return config
+
+def get_hyper():
+  return [{"seed": seed} for seed in range(%d)]
+"""
+
+
+def test_a_killed_sweep_of_real_runs_ends_complete(tmp_path, count, seed):
+  members = count(2, 4)
+  config, folder = tmp_path / "tiny.py", tmp_path / "sweep"
+  config.write_text(TINY % members)
+  command = [sys.executable, "-m", "launch.sweep"]
+  command += [f"--config={config}", f"--workdir={folder}"]
+  environment = os.environ | {"XLA_FLAGS": ""}
+  log = open(tmp_path / "log", "w+")
+  options = {"stdout": log, "stderr": log, "cwd": ROOT, "env": environment}
+  process = subprocess.Popen(command, **options)
+  end = time.monotonic() + 400
+  while not (folder / "seed=1").exists():
+    assert process.poll() is None and time.monotonic() < end, read(log)
+    time.sleep(0.1)
+  time.sleep(random.Random(seed).uniform(0, 5))
+  process.kill()
+  process.wait()
+  first = (folder / "seed=0/metrics.jsonl").stat().st_mtime_ns
+  result = subprocess.run(command, timeout=500, **options)
+  assert result.returncode == 0, read(log)
+  assert (folder / "seed=0/metrics.jsonl").stat().st_mtime_ns == first
+  rows = table(tmp_path)
+  assert [row["member"] for row in rows] == [
+    f"seed={n}" for n in range(members)
+  ]
+  assert all(row["status"] == "finished" for row in rows)
+  assert len({row["eval/valid/loss"] for row in rows}) == members
+  for row in rows:
+    text = (folder / row["member"] / "metrics.jsonl").read_text()
+    steps = [json.loads(line)["step"] for line in text.splitlines()]
+    assert steps == [2, 4]
+  log.close()
+
+
+def read(log: IO[str]) -> str:
+  log.seek(0)
+  return log.read()[-3000:]
