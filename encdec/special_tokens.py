@@ -20,12 +20,14 @@ class TokenSource:
 
   Attributes:
     where: what a reader would open to see it, such as "config.json".
+    start, end, pad: as they were found; `resolve_special_tokens` checks them.
+      The end may be several ids.
   """
 
   where: str
-  start: int | None = None
-  end: int | Sequence[int] | None = None
-  pad: int | None = None
+  start: Any = None
+  end: Any = None
+  pad: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ def resolve_special_tokens(
   for role in ROLES:
     for source in sources:
       value = getattr(source, role)
-      if value is None or value == () or value == []:
+      if value is None or (isinstance(value, Sequence) and not value):
         continue
       found[role], where[role] = (
         _checked(role, value, source.where),

@@ -125,7 +125,7 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
     stream.write(struct.pack("<Q", len(text)))
     stream.write(text)
     for tensor in tensors:
-      array = np.ascontiguousarray(tensor.make())
+      array = np.asarray(tensor.make(), order="C")
       if array.shape != tensor.shape or array.dtype != tensor.dtype:
         raise ValueError(
           f"{tensor.name}: announced {tensor.shape} {tensor.dtype}, made "
