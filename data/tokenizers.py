@@ -146,12 +146,11 @@ def _inner_characters(
   backend: tokenizers.Tokenizer, texts: Sequence[str]
 ) -> list[str]:
   """The characters that do not begin a word, in order."""
-  found: set[str] = set()
-  for text in texts:
-    normal = backend.normalizer.normalize_str(text)
-    for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
-      found.update(word[1:])
-  return sorted(found)
+  # Each word once: most of a corpus is repetition.
+  chunks = sorted({chunk for text in texts for chunk in text.split()})
+  normal = backend.normalizer.normalize_str(" ".join(chunks))
+  words = backend.pre_tokenizer.pre_tokenize_str(normal)
+  return sorted({char for word, _ in words for char in word[1:]})
 
 
 def _around(inner: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
