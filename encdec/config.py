@@ -128,7 +128,7 @@ class EncDecConfig:
     ):
       if stack.role != role:
         raise ValueError(
-          f"the {role} was built with role={stack.role!r}; build it with "
+          f"the {role} was built with role={stack.role.value!r}; build it with "
           f"stack_config(hub, {role.value!r})"
         )
     if self.vocab_multiple < 1:

@@ -16,9 +16,7 @@ B, T, S, H, G, K = 2, 4, 5, 4, 2, 8
 def _arrays(seed=0):
   rng = np.random.default_rng(seed)
   shapes = ((B, T, H, K), (B, S, G, K), (B, S, G, K))
-  return [
-    jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes
-  ]
+  return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
 def _reference(q, k, v, allowed, scale, bias=None, softcap=None, sinks=None):
