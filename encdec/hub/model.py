@@ -231,7 +231,7 @@ class FlaxEncoderDecoderModel(GeneratingModel):
 
 def _on_device(path: str, leaf: np.ndarray) -> Array:
   del path
-  return jnp.asarray(leaf)
+  return jax.device_put(leaf)
 
 
 def _name(path: _Path | None) -> str | None:

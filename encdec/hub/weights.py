@@ -5,6 +5,7 @@ loading holds the parameters and one leaf more.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from encdec.hub.report import LoadingReport, check
 from encdec.hub.writer import Outgoing
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
+
+_ALIGNMENT = 64
 
 Tensors = Mapping[str, np.ndarray]
 # Takes a leaf's path and its values on the host, gives the leaf to keep.
@@ -210,16 +213,27 @@ def _fill(
     if path not in by_path:
       leaf = np.asarray(base)
     else:
-      # Zeros, for the padding rows of a vocabulary.
-      leaf = (
-        np.zeros(shape.shape, shape.dtype) if base is None else np.array(base)
-      )
+      leaf = _zeros(shape.shape, shape.dtype)
+      if base is not None:
+        leaf[...] = base
       for slot in by_path[path]:
         slot.cut(leaf)[...] = slot.from_hub(found[slot.name])
     del base
     flat[path] = place(path, leaf)
     del leaf
   return unflatten(flat)
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+  """Zeros, which a vocabulary's padding rows stay.
+
+  Aligned as XLA wants its buffers: `jax.device_put` then takes them over on a
+  CPU instead of holding a leaf twice.
+  """
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  raw = np.zeros(size + _ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % _ALIGNMENT
+  return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _draw(
