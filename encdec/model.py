@@ -8,8 +8,9 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec import sharding
+from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
-from encdec.stacks import LayerInputs, Stack
+from encdec.stacks import Stack
 from encdec.types import (
   AttentionMask,
   CrossCache,

@@ -1,28 +1,30 @@
-"""Encoder and decoder blocks, and the stack that scans or loops over them."""
+"""A side of the model: embeddings, layers scanned or looped over, a head."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.config import HeadKind, NormPosition, Role, StackConfig
+from encdec.blocks import (
+  DecoderBlock,
+  EncoderBlock,
+  LayerInputs,
+  LayerOutputs,
+)
+from encdec.config import HeadKind, Role, StackConfig
 from encdec.layers import dropout as dropout_lib
-from encdec.layers.attention import Attention
 from encdec.layers.embedding import Embeddings
 from encdec.layers.head import Head
-from encdec.layers.kernels import AttentionDropout
-from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
 from encdec.types import (
   AttentionMask,
   CrossCache,
   DecodeView,
-  KeyValue,
   Params,
   SelfCache,
   StackOutput,
@@ -31,7 +33,9 @@ from encdec.types import (
 REMAT_NAMES = ("qkv", "ctx", "mlp")
 
 
-def remat_policy(name: str):
+def remat_policy(
+  name: str,
+) -> tuple[Callable[..., Any] | None, bool]:
   """The `jax.checkpoint` policy of a name, and whether to checkpoint at all.
 
   "none" stores everything, "full" recomputes everything, and names joined by
@@ -52,216 +56,6 @@ def remat_policy(name: str):
       f"out of {', '.join(REMAT_NAMES)} joined by '+'"
     )
   return jax.checkpoint_policies.save_only_these_names(*parts), True
-
-
-@struct.dataclass
-class LayerInputs:
-  """What every layer gets: the same arrays, made once outside the scan."""
-
-  mask: AttentionMask
-  cross_states: Float[Array, "B S W"] | None = None
-  cross_mask: AttentionMask | None = None
-  slot: Int[Array, ""] | None = None
-  dropout_key: Key[Array, ""] | None = None
-  weights: bool = struct.field(pytree_node=False, default=False)
-
-
-@struct.dataclass
-class LayerOutputs:
-  """What a layer gives besides its states; None unless asked for."""
-
-  attention: Float[Array, "B H T T"] | None = None
-  cross_attention: Float[Array, "B H T S"] | None = None
-  cache: KeyValue | None = None
-
-
-class _Block(nn.Module):
-  """What the blocks share: sublayers, residuals, norms before or after."""
-
-  config: StackConfig
-  dtype: Any
-  param_dtype: Any
-  rules: sharding.Rules | None
-  attention_dropout: str
-  implementation: str
-
-  def setup(self):
-    self.self_attention = self._attention()
-    self.self_attention_norm = self._norm()
-    self.mlp = Mlp(self.config, self.dtype, self.param_dtype, self.rules)
-    self.mlp_norm = self._norm()
-
-  def _attention(self) -> Attention:
-    return Attention(
-      self.config,
-      self.dtype,
-      self.param_dtype,
-      self.rules,
-      self.implementation,
-    )
-
-  def _norm(self) -> nn.LayerNorm:
-    return layer_norm(self.config, self.dtype, self.param_dtype)
-
-  def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
-    """What a sublayer reads."""
-    if self.config.norm_position == NormPosition.PRE:
-      return norm(states)
-    return states
-
-  def _after(
-    self,
-    norm: nn.LayerNorm,
-    states: Array,
-    output: Array,
-    key: Key[Array, ""] | None,
-    site: int,
-  ) -> Array:
-    """The residual stream after a sublayer."""
-    output = dropout_lib.dropout(
-      output,
-      dropout_lib.site_key(key, site),
-      self.config.residual_dropout,
-      self.rules,
-    )
-    states = sharding.constrain(
-      states + output, ("batch", None, None), self.rules
-    )
-    if self.config.norm_position == NormPosition.POST:
-      return norm(states)
-    return states
-
-  def _dropout(
-    self, key: Key[Array, ""] | None, site: int
-  ) -> AttentionDropout | None:
-    if key is None or self.config.attention_dropout == 0.0:
-      return None
-    return AttentionDropout(
-      self.attention_dropout,
-      self.config.attention_dropout,
-      dropout_lib.site_key(key, site),
-      self.rules,
-    )
-
-  def _divisor(self, layer: Int[Array, ""]) -> Float[Array, ""] | None:
-    if not self.config.scale_by_layer:
-      return None
-    return (layer + 1).astype(jnp.float32)
-
-  def _self_attention(
-    self,
-    states: Array,
-    layer: Int[Array, ""],
-    inputs: LayerInputs,
-    key: Key[Array, ""] | None,
-    cache: KeyValue | None,
-  ):
-    read = self._before(self.self_attention_norm, states)
-    keys_values = self.self_attention.keys_values(read)
-    if cache is not None:
-      cache = _write(cache, keys_values, inputs.slot)
-      keys_values = _read(cache)
-    output, weights = self.self_attention.attend(
-      read,
-      keys_values,
-      inputs.mask,
-      divisor=self._divisor(layer),
-      dropout=self._dropout(key, dropout_lib.SELF_ATTENTION),
-      return_weights=inputs.weights,
-    )
-    states = self._after(
-      self.self_attention_norm, states, output, key, dropout_lib.SELF_OUTPUT
-    )
-    return states, weights, cache
-
-  def _mlp(self, states: Array, key: Key[Array, ""] | None) -> Array:
-    output = self.mlp(self._before(self.mlp_norm, states))
-    return self._after(
-      self.mlp_norm, states, output, key, dropout_lib.MLP_OUTPUT
-    )
-
-
-class EncoderBlock(_Block):
-  """Self-attention and a feed-forward layer."""
-
-  def __call__(
-    self,
-    states: Float[Array, "B T D"],
-    layer: Int[Array, ""],
-    inputs: LayerInputs,
-  ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
-    key = _layer_key(inputs.dropout_key, layer)
-    states, weights, _ = self._self_attention(states, layer, inputs, key, None)
-    return self._mlp(states, key), LayerOutputs(attention=weights)
-
-
-class DecoderBlock(_Block):
-  """Causal self-attention, cross-attention and a feed-forward layer."""
-
-  def setup(self):
-    super().setup()
-    self.cross_attention = self._attention()
-    self.cross_attention_norm = self._norm()
-
-  def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
-    """Keys and values of the source, `B S G K` each."""
-    return self.cross_attention.keys_values(states)
-
-  def __call__(
-    self,
-    states: Float[Array, "B T D"],
-    layer: Int[Array, ""],
-    inputs: LayerInputs,
-    cache: KeyValue | None = None,
-    cross: KeyValue | None = None,
-  ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
-    key = _layer_key(inputs.dropout_key, layer)
-    states, weights, cache = self._self_attention(
-      states, layer, inputs, key, cache
-    )
-    if cross is None:
-      cross = self.cross_keys_values(inputs.cross_states)
-    output, cross_weights = self.cross_attention.attend(
-      self._before(self.cross_attention_norm, states),
-      cross,
-      inputs.cross_mask,
-      divisor=self._divisor(layer),
-      dropout=self._dropout(key, dropout_lib.CROSS_ATTENTION),
-      return_weights=inputs.weights,
-    )
-    states = self._after(
-      self.cross_attention_norm, states, output, key, dropout_lib.CROSS_OUTPUT
-    )
-    return self._mlp(states, key), LayerOutputs(weights, cross_weights, cache)
-
-
-def _layer_key(
-  key: Key[Array, ""] | None, layer: Int[Array, ""]
-) -> Key[Array, ""] | None:
-  # Number 0 is the embeddings'.
-  return None if key is None else jax.random.fold_in(key, layer + 1)
-
-
-def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:
-  """Puts fresh keys and values, `B Q G K`, at `slot` of `B N T G K`."""
-  zero = jnp.zeros((), slot.dtype)
-
-  def put(held: Array, new: Array) -> Array:
-    batch, beams, _, groups, width = held.shape
-    new = new.reshape(batch, beams, -1, groups, width).astype(held.dtype)
-    return jax.lax.dynamic_update_slice(
-      held, new, (zero, zero, slot, zero, zero)
-    )
-
-  return put(cache[0], fresh[0]), put(cache[1], fresh[1])
-
-
-def _read(cache: KeyValue) -> KeyValue:
-  def flat(held: Array) -> Array:
-    batch, _, _, groups, width = held.shape
-    return held.reshape(batch, -1, groups, width)
-
-  return flat(cache[0]), flat(cache[1])
 
 
 class Stack(nn.Module):
