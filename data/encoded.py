@@ -71,7 +71,7 @@ class EncodedPairs:
     return self.target_bounds[pairs + 1] - self.target_bounds[pairs]
 
   def take(self, pairs: Int64[np.ndarray, " B"]) -> "EncodedPairs":
-    """These pairs alone, in this order."""
+    """These pairs alone, in this order; `counts` stay those of all."""
     examples = [self[int(i)] for i in pairs]
     source_ids, source_bounds = _flatten([e.source for e in examples])
     target_ids, target_bounds = _flatten([e.target for e in examples])
@@ -126,43 +126,51 @@ def encode_pairs(
   """
   check_on_bad_record(on_bad_record)
   empty = len(source_tokenizer.prefix) + len(source_tokenizer.suffix)
-  records, sources, targets = [], [], []
-  num_empty = truncated_sources = truncated_targets = 0
+  records: list[int] = []
+  examples: list[Example] = []
   for chunk in _chunks(len(source)):
-    pairs = [source[i] for i in chunk]
+    texts = [source[i] for i in chunk]
     encoded = zip(
       chunk,
-      source_tokenizer.encode_batch([p[source_field] for p in pairs]),
-      target_tokenizer.encode_batch([p[target_field] for p in pairs]),
+      source_tokenizer.encode_batch([t[source_field] for t in texts]),
+      target_tokenizer.encode_batch([t[target_field] for t in texts]),
       strict=True,
     )
     for index, source_ids, target_ids in encoded:
-      if len(source_ids) <= empty:
-        if on_bad_record == "error":
-          raise ValueError(
-            f"{source.locate(index)}: the field {source_field!r} has no token "
-            "of its own; mend it, or set data.on_bad_record=skip"
-          )
-        num_empty += 1
-        continue
-      example = make_example(
-        source_ids,
-        target_ids,
-        start_id=tokens.start,
-        end_id=tokens.end,
-        max_source_length=max_source_length,
-        max_target_length=max_target_length,
-        source_suffix=source_tokenizer.suffix,
-      )
-      records.append(index)
-      sources.append(example.source)
-      targets.append(example.target)
-      truncated_sources += example.truncated_source
-      truncated_targets += example.truncated_target
-  if not records:
-    raise ValueError(f"{source.name}: all {num_empty} sources are empty")
-  source_ids, source_bounds = _flatten(sources)
-  target_ids, target_bounds = _flatten(targets)
+      if len(source_ids) > empty:
+        example = make_example(
+          source_ids,
+          target_ids,
+          start_id=tokens.start,
+          end_id=tokens.end,
+          max_source_length=max_source_length,
+          max_target_length=max_target_length,
+          source_suffix=source_tokenizer.suffix,
+        )
+        records.append(index)
+        examples.append(example)
+      elif on_bad_record == "error":
+        raise ValueError(
+          f"{source.locate(index)}: the field {source_field!r} has no token "
+          "of its own; mend it, or set data.on_bad_record=skip"
+        )
+  return _gather(source, tokens, records, examples)
+
+
+def _gather(
+  source: Source,
+  tokens: Tokens,
+  records: Sequence[int],
+  examples: Sequence[Example],
+) -> EncodedPairs:
+  if not examples:
+    raise ValueError(
+      f"{source.name}: all {len(source)} sources are empty; mend the file"
+    )
+  source_ids, source_bounds = _flatten([e.source for e in examples])
+  target_ids, target_bounds = _flatten([e.target for e in examples])
+  arrays = (source_ids, source_bounds, target_ids, target_bounds)
+  contents = [array.tobytes() for array in arrays]
   return EncodedPairs(
     source=source,
     tokens=tokens,
@@ -172,20 +180,13 @@ def encode_pairs(
     target_ids=target_ids,
     target_bounds=target_bounds,
     counts=Counts(
-      pairs=len(records),
+      pairs=len(examples),
       skipped_records=source.skipped,
-      empty_sources=num_empty,
-      truncated_sources=truncated_sources,
-      truncated_targets=truncated_targets,
+      empty_sources=len(source) - len(examples),
+      truncated_sources=sum(e.truncated_source for e in examples),
+      truncated_targets=sum(e.truncated_target for e in examples),
     ),
-    fingerprint=_digest(
-      source.fingerprint,
-      repr(tokens),
-      source_ids.tobytes(),
-      source_bounds.tobytes(),
-      target_ids.tobytes(),
-      target_bounds.tobytes(),
-    ),
+    fingerprint=_digest(source.fingerprint, repr(tokens), *contents),
   )
 
 

@@ -89,6 +89,19 @@ def test_fingerprint_is_of_ids_and_tokens(make_pairs):
   assert len(prints) == 4
 
 
+def test_taken_pairs_are_the_same_pairs(make_pairs):
+  pairs = make_pairs(20)
+  chosen = np.array([7, 0, 19])
+  taken = pairs.take(chosen)
+  assert len(taken) == 3
+  for place, index in enumerate(chosen.tolist()):
+    assert (taken[place].source == pairs[index].source).all()
+    assert (taken[place].target == pairs[index].target).all()
+    assert taken.record(place) == pairs.record(index)
+  assert taken.fingerprint != pairs.fingerprint
+  assert taken.fingerprint != pairs.take(chosen[::-1].copy()).fingerprint
+
+
 def test_permuted_sources_are_all_anothers(make_pairs):
   pairs = make_pairs(25)
   permuted = pairs.permute_sources(3)
