@@ -33,7 +33,8 @@ def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
     "train.log_every_steps": 1,
     "train.eval_every_steps": 2 * _SAVE_EVERY,
     "train.checkpoint_every_steps": _SAVE_EVERY,
-    "eval.text_examples": 8,
+    # Compiling generation takes longer than the rest of the run.
+    "eval.text_examples": -1,
   }
   return subprocess.Popen(
     [
@@ -78,11 +79,6 @@ def _assert_ended_alike(workdir: pathlib.Path, whole: pathlib.Path, steps: int):
   rows = _rows(workdir)
   assert [row["step"] for row in rows] == list(range(1, steps + 1))
   assert rows == _rows(whole)
-  samples = sorted(path.name for path in (whole / "samples").iterdir())
-  for name in samples:
-    assert (workdir / "samples" / name).read_text() == (
-      whole / "samples" / name
-    ).read_text()
   for item in ("params", "opt_state"):
     with ocp.StandardCheckpointer() as checkpointer:
       got, want = (
