@@ -75,43 +75,20 @@ def train_step(
   included), `grad_norm` (before clipping), `lr`, `finite`, `target_tokens`,
   `source_tokens`, `pairs`. Where `finite` is 0 the whole old state is kept.
   """
-  trained, frozen = optim.split_trained(state.params)
   key = jax.random.key(config.seed, impl=RNG[config.rng])
   key = jax.random.fold_in(key, state.step)
+  trained, frozen = optim.split_trained(state.params)
 
   def microbatch(rows: Batch, number: Int[Array, ""]):
-    def loss_sum(trained: Params):
-      return pair_loss(
-        optim.merge(trained, frozen),
-        rows,
-        module=module,
-        dropout_key=jax.random.fold_in(key, number),
-        label_smoothing=config.label_smoothing,
-        loss_chunks=config.loss_chunks,
-      )
-
-    (loss, weight), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained)
-    return loss, weight, like_params(to_float32(grads), module.rules)
+    dropout_key = jax.random.fold_in(key, number)
+    return sums(trained, frozen, rows, dropout_key, module, config)
 
   loss, weight, grads = accumulate(microbatch, batch, config, module.rules)
   loss = loss / weight
   grads = jax.tree.map(lambda grad: grad / weight, grads)
   grad_norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-
-  stored = to_float32(trained)
-  updates, opt_state = tx.update(grads, state.opt_state, stored)
-  updated = jax.tree.map(
-    lambda old, now, update: (now + update).astype(old.dtype),
-    trained,
-    stored,
-    updates,
-  )
-  new = state.replace(
-    step=state.step + 1,
-    params=optim.merge(updated, frozen),
-    opt_state=opt_state,
-  )
+  new = update(state, grads, tx)
   new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
   return new, {
     "loss": loss,
@@ -121,6 +98,50 @@ def train_step(
     "target_tokens": weight,
     **batch_counts(batch),
   }
+
+
+def sums(
+  trained: Params,
+  frozen: Params,
+  batch: Batch,
+  dropout_key: Key[Array, ""],
+  module: FlaxEncoderDecoderModule,
+  config: StepConfig,
+) -> tuple[Float[Array, ""], Float[Array, ""], Params]:
+  """Sum of the loss, its weight, and the sum's gradient in float32."""
+
+  def loss_sum(trained: Params):
+    return pair_loss(
+      optim.merge(trained, frozen),
+      batch,
+      module=module,
+      dropout_key=dropout_key,
+      label_smoothing=config.label_smoothing,
+      loss_chunks=config.loss_chunks,
+    )
+
+  (loss, weight), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained)
+  return loss, weight, like_params(to_float32(grads), module.rules)
+
+
+def update(
+  state: TrainState, grads: Params, tx: optax.GradientTransformation
+) -> TrainState:
+  """The state after an update, which is computed in float32."""
+  trained, frozen = optim.split_trained(state.params)
+  stored = to_float32(trained)
+  updates, opt_state = tx.update(grads, state.opt_state, stored)
+  trained = jax.tree.map(
+    lambda old, now, change: (now + change).astype(old.dtype),
+    trained,
+    stored,
+    updates,
+  )
+  return state.replace(
+    step=state.step + 1,
+    params=optim.merge(trained, frozen),
+    opt_state=opt_state,
+  )
 
 
 def pair_loss(
