@@ -1,5 +1,6 @@
 """Train, evaluate, predict, export: flags, and a table of modes."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,8 @@ def ours(record: Any) -> bool:
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(ours)
+  # PyTorch is not missed: no word of transformers about it.
+  os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
   try:
     app.run(main, flags_parser=parse)
   except validate.Failure as failure:
