@@ -117,4 +117,5 @@ if __name__ == "__main__":
   try:
     app.run(main, flags_parser=parse)
   except validate.Failure as failure:
+    logging.debug("with --verbosity=1, from here:", exc_info=failure)
     sys.exit(f"error: {failure}")

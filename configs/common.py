@@ -12,21 +12,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 
-def _section() -> Any:
-  # Any: a type checker would take each value for a union of all types.
-  return ConfigDict()
-
-
+# Any: a type checker would take each value for a union of all types.
 def get_config() -> Any:
   """The neutral configuration; what an experiment must set is empty."""
-  config = _section()
-
+  config = ConfigDict()
   # Seed of initialisation, dropout and the order of the examples.
   config.seed = 0
+  config.model = _model()
+  config.data = _data()
+  config.train = _train()
+  config.optim = _optim()
+  config.generation = _generation()
+  config.eval = _eval()
+  config.mesh = _mesh()
+  config.sharding = _sharding()
+  return config.lock()
 
-  # ---- model: what is computed -------------------------------------------
-  config.model = _section()
-  model = config.model
+
+def _model() -> Any:
+  """What is computed."""
+  model = ConfigDict()
   # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
   model.encoder = ""
   model.decoder = ""
@@ -57,10 +62,12 @@ def get_config() -> Any:
   model.start_token = ""
   model.end_token = ""
   model.pad_token = ""
+  return model
 
-  # ---- data: what is seen ------------------------------------------------
-  config.data = _section()
-  data = config.data
+
+def _data() -> Any:
+  """What is seen."""
+  data = ConfigDict()
   # "scheme:location@split", or a mixture "0.7*uri,0.3*uri".
   data.train = ""
   # "name=uri,name=uri": the sets evaluated during training. The first one
@@ -98,10 +105,12 @@ def get_config() -> Any:
   data.workers = 0
   # Epoch at which a run begins again with other shapes; 0: never.
   data.restart_epoch = 0
+  return data
 
-  # ---- train: how long, how much at a time, what is kept -----------------
-  config.train = _section()
-  train = config.train
+
+def _train() -> Any:
+  """How long, how much at a time, what is kept."""
+  train = ConfigDict()
   # Updates, in all.
   train.steps = 1000
   # Rows of a global batch, all microbatches and all devices together.
@@ -123,10 +132,12 @@ def get_config() -> Any:
   train.best_metric = ""
   # "min" or "max".
   train.best_mode = "min"
+  return train
 
-  # ---- optim: the update -------------------------------------------------
-  config.optim = _section()
-  optim = config.optim
+
+def _optim() -> Any:
+  """The update."""
+  optim = ConfigDict()
   # "adamw".
   optim.name = "adamw"
   optim.lr = 1e-4
@@ -141,10 +152,12 @@ def get_config() -> Any:
   optim.weight_decay = 0.0
   # Global norm of the gradient; 0.0: not clipped.
   optim.clip_norm = 0.0
+  return optim
 
-  # ---- generation: how text is made --------------------------------------
-  config.generation = _section()
-  generation = config.generation
+
+def _generation() -> Any:
+  """How text is made."""
+  generation = ConfigDict()
   # 1: greedy.
   generation.num_beams = 1
   # In tokens, the start token included; 0: data.max_target_length + 1.
@@ -156,10 +169,12 @@ def get_config() -> Any:
   generation.no_repeat_ngram_size = 0
   # "false", "true" or "never", of beam search.
   generation.early_stopping = "false"
+  return generation
 
-  # ---- eval: what is measured --------------------------------------------
-  config.eval = _section()
-  evaluation = config.eval
+
+def _eval() -> Any:
+  """What is measured."""
+  evaluation = ConfigDict()
   # Rows of a batch, in evaluation and prediction; 0: train.batch_size.
   evaluation.batch_size = 0
   # Examples whose text is generated, spread evenly over the set; 0: all of
@@ -172,19 +187,23 @@ def get_config() -> Any:
   evaluation.bootstrap_samples = 2000
   # Examples printed by --mode=eval.
   evaluation.print_examples = 5
+  return evaluation
 
-  # ---- mesh: devices, as slice x data x fsdp x tensor --------------------
-  config.mesh = _section()
-  mesh = config.mesh
+
+def _mesh() -> Any:
+  """Devices, as slice x data x fsdp x tensor."""
+  mesh = ConfigDict()
   # One of them may be -1: whatever is left.
   mesh.slice = 1
   mesh.data = -1
   mesh.fsdp = 1
   mesh.tensor = 1
+  return mesh
 
-  # ---- sharding: logical axis -> axes of the mesh ------------------------
-  config.sharding = _section()
-  sharding = config.sharding
+
+def _sharding() -> Any:
+  """Logical axis -> axes of the mesh."""
+  sharding = ConfigDict()
   sharding.batch = ("slice", "data", "fsdp")
   sharding.vocab = ("fsdp", "tensor")
   sharding.embed = ("fsdp",)
@@ -195,5 +214,4 @@ def get_config() -> Any:
   sharding.head_width = ()
   sharding.layers = ()
   sharding.norm = ()
-
-  return config.lock()
+  return sharding

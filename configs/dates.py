@@ -3,7 +3,7 @@
   python main.py --config=configs/dates.py --workdir=runs/dates
   python main.py --config=configs/dates.py --workdir=runs/dates --mode=eval
 
-Hardware: two CPU cores. Time: about one minute. Expect: exact match of at
+Hardware: two CPU cores. Time: about two minutes. Expect: exact match of at
 least 0.99 on 1,000 held-out dates, and below 0.05 with
 --config.eval.permute_sources.
 """
@@ -14,7 +14,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> Any:
-  """`arg`: "smoke" for seconds instead of a minute."""
+  """`arg`: "smoke" for seconds instead of minutes."""
   config = common.get_config()
   config.model.encoder = "bert:tiny"
   config.model.decoder = "gpt2:tiny"
@@ -30,11 +30,11 @@ def get_config(arg: str = "") -> Any:
   config.data.source_vocab_size = 1000
   config.data.target_vocab_size = 600
 
-  config.train.steps = 700
+  config.train.steps = 1400
   config.train.batch_size = 64
   config.train.log_every_steps = 50
-  config.train.eval_every_steps = 350
-  config.train.checkpoint_every_steps = 350
+  config.train.eval_every_steps = 700
+  config.train.checkpoint_every_steps = 700
 
   config.optim.lr = 1e-3
   config.optim.schedule = "cosine"
@@ -52,6 +52,7 @@ def get_config(arg: str = "") -> Any:
     config.train.eval_every_steps = 3
     config.train.checkpoint_every_steps = 3
     config.optim.warmup_steps = 2
+    config.data.train = "dates@train[:500]"
     config.data.eval = "valid=dates@valid[:20]"
     config.data.test = "test=dates@test[:20]"
     config.eval.batch_size = 8

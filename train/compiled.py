@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 
 
 class CompiledSteps:
@@ -19,6 +20,14 @@ class CompiledSteps:
     self.step = step
     self.buckets = tuple(buckets)
     self.programs: dict[tuple[int, int], Callable[..., Any]] = {}
+
+  def check(self, state: Any, batch: Batch) -> None:
+    """Traces the step for a batch's shape and compiles nothing.
+
+    Raises:
+      ValueError: the model or the mesh cannot do what is asked.
+    """
+    self.step.trace(state, batch)
 
   def is_new(self, batch: Batch) -> bool:
     """Whether this batch will be compiled for."""

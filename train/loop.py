@@ -12,6 +12,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from data.examples import collate
 from data.pipeline import Pipeline, train_batches
 from train import compiled, datasets, initialize, validate, workdir
 from train.checkpoint import Checkpoints
@@ -45,6 +46,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
   """
   with validate.refusing():
     this = prepare(config, Path(folder))
+    check_step(this)
   chief = jax.process_index() == 0
   with (
     jax.set_mesh(this.mesh),
@@ -139,6 +141,18 @@ def prepare(config: Config, folder: Path) -> Run:
     create=create,
     step=compiled.CompiledSteps(step, buckets),
   )
+
+
+def check_step(this: Run) -> None:
+  """Traces the step: what the model itself refuses, it refuses now."""
+  batch = collate(
+    [],
+    shape=this.pipeline.buckets[-1],
+    tokens=this.task.batch_tokens,
+    rows=this.pipeline.batch_size,
+  )
+  with jax.set_mesh(this.mesh):
+    this.step.check(this.abstract, batch)
 
 
 def begin(this: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:

@@ -68,7 +68,7 @@ RANGES: dict[str, tuple[float, float]] = {
   "train.checkpoint_every_steps": (0, 1 << 40),
   "train.keep_last": (1, 1 << 20),
   "optim.warmup_steps": (0, 1 << 40),
-  "optim.lr": (0.0, 1e6),
+  "optim.lr": (0.0, 1e30),
   "optim.b1": (0.0, 0.999999),
   "optim.b2": (0.0, 0.999999),
   "optim.weight_decay": (0.0, 1e6),

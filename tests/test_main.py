@@ -1,0 +1,61 @@
+"""The command line: one clear line for what is wrong, and a run that runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+DATES = "--config=configs/dates.py:smoke"
+
+
+def main(*arguments):
+  # One device: a program for eight takes longer to compile.
+  environment = os.environ | {"XLA_FLAGS": ""}
+  return subprocess.run(
+    [sys.executable, "main.py", *arguments],
+    capture_output=True,
+    text=True,
+    timeout=500,
+    env=environment,
+  )
+
+
+@pytest.mark.parametrize(
+  ("arguments", "named"),
+  [
+    (
+      [DATES, "--workdir={}", "--config.optim.lrr=1e-4"],
+      "no key 'optim.lrr'; did you mean 'optim.lr'?",
+    ),
+    (
+      ["--config=configs/none.py", "--workdir={}", "--config.seed=1"],
+      "No such file or directory: 'configs/none.py'",
+    ),
+    ([DATES, "--workdir={}", "--config.train.steps=a"], "train.steps=a"),
+  ],
+)
+def test_a_wrong_command_ends_with_one_line(arguments, named, tmp_path):
+  workdir = tmp_path / "run"
+  done = main(*(argument.format(workdir) for argument in arguments))
+  assert done.returncode == 1
+  assert done.stderr.startswith("error: ")
+  assert named in done.stderr
+  assert "Traceback" not in done.stderr
+  assert not workdir.exists()
+
+
+def test_the_smoke_variant_trains_and_overrides_apply(tmp_path):
+  arguments = [
+    DATES,
+    f"--workdir={tmp_path}/run",
+    "--config.train.steps=2",
+    "--config.eval.text_examples=-1",
+  ]
+  done = main(*arguments)
+  assert done.returncode == 0, done.stderr
+  assert f"finished at step 2 of {tmp_path}/run" in done.stdout
+  assert "eval/valid/loss" in done.stdout
+  assert "special tokens:" in done.stderr
+  # Libraries that only report progress are not heard.
+  assert "orbax" not in done.stderr
