@@ -9,7 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict, unfreeze
 from jaxtyping import Array, Float, Key, UInt32
-from transformers import EncoderDecoderConfig, GenerationConfig
+from transformers import (
+  EncoderDecoderConfig,
+  GenerationConfig,
+  PretrainedConfig,
+)
 
 from encdec.hub import forward
 from encdec.hub.configs import (
@@ -55,7 +59,7 @@ class ModelBase:
 
   def __init__(
     self,
-    config: EncoderDecoderConfig,
+    config: PretrainedConfig,
     input_shape: tuple[Shape, Shape] = ((1, 1), (1, 1)),
     seed: int = 0,
     dtype: Any = jnp.float32,

@@ -205,6 +205,9 @@ def read_generation_config(
 ) -> GenerationConfig:
   """generation_config.json, or what old files keep in config.json."""
   values = origin.json("generation_config.json")
-  if values is None:
-    return GenerationConfig.from_model_config(hub)
-  return GenerationConfig.from_dict(values)
+  if values is not None:
+    return GenerationConfig.from_dict(values)
+  # A config object has dropped its options of generation already.
+  raw = origin.json("config.json") or {}
+  own = {k: v for k, v in raw.items() if k not in ("encoder", "decoder")}
+  return GenerationConfig.from_model_config(hub.to_dict() | own)

@@ -1,6 +1,5 @@
 """`generate`: Hugging Face's call around the library's search."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +56,7 @@ class GeneratingModel(CallableModel):
 
     Args:
       prng_key: for sampling; greedy search draws nothing.
-      trace: False runs without compilation, for debugging.
+      trace: True; run under `jax.disable_jit()` to debug.
       attention_mask: 0 at padding; default: ones, whatever the ids.
       decoder_input_ids: a prompt.
       encoder_outputs: of `encode`, in place of `input_ids`.
@@ -71,9 +70,14 @@ class GeneratingModel(CallableModel):
     del prng_key
     if logits_processor:
       raise ValueError("logits_processor is not supported yet; leave it out")
+    if not trace:
+      raise ValueError(
+        "trace=False is not supported; debug under `with jax.disable_jit():`"
+      )
     if scoring != "pytorch":
       raise ValueError(f"scoring={scoring!r} is not supported; use 'pytorch'")
     asked = request(self.generation_config, generation_config, overrides)
+    asked.check()
     tokens = self._tokens(asked)
     states = None if encoder_outputs is None else encoder_outputs[0]
     source = self._search_source(
@@ -90,20 +94,19 @@ class GeneratingModel(CallableModel):
     tree = self._params_or(params)
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
-    with contextlib.nullcontext() if trace else jax.disable_jit():
-      found = search.generate(
-        self.module,
-        self._decoding_params(tree),
-        source.tokens if states is None else None,
-        source.segments,
-        source.positions if states is None else None,
-        tokens=search.SearchTokens(tokens.start, tokens.end, tokens.pad),
-        cache_length=bucket(longest, limit),
-        max_length=longest,
-        min_length=shortest,
-        prompt=prompt,
-        encoder_states=states,
-      )
+    found = search.generate(
+      self.module,
+      self._decoding_params(tree),
+      source.tokens if states is None else None,
+      source.segments,
+      source.positions if states is None else None,
+      tokens=search.SearchTokens(tokens.start, tokens.end, tokens.pad),
+      cache_length=bucket(longest, limit),
+      max_length=longest,
+      min_length=shortest,
+      prompt=prompt,
+      encoder_states=states,
+    )
     if forward.is_traced(found.tokens):
       return GenerateOutput(sequences=found.tokens)
     length = int(jnp.max(found.lengths))

@@ -54,6 +54,11 @@ class Request:
   file: TokenSource
   bos: int | None
 
+  def check(self) -> None:
+    """Raises ValueError for an option that greedy search cannot honour."""
+    for name, value in self.values.items():
+      _check(name, value)
+
   def lengths(self, prompt: int, limit: int) -> tuple[int, int]:
     """Maximum and minimum length, the prompt included.
 
@@ -100,7 +105,6 @@ def request(
 
   Raises:
     TypeError: an option that does not exist.
-    ValueError: an option that is not supported and would change the result.
   """
   known = GenerationConfig().to_dict()
   for name in overrides:
@@ -110,8 +114,6 @@ def request(
   given = {} if call_config is None else _set(call_config)
   file = _set(model_config)
   values = file | given | call
-  for name, value in values.items():
-    _check(name, value)
   return Request(
     values=values,
     call=token_source("the call", given | call),

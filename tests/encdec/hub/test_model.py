@@ -1,0 +1,360 @@
+"""The facade: parameters, calls, options and refusals."""
+
+import copy
+import pickle
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec import FlaxEncoderDecoderModel, generate
+from encdec.hub import LoadingError, from_flax457, to_flax457
+
+
+def _equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# ---- parameters -----------------------------------------------------------
+
+
+def test_a_model_without_init_allocates_nothing(tiny, tiny_config, batch):
+  model = FlaxEncoderDecoderModel(tiny_config, _do_init=False)
+  for use in (
+    lambda: model.params,
+    lambda: model(batch[0], decoder_input_ids=batch[1]),
+    lambda: setattr(model, "params", tiny.params),
+  ):
+    with pytest.raises(ValueError, match="_do_init=False"):
+      use()
+  shapes = jax.tree.map(lambda leaf: leaf.shape, model.params_shape_tree)
+  assert shapes == jax.tree.map(lambda leaf: leaf.shape, tiny.params)
+  assert ("enc_to_dec_proj", "kernel") not in model.required_params
+  output = model(batch[0], decoder_input_ids=batch[1], params=tiny.params)
+  wanted = tiny(batch[0], decoder_input_ids=batch[1])
+  _equal(output, wanted)
+
+
+def test_the_seed_is_the_parameters(tiny, tiny_config):
+  again = FlaxEncoderDecoderModel(tiny_config, seed=0)
+  _equal(again.params, tiny.params)
+  other = tiny.init_weights(jax.random.PRNGKey(1), ((1, 1), (1, 1)))
+  table = other["encoder"]["embeddings"]["tokens"]["embedding"]
+  held = tiny.params["encoder"]["embeddings"]["tokens"]["embedding"]
+  assert not np.array_equal(table, held)
+  _equal(other, tiny.init_weights(jax.random.key(1)))
+
+
+def test_init_weights_fills_only_what_is_missing(tiny):
+  part = {"encoder": tiny.params["encoder"]}
+  filled = tiny.init_weights(jax.random.key(5), params=part)
+  _equal(filled["encoder"], tiny.params["encoder"])
+  _equal(filled["decoder"], tiny.init_weights(jax.random.key(5))["decoder"])
+
+
+def test_params_are_checked_when_set(tiny):
+  params = copy.copy(tiny.params)
+  tiny.params = flax.core.freeze(params)
+  assert isinstance(tiny.params, dict)
+  with pytest.raises(ValueError, match="lack decoder/embeddings"):
+    tiny.params = {"encoder": params["encoder"]}
+  with pytest.raises(ValueError, match="hold the unknown extra"):
+    tiny.params = {**params, "extra": jnp.zeros(2)}
+  encoder = {**params["encoder"], "pooler": {"kernel": 0, "bias": 0}}
+  encoder["pooler"] = jax.tree.map(
+    lambda leaf: leaf[..., :3], params["encoder"]["pooler"]
+  )
+  with pytest.raises(ValueError, match=r"encoder/pooler/\w+ of shape"):
+    tiny.params = {**params, "encoder": encoder}
+
+
+def test_casts_reach_floats_that_the_mask_names(tiny):
+  half = tiny.to_bf16(tiny.params)
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(half)} == {"bfloat16"}
+  mask = jax.tree.map(lambda leaf: leaf.ndim > 1, tiny.params)
+  mixed = tiny.to_fp16(tiny.params, mask)
+  for leaf, held in zip(
+    jax.tree.leaves(mixed), jax.tree.leaves(tiny.params), strict=True
+  ):
+    assert leaf.dtype == (jnp.float16 if held.ndim > 1 else jnp.float32)
+  assert tiny.to_fp32(half)["encoder"]["pooler"]["bias"].dtype == jnp.float32
+
+
+# ---- the old tree ---------------------------------------------------------
+
+
+def test_the_old_tree_and_back(tiny):
+  old = to_flax457(tiny.params, tiny.config)
+  layer = old["encoder"]["encoder"]["layer"]["0"]
+  ours = tiny.params["encoder"]["layers"]
+  np.testing.assert_array_equal(
+    layer["intermediate"]["dense"]["kernel"], ours["mlp"]["up"]["kernel"][0]
+  )
+  query = ours["self_attention"]["query"]["kernel"][0]
+  np.testing.assert_array_equal(
+    layer["attention"]["self"]["query"]["kernel"], query.reshape(16, 16)
+  )
+  block = old["decoder"]["transformer"]["h"]["0"]
+  # GPT-2's dense layers are stored [out, in] there, three in one.
+  assert block["attn"]["c_attn"]["kernel"].shape == (48, 16)
+  assert set(block) == {
+    "ln_1", "attn", "ln_2", "crossattention", "ln_cross_attn", "mlp"
+  }  # fmt: skip
+  assert set(block["ln_1"]) == {"scale", "bias"}
+  assert set(old["decoder"]["transformer"]["wte"]) == {"embedding"}
+  assert "lm_head" not in old["decoder"]
+  _equal(from_flax457(old, tiny.config), tiny.params)
+  _equal(from_flax457(flax.core.freeze(old), tiny.config), tiny.params)
+  del block["ln_1"]["scale"]
+  with pytest.raises(LoadingError, match=r"h\.0\.ln_1\.weight"):
+    from_flax457(old, tiny.config)
+
+
+def test_an_old_tree_is_refused_and_its_converter_named(tiny, batch):
+  old = to_flax457(tiny.params, tiny.config)
+  with pytest.raises(ValueError, match="from_flax457"):
+    tiny.params = old
+  with pytest.raises(ValueError, match="from_flax457"):
+    tiny(batch[0], decoder_input_ids=batch[1], params=old)
+
+
+# ---- calls ----------------------------------------------------------------
+
+
+def test_an_output_crosses_jit(tiny, batch):
+  @jax.jit
+  def call(params, ids, targets):
+    return tiny(ids, decoder_input_ids=targets, labels=targets, params=params)
+
+  traced = call(tiny.params, *batch)
+  plain = tiny(batch[0], decoder_input_ids=batch[1], labels=batch[1])
+  assert traced.keys() == plain.keys() == (
+    "loss", "logits", "encoder_last_hidden_state"
+  )  # fmt: skip
+  np.testing.assert_allclose(traced.logits, plain.logits, atol=1e-5)
+  assert traced["logits"] is traced[1] is traced.to_tuple()[1]
+  assert traced.get("past_key_values") is None
+  with pytest.raises(KeyError, match="past_key_values"):
+    traced["past_key_values"]
+  assert "loss" in traced and len(traced) == 3 and next(iter(traced)) == "loss"
+  assert dict(traced.items())["loss"] == traced.loss
+
+
+def test_dropout_follows_its_key(tiny, batch):
+  def states(**kwargs):
+    return np.asarray(tiny.encode(batch[0], **kwargs)[0])
+
+  one = states(train=True, dropout_rng=jax.random.key(0))
+  np.testing.assert_array_equal(
+    one, states(train=True, dropout_rng=jax.random.PRNGKey(0))
+  )
+  other = states(train=True, dropout_rng=jax.random.key(1))
+  off = states(dropout_rng=jax.random.key(0))
+  assert np.abs(one - other).max() > 1e-3 and np.abs(one - off).max() > 1e-3
+  with pytest.raises(ValueError, match="pass dropout_rng"):
+    states(train=True)
+
+
+def test_checkpointing_is_in_the_program(tiny, batch):
+  tiny.config.pad_token_id = 0
+
+  def program():
+    def loss(params):
+      return tiny(batch[0], labels=batch[1], params=params).loss
+
+    return str(jax.make_jaxpr(jax.grad(loss))(tiny.params))
+
+  assert "prevent_cse" not in program()
+  tiny.enable_gradient_checkpointing()
+  assert "prevent_cse" in program()
+
+
+def test_float16_is_refused_for_training(tiny_config, tiny, batch):
+  model = FlaxEncoderDecoderModel(
+    tiny_config, dtype=jnp.float16, _do_init=False
+  )
+  with pytest.raises(ValueError, match="float16 is for inference"):
+    model(
+      batch[0],
+      decoder_input_ids=batch[1],
+      params=tiny.params,
+      train=True,
+      dropout_rng=jax.random.key(0),
+    )
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"input_ids": np.zeros((2, 41), np.int32)}, "input_ids is 41 tokens long"),
+    ({"input_ids": np.full((2, 3), 37)}, "input_ids holds ids from 37 to 37"),
+    ({"decoder_input_ids": np.full((2, 3), -1)}, "decoder_input_ids holds ids"),
+    ({"input_ids": np.zeros((2,), np.int32)}, r"shape \[batch, length\]"),
+    ({"input_ids": np.zeros((2, 3))}, "must be whole numbers"),
+    ({"input_ids": None}, "pass either input_ids or its embeddings"),
+    ({"decoder_input_ids": None}, "pass either decoder_input_ids"),
+    ({"attention_mask": np.ones((2, 5))}, r"mask of input_ids has shape"),
+    ({"attention_mask": np.ones((2, 6, 6), int)}, "call encode"),
+    ({"position_ids": np.full((1, 6), 40)}, "position ids of input_ids holds"),
+    ({"labels": np.full((2, 4), 41)}, "labels hold ids from 41"),
+    ({"labels": np.full((2, 5), 7)}, "they must agree"),
+    ({"use_cache": True, "output_attentions": True}, "leave out use_cache"),
+  ],
+)
+def test_bad_input_is_named(tiny, batch, kwargs, message):
+  given = {"input_ids": batch[0], "decoder_input_ids": batch[1], **kwargs}
+  with pytest.raises(ValueError, match=message):
+    tiny(**given)
+
+
+def test_a_mask_for_each_query(tiny, batch):
+  length = batch[0].shape[1]
+  causal = np.tril(np.ones((length, length), int))
+  ids = batch[0].copy()
+  masked = tiny.encode(ids, np.broadcast_to(causal, (2, length, length)))
+  ids[:, -1] = 5
+  later = tiny.encode(ids, np.broadcast_to(causal, (2, 2, length, length)))
+  np.testing.assert_allclose(
+    masked.last_hidden_state[:, :-1], later.last_hidden_state[:, :-1], atol=1e-6
+  )
+  free = tiny.encode(batch[0])
+  assert np.abs(free[0] - masked[0]).max() > 1e-3
+  with pytest.raises(ValueError, match="boolean or whole numbers"):
+    tiny.encode(ids, np.ones((2, length, length), np.float32))
+
+
+def test_a_cache_grows_and_says_where_it_ends(tiny, batch):
+  whole = tiny(batch[0], decoder_input_ids=batch[1])
+  first = tiny(batch[0], decoder_input_ids=batch[1][:, :3], use_cache=True)
+  small = tiny.init_cache(2, 3, tiny.encode(batch[0]))
+  held = tiny.decode(
+    batch[1][:, :3], tiny.encode(batch[0]), past_key_values=small
+  )
+  for past in (first.past_key_values, held.past_key_values):
+    step = tiny(
+      batch[0], decoder_input_ids=batch[1][:, 3:], past_key_values=past
+    )
+    np.testing.assert_allclose(step.logits[:, 0], whole.logits[:, 3], atol=1e-5)
+    assert int(step.past_key_values.length) == 4
+  with pytest.raises(ValueError, match="position table ends at 40"):
+    tiny.init_cache(2, 41, tiny.encode(batch[0]))
+  with pytest.raises(ValueError, match="batch_size=3"):
+    tiny.init_cache(3, 4, tiny.encode(batch[0]))
+
+
+# ---- special tokens and generation ----------------------------------------
+
+
+def test_special_tokens_follow_the_order(tiny, batch):
+  assert tiny.special_tokens.start == 3
+  assert "bos_token_id" in tiny.special_tokens.where["start"]
+  tiny.generation_config.decoder_start_token_id = 6
+  assert tiny.special_tokens.start == 6
+  # Set after loading, the config wins over the file of generation.
+  tiny.config.decoder_start_token_id = 7
+  assert tiny.special_tokens.where["start"] == "model.config"
+  found = tiny.generate(batch[0], max_length=3).sequences
+  assert (found[:, 0] == 7).all()
+  found = tiny.generate(
+    batch[0], max_length=3, decoder_start_token_id=8
+  ).sequences
+  assert (found[:, 0] == 8).all()
+
+
+def test_a_missing_token_is_named(tiny, batch):
+  tiny.generation_config.bos_token_id = None
+  tiny.config.decoder.bos_token_id = None
+  with pytest.raises(ValueError, match=r"start token.*model\.config\.decoder_"):
+    tiny.generate(batch[0])
+  with pytest.raises(ValueError, match="start token"):
+    tiny(batch[0], labels=batch[1])
+  tiny.generation_config.eos_token_id = None
+  tiny.config.decoder.eos_token_id = None
+  with pytest.raises(ValueError, match=r"end token.*model\.config\.eos_token"):
+    tiny.generate(batch[0], decoder_start_token_id=3)
+
+
+@pytest.mark.parametrize(
+  ("options", "error", "message"),
+  [
+    ({"num_beams": 4}, ValueError, "num_beams=4 is not supported yet; pass"),
+    ({"do_sample": True}, ValueError, "do_sample=True is not supported"),
+    ({"no_repeat_ngram_size": 3}, ValueError, "no_repeat_ngram_size=3"),
+    ({"num_return_sequences": 2}, ValueError, "num_return_sequences=2"),
+    ({"output_scores": True}, ValueError, "output_scores=True"),
+    ({"repetition_penalty": 1.2}, ValueError, "repetition_penalty=1.2"),
+    ({"forced_bos_token_id": 0}, ValueError, "forced_bos_token_id=0"),
+    ({"bad_words_ids": [[5]]}, ValueError, "bad_words_ids"),
+    ({"logits_processor": [print]}, ValueError, "logits_processor"),
+    ({"trace": False}, ValueError, "jax.disable_jit"),
+    ({"scoring": "flax"}, ValueError, "scoring='flax'"),
+    ({"max_lenght": 5}, TypeError, "no option 'max_lenght'"),
+    ({"max_length": 1}, ValueError, "max_length allows 1 tokens"),
+    ({"max_length": 41}, ValueError, "table ends at 40"),
+    ({"max_length": 5, "min_length": 6}, ValueError, "min_length=6 exceeds"),
+    ({"eos_token_id": 41}, ValueError, "end token 41 is outside"),
+  ],
+)
+def test_options_that_cannot_be_honoured_are_refused(
+  tiny, batch, options, error, message
+):
+  with pytest.raises(error, match=message):
+    tiny.generate(batch[0], **options)
+
+
+def test_a_files_option_is_refused_too_and_can_be_overridden(tiny, batch):
+  tiny.generation_config.num_beams = 4
+  tiny.generation_config.length_penalty = 2.0
+  with pytest.raises(ValueError, match="num_beams=4"):
+    tiny.generate(batch[0], max_length=4)
+  assert tiny.generate(batch[0], max_length=4, num_beams=1).sequences.shape[1]
+
+
+def test_generation_compiles_once_a_bucket(tiny, batch):
+  tiny.generate(batch[0], max_length=5)
+  before = generate._generate._cache_size()
+  for length, source in ((9, batch[0]), (32, batch[0][:, :3])):
+    tiny.generate(source, max_length=length, min_length=2)
+  assert generate._generate._cache_size() == before
+  tiny.generate(batch[0], max_length=33)
+  assert generate._generate._cache_size() == before + 1
+
+
+def test_generation_inside_jit(tiny, batch):
+  plain = tiny.generate(batch[0], max_length=7).sequences
+
+  @jax.jit
+  def run(params, ids):
+    return tiny.generate(ids, max_length=7, params=params)
+
+  traced = run(tiny.params, batch[0]).sequences
+  np.testing.assert_array_equal(traced[:, : plain.shape[1]], plain)
+  assert (traced[:, 7:] == tiny.special_tokens.pad).all()
+  encoded = tiny.encode(batch[0])
+  again = tiny.generate(encoder_outputs=encoded, max_length=7).sequences
+  np.testing.assert_array_equal(again, plain)
+
+
+def test_new_weights_are_decoded_with(tiny, batch):
+  before = tiny.generate(batch[0], max_length=9).sequences
+  # Written into the nested dict, as old scripts did.
+  tiny.params = jax.tree.map(lambda leaf: leaf, tiny.params)
+  tiny.params["decoder"] = tiny.init_weights(jax.random.key(9))["decoder"]
+  after = tiny.generate(batch[0], max_length=9).sequences
+  assert not np.array_equal(before, after)
+
+
+def test_the_config_must_be_a_pairs(tiny_config):
+  with pytest.raises(ValueError, match="pass an EncoderDecoderConfig"):
+    FlaxEncoderDecoderModel(tiny_config.encoder)
+  tiny_config.tie_encoder_decoder = True
+  with pytest.raises(ValueError, match="tie_encoder_decoder=True"):
+    FlaxEncoderDecoderModel(tiny_config)
+
+
+def test_outputs_can_be_pickled(tiny, batch):
+  output = tiny(batch[0], decoder_input_ids=batch[1])
+  again = pickle.loads(pickle.dumps(output))
+  np.testing.assert_array_equal(again.logits, output.logits)

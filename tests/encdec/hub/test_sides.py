@@ -1,0 +1,346 @@
+"""Composing a pair from models of one side each, and reading configs."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from encdec import FlaxEncoderDecoderModel
+from encdec.hub import (
+  HubError,
+  LoadingError,
+  WeightFileError,
+  compose_config,
+  decoder_bos,
+  encdec_config,
+  generation_config_of,
+  initial_params,
+  load_params,
+  load_side_config,
+  names,
+  set_dropout,
+  set_init_std,
+  token_sources,
+)
+from encdec.model import FlaxEncoderDecoderModule, init_params
+
+compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
+BERT = {
+  "vocab_size": 37,
+  "hidden_size": 16,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 2,
+  "intermediate_size": 24,
+  "max_position_embeddings": 40,
+}
+GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 1, "n_head": 2}
+CLASSES = {
+  "bert": (transformers.BertModel, transformers.BertConfig, BERT),
+  "bert-masked": (transformers.BertForMaskedLM, transformers.BertConfig, BERT),
+  "bert-pretraining": (
+    transformers.BertForPreTraining,
+    transformers.BertConfig,
+    BERT,
+  ),
+  "bert-classifier": (
+    transformers.BertForSequenceClassification,
+    transformers.BertConfig,
+    BERT,
+  ),
+  "roberta-masked": (
+    transformers.RobertaForMaskedLM,
+    transformers.RobertaConfig,
+    BERT,
+  ),
+  "gpt2": (transformers.GPT2Model, transformers.GPT2Config, GPT2),
+  "gpt2-lm": (transformers.GPT2LMHeadModel, transformers.GPT2Config, GPT2),
+}
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+  """Folders that PyTorch wrote, and their models, by the names above."""
+  torch.manual_seed(0)
+  made = {}
+  for name, (model_class, config_class, values) in CLASSES.items():
+    folder = tmp_path_factory.mktemp(name)
+    model = model_class(config_class(**values, bos_token_id=3, eos_token_id=4))
+    model.save_pretrained(folder)
+    made[name] = (str(folder), model)
+  return made
+
+
+def _assert_side(model, side, torch_model):
+  """Every tensor of the PyTorch model that the side has is in it."""
+  tensors = {k: v.numpy() for k, v in torch_model.state_dict().items()}
+  config = model.module.config
+  own = names.in_composite(tensors, side, getattr(config, side))
+  leaves = names.flatten(model.params)
+  held = [s for s in names.slots(config) if s.name in own]
+  assert held
+  for slot in held:
+    leaf = slot.cut(np.asarray(leaves[slot.path]))
+    wanted = slot.from_hub(tensors[own[slot.name]])
+    np.testing.assert_array_equal(leaf, wanted, err_msg=slot.name)
+
+
+@pytest.mark.parametrize(
+  ("encoder", "decoder"),
+  [
+    ("bert", "gpt2-lm"),
+    ("bert-masked", "bert-masked"),
+    ("bert-pretraining", "bert-pretraining"),
+    ("bert-classifier", "gpt2"),
+    ("roberta-masked", "roberta-masked"),
+  ],
+)
+def test_models_with_and_without_a_head_or_a_prefix(saved, encoder, decoder):
+  model = compose(saved[encoder][0], saved[decoder][0])
+  _assert_side(model, "encoder", saved[encoder][1])
+  _assert_side(model, "decoder", saved[decoder][1])
+  report = model.loading_report
+  assert not report.missing + report.unexpected + report.mismatched
+  assert report.initialised and set(report.initialised) == set(report.expected)
+  cross = [n for n in report.expected if "cross" in n or "q_attn" in n]
+  pooler = [n for n in report.expected if ".pooler." in n]
+  assert len(cross) + len(pooler) == len(report.expected)
+  assert bool(pooler) == (encoder in ("bert-masked", "roberta-masked"))
+
+
+def test_cross_attention_is_the_modules_init(saved):
+  one, two, other = (
+    compose(saved["bert"][0], saved["gpt2-lm"][0], seed=seed)
+    for seed in (0, 0, 1)
+  )
+  drawn = init_params(one.module, jax.random.key(0))
+
+  def cross(params):
+    return params["decoder"]["layers"]["cross_attention"]["query"]["kernel"]
+
+  np.testing.assert_array_equal(cross(one.params), cross(two.params))
+  np.testing.assert_allclose(cross(one.params), cross(drawn), rtol=1e-6)
+  assert not np.array_equal(cross(one.params), cross(other.params))
+
+
+def test_a_missing_head_is_an_error_unless_asked_for(saved):
+  folder = saved["bert"][0]
+  with pytest.raises(LoadingError, match=r"lacks decoder\.cls\.predictions"):
+    compose(folder, folder)
+  model = compose(folder, folder, initialise_missing=True)
+  new = set(model.loading_report.initialised)
+  new -= set(model.loading_report.expected)
+  assert new == set(model.loading_report.missing)
+  assert all(name.startswith("decoder.cls.predictions.") for name in new)
+
+
+def test_half_a_cross_attention_is_an_error(saved, tmp_path):
+  config = transformers.GPT2Config(**GPT2, add_cross_attention=True)
+  model = transformers.GPT2LMHeadModel(config)
+  model.save_pretrained(tmp_path)
+  report = compose(saved["bert"][0], str(tmp_path)).loading_report
+  assert not report.initialised
+  state = model.state_dict()
+  del state["transformer.h.0.crossattention.q_attn.weight"]
+  model.save_pretrained(tmp_path, state_dict=state)
+  with pytest.raises(LoadingError, match=r"lacks decoder.*q_attn\.weight"):
+    compose(saved["bert"][0], str(tmp_path))
+
+
+def test_ready_models(saved):
+  by_name = compose(saved["bert"][0], saved["gpt2-lm"][0])
+  ready = compose(
+    encoder_model=saved["bert"][1], decoder_model=saved["gpt2-lm"][1]
+  )
+  jax.tree.map(np.testing.assert_array_equal, ready.params, by_name.params)
+  ours = compose(encoder_model=by_name, decoder_model=by_name, seed=3)
+  jax.tree.map(np.testing.assert_array_equal, ours.params, by_name.params)
+  with pytest.raises(ValueError, match="encoder_model is a str"):
+    compose(encoder_model="bert", decoder_model=by_name)
+  with pytest.raises(ValueError, match="the decoder is missing"):
+    compose(saved["bert"][0])
+
+
+def test_keywords_find_their_side(saved):
+  model = compose(
+    saved["bert"][0],
+    saved["gpt2-lm"][0],
+    encoder_hidden_dropout_prob=0.3,
+    decoder_attn_pdrop=0.0,
+    decoder_start_token_id=7,
+    pad_token_id=5,
+    local_files_only=True,
+    encoder_from_pt=True,
+  )
+  config = model.config
+  assert config.encoder.hidden_dropout_prob == 0.3
+  assert config.decoder.attn_pdrop == 0.0
+  assert config.decoder_start_token_id == 7 and config.pad_token_id == 5
+  assert model.module.config.decoder.attention_dropout == 0.0
+  assert config.decoder.is_decoder and config.decoder.add_cross_attention
+  assert not config.encoder.is_decoder
+  with pytest.raises(TypeError, match="has no 'hidden_drop'"):
+    compose(saved["bert"][0], saved["gpt2"][0], encoder_hidden_drop=0.1)
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"share": "all"}, "share='all' is not supported yet"),
+    ({"share": "some"}, "share='some' must be one of"),
+    ({"tie_encoder_decoder": True}, "tie_encoder_decoder=True"),
+  ],
+)
+def test_sharing_is_refused_by_name(saved, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    compose(saved["bert"][0], saved["gpt2-lm"][0], **kwargs)
+
+
+def test_gpt2_is_no_encoder(saved):
+  with pytest.raises(ValueError, match="gpt2 cannot be the encoder"):
+    compose(saved["gpt2"][0], saved["gpt2"][0])
+
+
+def test_initial_params_draws_a_side_without_a_name(saved):
+  config = encdec_config(
+    compose_config(
+      load_side_config(saved["bert"][0]), load_side_config(saved["gpt2-lm"][0])
+    ),
+    vocab_multiple=16,
+  )
+  module = FlaxEncoderDecoderModule(config)
+  key = jax.random.key(2)
+  placed = []
+
+  def place(path, leaf):
+    placed.append(path)
+    return leaf
+
+  params, report = initial_params(
+    module, key, encoder=saved["bert"][0], decoder=None, place=place
+  )
+  drawn = init_params(module, key)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+    params["decoder"],
+    drawn["decoder"],
+  )
+  assert set(placed) == set(names.flatten(drawn))
+  assert set(report.initialised) == set(report.expected)
+  table = params["encoder"]["embeddings"]["tokens"]["embedding"]
+  wanted = saved["bert"][1].embeddings.word_embeddings.weight.detach()
+  np.testing.assert_array_equal(table[:37], wanted)
+  assert table.shape == (48, 16) and not table[37:].any()
+
+
+def test_presets_have_no_special_ids_of_others():
+  config = load_side_config("gpt2:tiny")
+  assert config.vocab_size == 600 and config.eos_token_id is None
+  hub = compose_config(load_side_config("bert:tiny"), config)
+  assert decoder_bos(hub) is None
+  assert [source.end for source in token_sources(hub)] == [None, None]
+
+
+@pytest.mark.parametrize(
+  ("name", "error", "message"),
+  [
+    ("bert:huge", ValueError, "bert:huge is no preset"),
+    ("nobody/no-such-model", HubError, "'nobody/no-such-model' is no folder"),
+    ("a/b/c", HubError, "'a/b/c' is no folder"),
+  ],
+)
+def test_a_name_that_leads_nowhere_is_named(name, error, message):
+  with pytest.raises(error, match=message):
+    load_side_config(name)
+
+
+def _config_folder(folder, values):
+  (folder / "config.json").write_text(
+    values if isinstance(values, str) else json.dumps(values)
+  )
+  return str(folder)
+
+
+@pytest.mark.parametrize(
+  ("values", "error", "message"),
+  [
+    ({"model_type": "t5"}, ValueError, "model_type 't5' is no side"),
+    ({}, ValueError, "model_type None"),
+    ({"model_type": "encoder-decoder"}, ValueError, "load a pair with"),
+    ("{", HubError, "is no JSON"),
+    ("[]", HubError, "holds no JSON object"),
+  ],
+)
+def test_a_config_that_is_no_sides_is_refused(tmp_path, values, error, message):
+  with pytest.raises(error, match=message):
+    load_side_config(_config_folder(tmp_path, values))
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+  with pytest.raises(HubError, match=r"holds no config\.json"):
+    load_side_config(str(tmp_path))
+  with pytest.raises(ValueError, match="is no encoder-decoder; compose one"):
+    FlaxEncoderDecoderModel.from_pretrained(
+      _config_folder(tmp_path, {"model_type": "bert"})
+    )
+
+
+def test_old_config_files_are_read(tiny, tmp_path):
+  tiny.save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  values = json.loads(path.read_text())
+  values["model_type"] = "encoder_decoder"
+  values["max_length"] = 23
+  path.write_text(json.dumps(values))
+  (tmp_path / "generation_config.json").unlink()
+  model = FlaxEncoderDecoderModel.from_pretrained(tmp_path)
+  assert model.generation_config.max_length == 23
+  assert model.config.model_type == "encoder-decoder"
+  values["tie_encoder_decoder"] = True
+  path.write_text(json.dumps(values))
+  with pytest.raises(ValueError, match="tie_encoder_decoder=True"):
+    FlaxEncoderDecoderModel.from_pretrained(tmp_path)
+
+
+def test_set_dropout_and_init_std():
+  for name in ("bert:tiny", "gpt2:tiny"):
+    config = load_side_config(name)
+    set_dropout(config, 0.25)
+    set_init_std(config, 0.5)
+    role = "encoder" if name == "bert:tiny" else "decoder"
+    other = load_side_config("bert:tiny")
+    pair = (config, other) if role == "encoder" else (other, config)
+    side = getattr(encdec_config(compose_config(*pair)), role)
+    rates = (
+      side.embedding_dropout,
+      side.residual_dropout,
+      side.attention_dropout,
+    )
+    assert rates == (0.25,) * 3 and side.init_std == 0.5
+
+
+def test_a_hub_cache_with_shards_and_links_is_read(tiny, tmp_path):
+  """The Hub's cache: a snapshot of links into a folder of blobs."""
+  source = tmp_path / "source"
+  tiny.save_pretrained(source, max_shard_size="10KB")
+  root = tmp_path / "cache" / "models--somebody--pair"
+  snapshot = root / "snapshots" / "0123456789abcdef"
+  for folder in (root / "refs", root / "blobs", snapshot):
+    folder.mkdir(parents=True)
+  (root / "refs" / "main").write_text("0123456789abcdef")
+  for number, path in enumerate(sorted(source.iterdir())):
+    blob = root / "blobs" / str(number)
+    blob.write_bytes(path.read_bytes())
+    os.symlink(f"../../blobs/{number}", snapshot / path.name)
+  where = {"cache_dir": str(tmp_path / "cache"), "local_files_only": True}
+  model = FlaxEncoderDecoderModel.from_pretrained("somebody/pair", **where)
+  jax.tree.map(np.testing.assert_array_equal, model.params, tiny.params)
+  params, _ = load_params(tiny.module, "somebody/pair", **where)
+  jax.tree.map(np.testing.assert_array_equal, params, tiny.params)
+  assert generation_config_of("somebody/pair", **where) is not None
+  next(snapshot.glob("model-00002-of-*")).unlink()
+  with pytest.raises(WeightFileError, match="lacks the shard model-00002-of"):
+    FlaxEncoderDecoderModel.from_pretrained("somebody/pair", **where)
