@@ -30,11 +30,11 @@ def get_config(arg: str = "") -> Any:
   config.data.source_vocab_size = 1000
   config.data.target_vocab_size = 600
 
-  config.train.steps = 1400
+  config.train.steps = 1000
   config.train.batch_size = 64
   config.train.log_every_steps = 50
-  config.train.eval_every_steps = 700
-  config.train.checkpoint_every_steps = 700
+  config.train.eval_every_steps = 500
+  config.train.checkpoint_every_steps = 500
 
   config.optim.lr = 1e-3
   config.optim.schedule = "cosine"

@@ -27,11 +27,6 @@ _MONTHS = (
 ).split()
 _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _ROMAN = "I II III IV V VI VII VIII IX X XI XII".split()
-_ONES = (
-  "zero one two three four five six seven eight nine ten eleven twelve "
-  "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
 _ORDINALS = (
   "zeroth first second third fourth fifth sixth seventh eighth ninth tenth "
   "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth "
@@ -39,19 +34,14 @@ _ORDINALS = (
 ).split()
 
 
-def _number(n: int) -> str:
-  """0 to 99 in words."""
-  if n < 20:
-    return _ONES[n]
-  return _TENS[n // 10] + (f"-{_ONES[n % 10]}" if n % 10 else "")
-
-
 def _ordinal(n: int) -> str:
   """1 to 31 in words: fifth, twenty-first."""
   if n <= 20:
     return _ORDINALS[n]
-  tens = "thirtieth" if n == 30 else _TENS[n // 10]
-  return tens + (f"-{_ORDINALS[n % 10]}" if n % 10 else "")
+  if n == 30:
+    return "thirtieth"
+  tens = "twenty" if n < 30 else "thirty"
+  return f"{tens}-{_ORDINALS[n % 10]}"
 
 
 def _suffixed(n: int) -> str:
@@ -60,17 +50,9 @@ def _suffixed(n: int) -> str:
   return f"{n}{'th' if 10 < n < 20 else ending}"
 
 
-def _year(n: int) -> str:
-  """nineteen oh five, nineteen hundred, nineteen eighty-seven."""
-  century, rest = divmod(n, 100)
-  if rest == 0:
-    return f"{_number(century)} hundred"
-  return f"{_number(century)} {'oh ' if rest < 10 else ''}{_number(rest)}"
-
-
-# Each form can be read in one way only: years have four digits or all their
-# words, and between numbers the separator tells the order: a slash has the
-# month first (American), a dot the day first (German), nothing the year.
+# Each form can be read in one way only: years have four digits, and between
+# numbers the separator tells the order: a slash has the month first
+# (American), a dot the day first (German), nothing the year.
 FORMS: dict[str, Callable[[datetime.date, str, str], str]] = {
   "month day, year": lambda d, m, w: f"{m} {d.day}, {d.year}",
   "month suffixed, year": lambda d, m, w: f"{m} {_suffixed(d.day)}, {d.year}",
@@ -85,7 +67,7 @@ FORMS: dict[str, Callable[[datetime.date, str, str], str]] = {
   "dots": lambda d, m, w: f"{d.day}.{d.month}.{d.year}",
   "digits": lambda d, m, w: f"{d.year}{d.month:02}{d.day:02}",
   "roman month": lambda d, m, w: f"{d.day} {_ROMAN[d.month - 1]} {d.year}",
-  "words": lambda d, m, w: f"{m} the {_ordinal(d.day)}, {_year(d.year)}",
+  "day in words": lambda d, m, w: f"{m} the {_ordinal(d.day)}, {d.year}",
 }
 
 

@@ -59,9 +59,6 @@ def test_forms_are_unambiguous():
       text = dates.write(day, form)
       assert seen.setdefault(text, day) == day, text
     day += datetime.timedelta(1)
-  for year in range(1600, 2200):
-    text = dates.write(datetime.date(year, 2, 28), "words")
-    assert seen.setdefault(text, year) in (year, datetime.date(year, 2, 28))
 
 
 def test_forms_as_written():
@@ -80,17 +77,17 @@ def test_forms_as_written():
     "2.3.1905",
     "19050302",
     "2 III 1905",
-    "March the second, nineteen oh five",
+    "March the second, 1905",
   ]
   words = {
-    (2000, 12, 31): "December the thirty-first, twenty hundred",
-    (2187, 8, 20): "August the twentieth, twenty-one eighty-seven",
-    (1612, 1, 22): "January the twenty-second, sixteen twelve",
-    (1630, 6, 30): "June the thirtieth, sixteen thirty",
-    (2011, 5, 13): "May the thirteenth, twenty eleven",
+    (2000, 12, 31): "December the thirty-first, 2000",
+    (2187, 8, 20): "August the twentieth, 2187",
+    (1612, 1, 22): "January the twenty-second, 1612",
+    (1630, 6, 30): "June the thirtieth, 1630",
+    (2011, 5, 13): "May the thirteenth, 2011",
   }
   for date, text in words.items():
-    assert dates.write(datetime.date(*date), "words") == text
+    assert dates.write(datetime.date(*date), "day in words") == text
   suffixes = [
     re.findall(r"\d+\w\w", dates.write(datetime.date(2001, 1, n), form))[0]
     for n in range(1, 32)
