@@ -104,7 +104,7 @@ class Checkpoints:
       raise ValueError(f"the state of step {int(state.step)}, saved as {step}")
     scores = self._scores(step, metrics)
     self.wait()
-    if step in self.steps():
+    if self._folders.has(step):
       return False
     items: dict[str, Any] = {
       name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()
@@ -136,9 +136,9 @@ class Checkpoints:
     if step is not None:
       self._folders.require(step)
       return self._restore_state(step, abstract)
-    while steps := self.steps():
-      if self._is_good(steps[-1]):
-        return self._restore_state(steps[-1], abstract)
+    while (newest := self._folders.agreed(self.latest_step())) is not None:
+      if self._is_good(newest):
+        return self._restore_state(newest, abstract)
     return None
 
   def restore_params(
@@ -159,8 +159,8 @@ class Checkpoints:
     if step is not None:
       self._folders.require(step)
     while step is None:
-      step = self.best_step()
-      step = self.latest_step() if step is None else step
+      best = self.best_step()
+      step = self._folders.agreed(self.latest_step() if best is None else best)
       if step is None:
         raise Refusal(f"{self._folders.path} has no good step; train first")
       step = step if self._is_good(step) else None

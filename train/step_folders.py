@@ -75,6 +75,18 @@ class StepFolders:
     found = {int(name) for name in names if name.isdecimal()}
     return sorted(found - self._passed_over)
 
+  def has(self, step: int) -> bool:
+    """Whether the step is there, for all processes alike."""
+    return self.agreed(step if step in self.steps() else None) is not None
+
+  def agreed(self, step: int | None) -> int | None:
+    """The first process's step: others may still see what it has moved."""
+    if self._processes == 1:
+      return step
+    sent = np.int32(-1 if step is None else step)
+    decided = int(multihost_utils.broadcast_one_to_all(sent))
+    return None if decided == -1 else decided
+
   def clear_retired(self) -> None:
     shutil.rmtree(self.path / RETIRED, ignore_errors=True)
 
