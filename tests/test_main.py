@@ -49,12 +49,12 @@ def test_the_smoke_variant_trains_and_overrides_apply(tmp_path):
   arguments = [
     DATES,
     f"--workdir={tmp_path}/run",
-    "--config.train.steps=2",
+    "--config.train.steps=3",
     "--config.eval.text_examples=-1",
   ]
   done = main(*arguments)
   assert done.returncode == 0, done.stderr
-  assert f"finished at step 2 of {tmp_path}/run" in done.stdout
+  assert f"finished at step 3 of {tmp_path}/run" in done.stdout
   assert "eval/valid/loss" in done.stdout
   assert "special tokens:" in done.stderr
   # Libraries that only report progress are not heard.

@@ -75,7 +75,8 @@ def save_folder(
     end = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
     ids = {
       "decoder_start_token_id": tokens.start,
-      "eos_token_id": end or None,
+      # 0 is an id: the end token of a GPT-2 that was trained from nothing.
+      "eos_token_id": None if end == [] else end,
       "pad_token_id": tokens.pad,
     }
     ids = {name: value for name, value in ids.items() if value is not None}

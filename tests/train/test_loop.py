@@ -1,0 +1,350 @@
+"""The loop: order, resuming, stopping, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import compiled, loop, progress, trained, validate
+from train.checkpoint import Checkpoints
+from train.writer import read_rows
+
+
+def rows_of(folder):
+  """metrics.jsonl without what depends on the clock."""
+  return [
+    {k: v for k, v in row.items() if not k.startswith("time/")}
+    for row in read_rows(folder / "metrics.jsonl")
+  ]
+
+
+def test_a_run_leaves_what_it_promises(finished):
+  config, folder, result = finished
+  rows = rows_of(folder)
+  assert [row["step"] for row in rows] == [1, 2, 3, 4]
+  assert [("eval/valid/loss" in row) for row in rows] == [False, True] * 2
+  assert all("train/loss" in row for row in rows)
+  assert rows[-1]["train/pairs"] == 4 * config.train.batch_size
+  assert result == {k: v for k, v in rows[-1].items() if k.startswith("eval/")}
+  assert {path.name for path in folder.iterdir()} == {
+    "checkpoints",
+    "config.json",
+    "metrics.jsonl",
+    "model.json",
+    "samples",
+    "tensorboard",
+    "tokenizers",
+  }
+  samples = (folder / "samples/valid-00000004.jsonl").read_text().splitlines()
+  assert len(samples) == 21
+  assert json.loads(samples[9])["source"] == "blue blue 9"
+
+
+def test_each_evaluated_step_is_saved_with_its_metrics(finished):
+  _config, folder, _result = finished
+  with Checkpoints(
+    folder / "checkpoints", best_metric="eval/valid/loss", writable=False
+  ) as checkpoints:
+    assert checkpoints.steps() == [2, 4]
+    losses = {
+      row["step"]: row["eval/valid/loss"]
+      for row in rows_of(folder)
+      if "eval/valid/loss" in row
+    }
+    assert checkpoints.best_step() == min(losses, key=losses.get)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_finished_run_prints_its_result_and_does_nothing(
+  finished, tmp_path, capsys
+):
+  config, folder, result = finished
+  copy = shutil.copytree(folder, tmp_path / "run")
+  before = {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
+  assert loop.run(config, str(copy)) == result
+  out = capsys.readouterr().out
+  assert "finished at step 4" in out
+  assert f"eval/valid/loss {result['eval/valid/loss']:.4f}" in out
+  metrics, kept = copy / "metrics.jsonl", copy / "checkpoints/4"
+  assert metrics.read_bytes() == (folder / "metrics.jsonl").read_bytes()
+  after = {p: p.stat().st_mtime_ns for p in before if kept in p.parents}
+  assert after.items() <= before.items()
+
+
+@pytest.fixture
+def events(monkeypatch):
+  """Launches of a step and readings of its metrics, as they happen."""
+  seen = []
+  launch, read = compiled.CompiledSteps.__call__, progress.StepReader.read
+
+  def launching(self, state, batch):
+    seen.append("launch")
+    return launch(self, state, batch)
+
+  def reading(self):
+    if self.pending is not None:
+      seen.append(f"read {self.pending[0]}")
+    return read(self)
+
+  monkeypatch.setattr(compiled.CompiledSteps, "__call__", launching)
+  monkeypatch.setattr(progress.StepReader, "read", reading)
+  return seen
+
+
+@pytest.mark.usefixtures("one_device")
+def test_sigterm_saves_and_the_same_command_goes_on(
+  finished, tmp_path, monkeypatch, events, compilations
+):
+  config, folder, _ = finished
+  run = tmp_path / "run"
+  batches = loop.train_batches
+
+  def terminated(*args, **kwargs):
+    for number, batch in enumerate(batches(*args, **kwargs)):
+      if number == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+
+  handler = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "train_batches", terminated)
+    with pytest.raises(SystemExit) as stopped:
+      loop.run(config, str(run))
+  assert stopped.value.code == 143
+  assert signal.getsignal(signal.SIGTERM) is handler
+  with Checkpoints(run / "checkpoints", writable=False) as checkpoints:
+    assert checkpoints.latest_step() == 3
+  assert [row["step"] for row in rows_of(run)] == [1, 2, 3]
+  # A step's metrics are read when the next one runs, or a save needs them.
+  assert events == ["launch", "launch", "read 1", "read 2", "launch", "read 3"]
+  # The control of test_bad_input_is_refused_before_anything_compiles.
+  assert compilations
+  loop.run(config, str(run))
+  assert rows_of(run) == rows_of(folder)
+  assert params(config, run) == params(config, folder)
+
+
+def params(config, run):
+  """The bytes of the last checkpoint's parameters, by path."""
+  tree = trained.load(config, str(run), step=4).params
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+@pytest.mark.usefixtures("one_device")
+def test_another_config_stops_and_allowed_changes_go_on(finished, tmp_path):
+  config, folder, _ = finished
+  run = shutil.copytree(folder, tmp_path / "run")
+  other = config.copy_and_resolve_references()
+  other.optim.lr = 0.5
+  with pytest.raises(validate.Refusal, match=r"optim\.lr: 0\.0001 -> 0\.5"):
+    loop.run(other, str(run))
+  longer = config.copy_and_resolve_references()
+  longer.train.steps = 5
+  longer.mesh.fsdp = 1
+  assert loop.prepare(longer, run).changes == {"train.steps": [4, 5]}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
+  config, folder, _ = finished
+  run = shutil.copytree(folder, tmp_path / "run")
+  path = folder.parent / "pairs.jsonl"
+  lines = path.read_text()
+  path.write_text(lines.replace("red blue 8", "red blue 9"))
+  try:
+    with pytest.raises(validate.Refusal, match=r"data\.train = .*pairs\.jsonl"):
+      loop.run(config, str(run))
+  finally:
+    path.write_text(lines)
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(
+  finished, tmp_path
+):
+  config, _folder, _ = finished
+  config = config.copy_and_resolve_references()
+  config.optim.lr = 1e30
+  config.train.log_every_steps = 3
+  config.optim.warmup_steps = 0
+  config.optim.clip_norm = 0.0
+  config.train.checkpoint_every_steps = 1
+  config.eval.text_examples = -1
+  with pytest.raises(progress.NonFiniteLoss) as caught:
+    loop.run(config, str(tmp_path / "run"))
+  message = str(caught.value)
+  assert "step 2: loss" in message
+  assert "the records [" in message
+  assert "last good checkpoint is step 1" in message
+  with Checkpoints(tmp_path / "run/checkpoints", writable=False) as saved:
+    assert saved.steps() == [1]
+
+
+def refuse_file(config, folder):
+  config.data.train = f"jsonl:{folder}/none.jsonl"
+  return "none.jsonl"
+
+
+def refuse_field(config, folder):
+  config.data.source_field = "article"
+  return "article"
+
+
+def refuse_scheme(config, folder):
+  config.data.eval = "valid=huggingface:x@y"
+  return "huggingface"
+
+
+def refuse_test_file(config, folder):
+  config.data.test = f"test=jsonl:{folder}/later.jsonl"
+  return "later.jsonl"
+
+
+def refuse_batch(config, folder):
+  config.train.batch_size = 12
+  return "train.batch_size=12"
+
+
+def refuse_eval_batch(config, folder):
+  config.eval.batch_size = 3
+  return "eval.batch_size=3"
+
+
+def refuse_mesh(config, folder):
+  config.mesh.data = 3
+  return "mesh.data=3"
+
+
+def refuse_dimension(config, folder):
+  config.mesh.data, config.mesh.tensor = 1, 8
+  return "heads"
+
+
+def refuse_token(config, folder):
+  config.model.start_token = "<s>"
+  return "model.start_token = '<s>'"
+
+
+def refuse_length(config, folder):
+  config.data.max_source_length = 4096
+  return "data.max_source_length = 4096"
+
+
+def refuse_generation_length(config, folder):
+  config.generation.max_length = 4096
+  return "generation.max_length = 4096"
+
+
+def refuse_encoder(config, folder):
+  config.model.encoder = "gpt2:tiny"
+  return "gpt2"
+
+
+def refuse_preset(config, folder):
+  config.model.encoder = "bert:huge"
+  return "huge"
+
+
+def refuse_hub_id(config, folder):
+  config.model.encoder = "nobody/no-such-model"
+  return "nobody/no-such-model"
+
+
+def refuse_remat(config, folder):
+  config.model.remat = "some"
+  return "remat='some'"
+
+
+def refuse_attention(config, folder):
+  config.model.attention = "flash"
+  return "'flash'"
+
+
+def refuse_best_metric(config, folder):
+  config.train.best_metric = "eval/valid/rougel"
+  return "did you mean 'eval/valid/rougeL'"
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    refuse_file,
+    refuse_field,
+    refuse_scheme,
+    refuse_test_file,
+    refuse_batch,
+    refuse_eval_batch,
+    refuse_mesh,
+    refuse_dimension,
+    refuse_token,
+    refuse_length,
+    refuse_generation_length,
+    refuse_encoder,
+    refuse_preset,
+    refuse_hub_id,
+    refuse_best_metric,
+    refuse_remat,
+    refuse_attention,
+  ],
+)
+def test_bad_input_is_refused_before_anything_compiles(
+  change, pairs_folder, tiny_config, compilations
+):
+  named = change(tiny_config, pairs_folder)
+  with pytest.raises(validate.Refusal) as caught:
+    loop.run(tiny_config, str(pairs_folder / "run"))
+  assert named in str(caught.value)
+  assert not compilations
+  assert not (pairs_folder / "run/config.json").exists()
+
+
+def test_a_start_that_failed_leaves_nothing_behind(pairs_folder, tiny_config):
+  run = pairs_folder / "run"
+  tiny_config.model.start_token = "<s>"
+  with pytest.raises(validate.Refusal):
+    loop.run(tiny_config, str(run))
+  tiny_config.model.start_token = ""
+  tiny_config.data.source_vocab_size = 290
+  this = loop.prepare(tiny_config, run)
+  assert this.task.source_tokenizer.vocab_size <= 290
+
+
+def test_a_bad_line_stops_or_is_counted(pairs_folder, tiny_config):
+  with open(pairs_folder / "pairs.jsonl", "a") as file:
+    file.write('{"source": "torn\n')
+  with pytest.raises(ValueError, match="line 62"):
+    loop.prepare(tiny_config, pairs_folder / "run")
+  tiny_config.data.on_bad_record = "skip"
+  this = loop.prepare(tiny_config, pairs_folder / "run")
+  assert this.pipeline.pairs.counts.skipped_records == 1
+
+
+def test_a_step_compiles_once_a_bucket_and_no_other_shape():
+  step = compiled.CompiledSteps(
+    jax.jit(lambda state, batch: state + batch["encoder_tokens"].sum()),
+    [(4, 2), (8, 2)],
+  )
+
+  def batch(source, dtype=jnp.int32):
+    return {
+      "encoder_tokens": jnp.ones((3, source), dtype),
+      "decoder_inputs": jnp.ones((3, 2), jnp.int32),
+    }
+
+  assert step.is_new(batch(4))
+  assert step(jnp.int32(1), batch(4)) == 13
+  assert not step.is_new(batch(4))
+  assert step(jnp.int32(1), batch(8)) == 25
+  with pytest.raises(RuntimeError, match=r"shape \(6, 2\)"):
+    step(jnp.int32(1), batch(6))
+  with pytest.raises(TypeError, match="was compiled"):
+    step(jnp.int32(1), batch(4, jnp.int16))
+  assert sorted(step.programs) == [(4, 2), (8, 2)]

@@ -1,0 +1,127 @@
+"""Prediction: order, resuming, and outputs of other makers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from train import predict, validate
+
+
+def read(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def inputs(finished, tmp_path):
+  """A .jsonl of the first 21 sources, which evaluation has generated."""
+  lines = (finished[1].parent / "pairs.jsonl").read_text().splitlines(True)
+  (tmp_path / "in.jsonl").write_text("".join(lines[:21]))
+  return str(tmp_path / "in.jsonl")
+
+
+@pytest.fixture
+def run(finished, tmp_path, one_device):
+  config, folder, _ = finished
+
+  def call(source, output="out.jsonl", **options):
+    return predict.run(
+      options.pop("config", config),
+      str(folder),
+      step=4,
+      source=source,
+      output=str(tmp_path / output),
+      **options,
+    )
+
+  return call
+
+
+def test_predictions_in_order_with_scores_and_resumable(
+  run, inputs, finished, tmp_path, monkeypatch
+):
+  assert run(inputs) == 21
+  rows = read(tmp_path / "out.jsonl")
+  samples = read(finished[1] / "samples/valid-00000004.jsonl")
+  assert [row["id"] for row in rows] == list(range(21))
+  assert [row["source"] for row in rows] == [s["source"] for s in samples]
+  assert [row["prediction"] for row in rows] == [
+    s["prediction"] for s in samples
+  ]
+  # Greedy: no token is likelier, so at most log 270 a token is lost.
+  assert all(-np.log(270) < row["score"] < 0 for row in rows)
+
+  whole = (tmp_path / "out.jsonl").read_bytes()
+  assert run(inputs) == 0
+  assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+  # A crash within the second batch of eight, while a line was written.
+  torn = b"".join(whole.splitlines(True)[:11]) + b'{"id": 11, "sou'
+  (tmp_path / "out.jsonl").unlink()
+  (tmp_path / "out.jsonl.partial").write_bytes(torn)
+  assert run(inputs) == 13
+  assert (tmp_path / "out.jsonl").read_bytes() == whole
+  assert not (tmp_path / "out.jsonl.partial").exists()
+
+  text = tmp_path / "in.txt"
+  text.write_text("".join(f"{row['source']}\r\n" for row in rows[:9]))
+  assert run(str(text), output="text.jsonl") == 9
+  assert read(tmp_path / "text.jsonl") == rows[:9]
+
+
+def test_an_output_of_other_settings_is_refused(
+  run, inputs, finished, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    predict, "predict", lambda this, inputs, start: iter([[{"id": start}]])
+  )
+  run(inputs)
+  config = finished[0].copy_and_resolve_references()
+  config.generation.max_length = 5
+  with pytest.raises(
+    validate.Refusal, match=r"generation\.max_length: 0 -> 5.*--overwrite"
+  ):
+    run(inputs, config=config)
+  (tmp_path / "mine.jsonl").write_text("precious\n")
+  with pytest.raises(validate.Refusal, match="--overwrite"):
+    run(inputs, output="mine.jsonl")
+  assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
+  assert run(inputs, config=config, overwrite=True) == 21
+  with pytest.raises(validate.Refusal, match="5 -> 0"):
+    run(inputs)
+
+
+def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
+  def crash(this, inputs, start):
+    raise KeyboardInterrupt
+    yield
+
+  monkeypatch.setattr(predict, "predict", crash)
+  with pytest.raises(KeyboardInterrupt):
+    run(inputs)
+  assert (tmp_path / "out.jsonl.partial").exists()
+  monkeypatch.setattr(
+    predict, "predict", lambda this, inputs, start: iter([[{"id": start}]])
+  )
+  assert run(inputs) == 21
+  assert read(tmp_path / "out.jsonl") == [{"id": 0}]
+
+
+@pytest.mark.parametrize(
+  ("source", "output", "named"),
+  [
+    ("", "out.jsonl", "--input is missing"),
+    ("in.csv", "out.jsonl", "--input=in.csv"),
+    ("none.txt", "out.jsonl", "none.txt"),
+    ("none.jsonl", "out.jsonl", "none.jsonl"),
+    ("nowhere:x@y", "out.jsonl", "nowhere"),
+  ],
+)
+def test_a_bad_input_is_refused(run, source, output, named):
+  with pytest.raises(validate.Refusal, match=named):
+    run(source, output)
+
+
+def test_a_missing_output_is_refused(finished, inputs):
+  with pytest.raises(validate.Refusal, match="--output is missing"):
+    predict.run(finished[0], str(finished[1]), source=inputs, output="")
