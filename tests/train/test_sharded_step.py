@@ -1,0 +1,391 @@
+"""Sharding changes nothing: every mesh trains as one device does."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import NamedSharding, PartitionSpec
+
+from encdec import sharding
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig
+from encdec.model import (
+  FlaxEncoderDecoderModule,
+  init_params,
+  param_shapes,
+)
+from encdec.sharding import DEFAULT_RULES
+from train import mesh as mesh_lib
+from train import optim, state, step
+
+ROWS, SOURCE, TARGET, WIDTH = 16, 12, 7, 16
+# (data, fsdp, tensor).
+ONE, MIXED = (1, 1, 1), (2, 2, 2)
+MESHES = ((8, 1, 1), (1, 8, 1), (1, 1, 8), MIXED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A model and a step; reduced counts compare `meshes` with one device."""
+
+  vocab_size: int
+  dropout: float
+  attention_dropout: str
+  accumulate_steps: int
+  loss_chunks: int
+  meshes: tuple[tuple[int, int, int], ...]
+
+
+CASES = {
+  "off": Case(120, 0.0, "values", 1, 1, MESHES),
+  "values": Case(50257, 0.1, "values", 2, 2, (MIXED,)),
+  "weights": Case(120, 0.1, "weights", 1, 1, (MIXED,)),
+}
+OPTIM = optim.OptimConfig(
+  name="adamw",
+  lr=3e-3,
+  schedule="linear",
+  warmup_steps=2,
+  b1=0.9,
+  b2=0.98,
+  eps=1e-8,
+  weight_decay=0.01,
+  clip_norm=1.0,
+)
+SCHEDULE = optim.make_schedule(OPTIM, 20, WIDTH)
+TX = optim.make_optimizer(OPTIM, SCHEDULE)
+# Compiling is most of the time of these tests, and not what they test.
+QUICK = {
+  "xla_backend_optimization_level": 0,
+  "xla_llvm_disable_expensive_passes": True,
+}
+REMATERIALISED = "Involuntary full rematerialization"
+
+
+def module_of(case: Case) -> FlaxEncoderDecoderModule:
+  bert = ARCHS["bert"].PRESETS["tiny"] | {
+    "vocab_size": 100,
+    "hidden_size": WIDTH,
+    "num_attention_heads": 8,
+    "intermediate_size": 24,
+    "max_position_embeddings": 16,
+    "hidden_dropout_prob": case.dropout,
+    "attention_probs_dropout_prob": case.dropout,
+  }
+  gpt2 = ARCHS["gpt2"].PRESETS["tiny"] | {
+    "vocab_size": case.vocab_size,
+    "n_embd": WIDTH,
+    "n_head": 8,
+    "n_inner": 24,
+    "n_positions": 16,
+    "resid_pdrop": case.dropout,
+    "embd_pdrop": case.dropout,
+    "attn_pdrop": case.dropout,
+  }
+  return FlaxEncoderDecoderModule(
+    EncDecConfig(
+      ARCHS["bert"].stack_config(bert, "encoder"),
+      ARCHS["gpt2"].stack_config(gpt2, "decoder"),
+      vocab_multiple=128,
+    ),
+    attention_dropout=case.attention_dropout,
+    rules=DEFAULT_RULES,
+  )
+
+
+def params_of(module: FlaxEncoderDecoderModule) -> Any:
+  """A host's parameters, every one of them other than its neighbours."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
+    param_shapes(module),
+  )
+
+
+def batch_of(case: Case, seed: int) -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(seed)
+
+  def side(length: int, vocab_size: int):
+    lengths = rng.integers(2, length + 1, (ROWS, 1))
+    segments = (np.arange(length)[None] < lengths).astype(np.int32)
+    tokens = rng.integers(1, vocab_size, (ROWS, length)) * segments
+    positions = np.arange(length)[None] * segments
+    return tokens.astype(np.int32), segments, positions.astype(np.int32)
+
+  source, target = side(SOURCE, 100), side(TARGET, case.vocab_size)
+  return {
+    "encoder_tokens": source[0],
+    "encoder_segments": source[1],
+    "encoder_positions": source[2],
+    "decoder_inputs": np.roll(target[0], 1, axis=1),
+    "decoder_targets": target[0],
+    "decoder_segments": target[1],
+    "decoder_positions": target[2],
+    "decoder_weights": target[1].astype(np.float32),
+  }
+
+
+@contextlib.contextmanager
+def compiler_stderr():
+  """What the compiler writes to fd 2; a cached program would write nothing."""
+  jax.config.update("jax_enable_compilation_cache", False)
+  compilation_cache.reset_cache()
+  saved, lines = os.dup(2), []
+  with tempfile.TemporaryFile() as file:
+    os.dup2(file.fileno(), 2)
+    try:
+      yield lines
+    finally:
+      os.dup2(saved, 2)
+      os.close(saved)
+      file.seek(0)
+      lines.append(file.read().decode())
+      jax.config.update("jax_enable_compilation_cache", True)
+      compilation_cache.reset_cache()
+
+
+@dataclasses.dataclass
+class Run:
+  """What one mesh gave."""
+
+  mesh: jax.sharding.Mesh
+  losses: np.ndarray
+  first: state.TrainState
+  last: state.TrainState
+  program: str
+  stderr: str
+  aliased_bytes: int
+  train: Any
+  create: Any
+
+
+def mesh_of(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
+  return mesh_lib.make_mesh(
+    mesh_lib.MeshConfig(1, *sizes), jax.devices()[: np.prod(sizes)]
+  )
+
+
+def run(case: Case, sizes: tuple[int, int, int]) -> Run:
+  mesh, module = mesh_of(sizes), module_of(case)
+  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  place = mesh_lib.batch_sharding(mesh, DEFAULT_RULES)
+  batches = [jax.device_put(batch_of(case, n), place) for n in range(5)]
+  function = step.jit_train_step(
+    module=module,
+    tx=TX,
+    schedule=SCHEDULE,
+    config=step.StepConfig(
+      seed=5,
+      accumulate_steps=case.accumulate_steps,
+      label_smoothing=0.1,
+      loss_chunks=case.loss_chunks,
+    ),
+    mesh=mesh,
+    rules=DEFAULT_RULES,
+    shardings=state.state_shardings(abstract),
+  )
+
+  def create() -> state.TrainState:
+    return state.create_state(
+      module, TX, mesh, DEFAULT_RULES, jax.random.key(0), params_of(module)
+    )
+
+  with jax.set_mesh(mesh):
+    with compiler_stderr() as stderr:
+      train = function.lower(abstract, batches[0]).compile(
+        compiler_options=QUICK
+      )
+    first = now = create()
+    losses = []
+    for batch in batches:
+      now, metrics = train(now, batch)
+      losses.append(float(metrics["loss"]))
+  return Run(
+    mesh,
+    np.array(losses),
+    first,
+    now,
+    train.as_text(),
+    stderr[0],
+    train.memory_analysis().alias_size_in_bytes,
+    train,
+    create,
+  )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+  """Gives a test every case on every mesh that the counts ask for."""
+  if "sizes" not in metafunc.fixturenames:
+    return
+  full = metafunc.config.option.full
+  metafunc.parametrize(
+    ("name", "sizes"),
+    [
+      pytest.param(name, sizes, id=f"{name}-{'x'.join(map(str, sizes))}")
+      for name, case in CASES.items()
+      for sizes in (MESHES if full else case.meshes)
+    ],
+  )
+
+
+@pytest.fixture(scope="module")
+def runs():
+  """`runs(case, sizes)`, each compiled once."""
+  return functools.cache(lambda name, sizes: run(CASES[name], sizes))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_device_trains(runs, name):
+  losses = runs(name, ONE).losses
+  assert len(set(losses)) == 5 and np.all(np.isfinite(losses))
+
+
+def test_a_mesh_gives_the_losses_of_one_device(runs, name, sizes):
+  error = np.abs(runs(name, sizes).losses / runs(name, ONE).losses - 1)
+  assert error.max() <= 1e-5, (
+    f"{name} on data x fsdp x tensor = {sizes}: losses differ from one "
+    f"device's by {error}"
+  )
+
+
+def test_dropout_matters_and_is_a_function_of_the_step(runs):
+  one = runs("weights", ONE)
+  error = np.abs(one.losses / runs("off", ONE).losses - 1)
+  assert error.min() > 1e-4
+  batch = jax.tree.map(jnp.asarray, batch_of(CASES["weights"], 0))
+  with jax.set_mesh(one.mesh):
+
+    def loss(number: int) -> float:
+      now = one.create().replace(step=jnp.asarray(number, jnp.int32))
+      return float(one.train(now, batch)[1]["loss"])
+
+    assert loss(0) == one.losses[0]
+    assert abs(loss(1) / one.losses[0] - 1) > 1e-4
+
+
+def test_parameters_and_moments_carry_the_tables_specs(runs, name, sizes):
+  last = runs(name, sizes).last
+  specs = sharding.param_specs(
+    last.params, DEFAULT_RULES, last.step.sharding.mesh
+  )
+  _assert_specs(last.params, specs)
+  adam = next(s for s in last.opt_state if hasattr(s, "mu"))
+  trained, _ = optim.split_trained(specs)
+  _assert_specs(adam.mu, trained)
+  _assert_specs(adam.nu, trained)
+
+
+def _assert_specs(tree, specs):
+  def check(path, leaf, expected: NamedSharding):
+    where = sharding.leaf_path(path)
+    assert leaf.sharding == expected, f"{where}: {leaf.sharding}"
+
+  jax.tree_util.tree_map_with_path(check, tree, specs)
+
+
+def test_a_spec_splits_what_it_names(runs):
+  last = runs("off", MIXED).last
+  kernel = last.params["decoder"]["layers"]["mlp"]["up"]["kernel"]
+  assert kernel.sharding.spec == PartitionSpec(None, ("fsdp",), ("tensor",))
+  assert {s.data.shape for s in kernel.addressable_shards} == {(2, 8, 12)}
+  table = last.params["decoder"]["embeddings"]["tokens"]["embedding"]
+  assert {s.data.shape for s in table.addressable_shards} == {(32, 16)}
+
+
+def test_nothing_is_rematerialised_in_full(runs, name, sizes):
+  assert REMATERIALISED not in runs(name, sizes).stderr
+
+
+def test_the_state_is_donated(runs):
+  done = runs("off", MIXED)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(done.first))
+  local = sum(
+    leaf.addressable_shards[0].data.nbytes
+    for leaf in jax.tree.leaves(done.last)
+  )
+  assert done.aliased_bytes >= local
+
+
+@pytest.mark.parametrize("name", ["values", "weights"])
+def test_random_bits_have_local_shapes(runs, name):
+  rows = ROWS // CASES[name].accumulate_steps
+  # Two draws out of a word: half the last axis.
+  drawn = {(rows, TARGET, WIDTH // 2), (rows, SOURCE, WIDTH // 2)}
+  if name == "weights":
+    drawn |= {(rows, 8, TARGET, SOURCE // 2), (rows, 8, SOURCE, SOURCE // 2)}
+  else:
+    drawn |= {(rows, 8, SOURCE // 2)}
+  whole = _words(runs(name, ONE).program)
+  split = _words(runs(name, MIXED).program)
+  assert drawn <= whole
+  assert not drawn & split
+  # Four shards of the batch, and two of the heads where there are heads.
+  local = {
+    (shape[0] // 4, *(n // 2 if n == 8 else n for n in shape[1:-1]), shape[-1])
+    for shape in drawn
+  }
+  assert local <= split
+
+
+def _words(program: str) -> set[tuple[int, ...]]:
+  """Shapes of the arrays of 32-bit words in a compiled program."""
+  return {
+    tuple(map(int, dims.split(",")))
+    for dims in re.findall(r"\bu32\[([\d,]+)\]", program)
+  }
+
+
+def test_a_fresh_state_is_the_same_on_every_mesh():
+  module, key, mesh = module_of(CASES["off"]), jax.random.key(3), mesh_of(MIXED)
+  with jax.set_mesh(mesh):
+    made = state.create_state(module, TX, mesh, DEFAULT_RULES, key)
+  # A few leaves, since compiling what draws them all takes long.
+  few = lambda params: (
+    params["encoder"]["embeddings"]["tokens"]["embedding"],
+    params["decoder"]["layers"]["mlp"]["up"]["kernel"],
+    params["decoder"]["layers"]["self_attention"]["query"]["kernel"],
+  )
+  expected = jax.jit(lambda key: few(init_params(module, key)))(key)
+  for leaf, one in zip(few(made.params), expected, strict=True):
+    np.testing.assert_allclose(
+      np.asarray(leaf), np.asarray(one), rtol=1e-6, atol=1e-9
+    )
+    assert np.std(one) > 1e-3
+  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, made)
+  assert shardings == state.state_shardings(abstract)
+
+
+def test_the_compiler_is_heard():
+  """The control: a table split over both its axes is rematerialised."""
+  mesh = mesh_of(MIXED)
+  table = jax.ShapeDtypeStruct(
+    (64, 16),
+    jnp.float32,
+    sharding=NamedSharding(mesh, PartitionSpec("tensor", "fsdp")),
+  )
+  ids = jax.ShapeDtypeStruct(
+    (16, 8),
+    jnp.int32,
+    sharding=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))),
+  )
+
+  @jax.jit
+  def lookup(table, ids):
+    states = jnp.take(table, ids, axis=0)
+    return jax.lax.with_sharding_constraint(
+      states, NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    )
+
+  with compiler_stderr() as lines:
+    lookup.lower(table, ids).compile()
+  assert REMATERIALISED in lines[0]
