@@ -251,8 +251,10 @@ def constrain(
 ) -> Shaped[Array, "*shape"]:
   """Lays activation `x` out by its logical axes; None replicates an axis.
 
-  For traced code. The identity without rules or outside `jax.set_mesh`. Raises ValueError where
-  the mesh does not divide a dimension.
+  For traced code. The identity without rules or outside `jax.set_mesh`.
+
+  Raises:
+    ValueError: the mesh does not divide a dimension.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if rules is None or mesh.empty:
