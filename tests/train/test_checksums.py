@@ -103,6 +103,11 @@ def test_shares_of_the_reading_cover_all(folder):
   ]
   [problem] = [problem for problem in found if problem]
   assert problem.startswith("params/ocdbt.process_0/d/a: the contents differ")
+  large.write_bytes(data[:-1])
+  problem = checksums.find_problem(folder, contents=False)
+  assert (
+    problem == "params/ocdbt.process_0/d/a: 65536 bytes, 65537 were written"
+  )
 
 
 def test_an_atomic_write_leaves_the_old_text_or_the_new(tmp_path):

@@ -18,6 +18,8 @@ from train.writer import read_rows
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SAVE_EVERY = 3
+# Up to fifteen processes, each of which imports and compiles.
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,11 @@ def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
 
 
 def _finish(workdir: pathlib.Path, steps: int) -> str:
-  process = _start(workdir, steps)
-  log, _ = process.communicate(timeout=300)
+  with _start(workdir, steps) as process:
+    try:
+      log, _ = process.communicate()
+    finally:
+      process.kill()
   assert process.returncode == 0, log
   return log
 
@@ -116,13 +121,15 @@ def _kill(
     return any(row["step"] >= after for row in read_rows(metrics))
 
   with _start(workdir, steps) as process:
-    for condition in [reached] + [lambda: _saving(workdir)] * during_save:
-      while not condition():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.001)
-    if not during_save:
-      time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
+    try:
+      for condition in [reached] + [lambda: _saving(workdir)] * during_save:
+        while not condition():
+          assert process.poll() is None, process.stdout.read()
+          time.sleep(0.001)
+      if not during_save:
+        time.sleep(delay)
+    finally:
+      process.kill()
     log = process.stdout.read()
   assert process.returncode == -signal.SIGKILL, log
 
