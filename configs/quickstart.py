@@ -24,8 +24,8 @@ from configs import common
 def get_config(arg: str = "") -> Any:
   """`arg`: "smoke" for seconds instead of minutes."""
   config = common.get_config()
-  config.model.encoder = "bert:tiny"
-  config.model.decoder = "gpt2:tiny"
+  config.model.encoder = "bert:mini"
+  config.model.decoder = "gpt2:mini"
   config.model.encoder_init = "random"
   config.model.decoder_init = "random"
   config.model.dropout = 0.1
@@ -41,15 +41,15 @@ def get_config(arg: str = "") -> Any:
   config.data.source_vocab_size = 4000
   config.data.target_vocab_size = 2000
 
-  config.train.steps = 3000
+  config.train.steps = 900
   config.train.batch_size = 16
   config.train.log_every_steps = 50
-  config.train.eval_every_steps = 1000
-  config.train.checkpoint_every_steps = 1000
+  config.train.eval_every_steps = 0
+  config.train.checkpoint_every_steps = 300
 
   config.optim.lr = 1e-3
   config.optim.schedule = "cosine"
-  config.optim.warmup_steps = 150
+  config.optim.warmup_steps = 50
   config.optim.b2 = 0.98
   config.optim.weight_decay = 0.01
   config.optim.clip_norm = 1.0
@@ -59,6 +59,8 @@ def get_config(arg: str = "") -> Any:
   config.eval.permute_sources = True
 
   if arg == "smoke":
+    config.model.encoder = "bert:tiny"
+    config.model.decoder = "gpt2:tiny"
     config.train.steps = 6
     config.train.batch_size = 8
     config.train.log_every_steps = 2
