@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data import tokenizers
 from train import compiled, loop, progress, trained, validate
 from train.checkpoint import Checkpoints
 from train.writer import read_rows
@@ -248,6 +249,23 @@ def refuse_encoder(config, folder):
   return "gpt2"
 
 
+def refuse_decoder(config, folder):
+  (folder / "t5").mkdir()
+  (folder / "t5/config.json").write_text('{"model_type": "t5"}')
+  config.model.decoder = f"{folder}/t5"
+  return "t5"
+
+
+def refuse_end_token(config, folder):
+  """A decoder and a target tokenizer that know no end."""
+  tokenizer = tokenizers.train_wordpiece(["red blue"] * 9, 300)
+  tokenizer.inner.sep_token = tokenizer.inner.cls_token = None
+  tokenizer.save(str(folder / "endless"))
+  config.model.decoder = "bert:tiny"
+  config.data.target_tokenizer = f"{folder}/endless"
+  return "model.start_token"
+
+
 def refuse_preset(config, folder):
   config.model.encoder = "bert:huge"
   return "huge"
@@ -288,6 +306,8 @@ def refuse_best_metric(config, folder):
     refuse_length,
     refuse_generation_length,
     refuse_encoder,
+    refuse_decoder,
+    refuse_end_token,
     refuse_preset,
     refuse_hub_id,
     refuse_best_metric,
