@@ -97,7 +97,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   validate.check_arguments(argv[1:])
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.values["jax_compilation_cache_dir"]:
     # A run that goes on, and whoever reads it, need not compile again.
     jax.config.update("jax_compilation_cache_dir", f"{WORKDIR.value}/compiled")
   processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)

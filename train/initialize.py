@@ -151,7 +151,9 @@ def first_params(
   if not any(names.values()):
     return None
   key = jax.random.key(config.seed)
-  params, report = hub.initial_params(module, key, **names)
+  params, report = hub.initial_params(
+    module, key, encoder=names["encoder"], decoder=names["decoder"]
+  )
   logging.info("%s", report.summary())
   return params
 

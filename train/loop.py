@@ -241,6 +241,7 @@ def train(
 
 
 def write(writer: MetricsWriter, step: int, row: dict[str, float]) -> None:
+  """Writes the row of a step, if it has one."""
   if row:
     writer.write(step, row)
 

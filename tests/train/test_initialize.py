@@ -1,0 +1,105 @@
+"""What a run starts from: weights of folders, tokens, and what is random."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import transformers
+
+from data import tokenizers
+from train import initialize, loop
+
+TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
+
+
+@pytest.fixture
+def folders(pairs_folder):
+  """A BERT encoder and a GPT-2 decoder as `save_pretrained` leaves them."""
+  wordpiece = tokenizers.train_wordpiece(TEXTS, 300)
+  bpe = tokenizers.train_bpe(TEXTS, 270)
+  encoder = transformers.BertModel(
+    transformers.BertConfig(
+      vocab_size=wordpiece.vocab_size,
+      hidden_size=32,
+      num_hidden_layers=2,
+      num_attention_heads=2,
+      intermediate_size=64,
+    )
+  )
+  decoder = transformers.GPT2LMHeadModel(
+    transformers.GPT2Config(
+      vocab_size=bpe.vocab_size,
+      n_embd=32,
+      n_layer=2,
+      n_head=2,
+      bos_token_id=0,
+      eos_token_id=0,
+    )
+  )
+  for name, model, tokenizer in (
+    ("bert", encoder, wordpiece),
+    ("gpt2", decoder, bpe),
+  ):
+    model.save_pretrained(pairs_folder / name)
+    tokenizer.save(str(pairs_folder / name))
+  return pairs_folder, encoder, decoder
+
+
+@pytest.mark.usefixtures("one_device")
+def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
+  folder, encoder, decoder = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.decoder = str(folder / "gpt2")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  this = loop.prepare(config, folder / "run")
+  params = this.create().params
+  for side, table in (
+    ("encoder", encoder.embeddings.word_embeddings),
+    ("decoder", decoder.transformer.wte),
+  ):
+    ours = np.asarray(params[side]["embeddings"]["tokens"]["embedding"])
+    theirs = table.weight.detach().numpy()
+    np.testing.assert_array_equal(ours[: len(theirs)], theirs)
+    # Rows up to the multiple are padding.
+    assert len(ours) % 128 == 0 and not ours[len(theirs) :].any()
+  cross = params["decoder"]["layers"]["cross_attention"]["query"]["kernel"]
+  assert np.asarray(cross).std() > 0
+  tokens = this.task.batch_tokens
+  assert (tokens.start, tokens.end, tokens.target_pad) == (0, 0, 0)
+
+  # A random decoder has the shape of its folder and nothing else of it.
+  config.model.decoder_init = "random"
+  mixed = initialize.first_params(config, this.task.module)
+  np.testing.assert_array_equal(
+    np.asarray(mixed["encoder"]["embeddings"]["tokens"]["embedding"]),
+    np.asarray(params["encoder"]["embeddings"]["tokens"]["embedding"]),
+  )
+  drawn = mixed["decoder"]["embeddings"]["tokens"]["embedding"]
+  assert (np.asarray(drawn) != ours).any()
+  config.model.encoder_init = "random"
+  assert initialize.first_params(config, this.task.module) is None
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
+  folder, _, _ = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.decoder = str(folder / "gpt2")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.start_token = "0"
+  this = loop.prepare(config, folder / "run")
+  initialize.record(this.task, folder / "run")
+  (folder / "bert").rename(folder / "gone")
+  again = initialize.restore(config, folder / "run")
+  assert again.tokens == this.task.tokens
+  assert again.module == this.task.module
+  start = again.target_tokenizer.token_id("0")
+  assert again.tokens.start == start != 0
+  assert "model.*_token" in again.tokens.table()
+  written = json.loads((folder / "run/model.json").read_text())
+  assert written["tokens"]["start"] == start
+  assert jax.tree.leaves(written["config"])
