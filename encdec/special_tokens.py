@@ -137,16 +137,17 @@ def resolve_special_tokens(
 def _checked(role: str, value: Any, where: str) -> Any:
   """An id, or for the end a tuple of ids, all non-negative integers."""
   many = isinstance(value, Sequence) and not isinstance(value, str)
-  ids = tuple(value) if many else (value,)
-  for token in ids:
+  found: list[Any] = list(value) if many else [value]
+  ids: list[int] = []
+  for token in found:
     whole = isinstance(token, numbers.Integral) and not isinstance(token, bool)
-    if not whole or token < 0 or (many and role != "end"):
+    if not whole or int(token) < 0 or (many and role != "end"):
       raise ValueError(
         f"the {role} token in {where} is {value!r}; it must be "
         + ("ids from 0 up" if role == "end" else "one id from 0 up")
       )
-  ids = tuple(int(token) for token in ids)
-  return ids if role == "end" else ids[0]
+    ids.append(int(token))
+  return tuple(ids) if role == "end" else ids[0]
 
 
 def _shown(value: Any) -> str:

@@ -243,12 +243,13 @@ def typed_key(rng: RandomKey) -> Key[Array, ""]:
   return jax.random.wrap_key_data(rng)
 
 
-def _overlaid(under: Params, over: Params) -> Params:
+def _overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
   result = dict(under)
   for name, value in over.items():
     held = under.get(name)
-    both = isinstance(value, Mapping) and isinstance(held, Mapping)
-    result[name] = _overlaid(held, value) if both else value
+    if isinstance(value, Mapping) and isinstance(held, Mapping):
+      value = _overlaid(held, value)
+    result[name] = value
   return result
 
 

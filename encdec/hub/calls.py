@@ -1,5 +1,6 @@
 """Calling the model: the whole pair, one side, and step by step."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from encdec.hub.inputs import (
   SideInputs,
   as_ids,
   as_mask,
+  cache_mask,
   check_labels,
   check_length,
   from_labels,
@@ -114,6 +116,7 @@ class CallableModel(ModelBase):
     )
     loss = None
     if labels is not None:
+      assert decoded.logits is not None
       vocabulary = self.module.config.decoder.vocab_size
       labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
       loss = mean_loss(decoded.logits, labels)
@@ -291,7 +294,8 @@ class CallableModel(ModelBase):
       if needed > cache.slots:
         cache = forward.grown(cache, bucket(needed, config.max_positions))
     if mask is not None:
-      cache = cache.replace(key_mask=_key_mask(mask, batch, cache.slots))
+      key_mask = cache_mask(mask, batch, cache.slots)
+      cache = dataclasses.replace(cache, key_mask=key_mask)
     if position_ids is not None:
       rows = config.max_positions + config.position_offset
       rows = as_ids(position_ids, "decoder_position_ids", rows)
@@ -317,7 +321,9 @@ class CallableModel(ModelBase):
     return bool(attentions), bool(hidden_states)
 
   def _as_dict(self, return_dict: bool | None) -> bool:
-    return self.config.return_dict if return_dict is None else return_dict
+    if return_dict is None:
+      return bool(self.config.return_dict)
+    return return_dict
 
   def _dropout_key(
     self, train: bool, rng: RandomKey | None
@@ -343,14 +349,3 @@ def _states(encoded: Any) -> Float[Array, "B S D"]:
 
 def _encoder_output(output: Any) -> EncoderOutput:
   return EncoderOutput(output.states, output.hidden_states, output.attentions)
-
-
-def _key_mask(mask: Any, batch: int, slots: int):
-  mask = jnp.asarray(mask)
-  if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] > slots:
-    raise ValueError(
-      f"decoder_attention_mask has shape {list(mask.shape)}; with a cache it "
-      f"is [{batch}, at most {slots}], counted from the cache's first token"
-    )
-  more = slots - mask.shape[1]
-  return jnp.pad(mask != 0, ((0, 0), (0, more)), constant_values=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import EncoderDecoderConfig
 
+from encdec.hub.configs import sides_of
 from encdec.special_tokens import SpecialTokens
 
 
@@ -31,7 +32,7 @@ def render(
   card: Card, config: EncoderDecoderConfig, tokens: SpecialTokens | None
 ) -> str:
   """README.md with the Hub's front matter."""
-  kinds = f"{config.encoder.model_type} to {config.decoder.model_type}"
+  kinds = " to ".join(side.model_type for side in sides_of(config))
   # JSON strings are YAML strings: nothing in a name can end one.
   front = ["library_name: transformers", "pipeline_tag: text2text-generation"]
   if card.base_models:

@@ -1,7 +1,7 @@
 """Hub configs: read, composed, and turned into the model's own."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
   CONFIG_MAPPING,
@@ -123,6 +123,13 @@ def composite_config(
   return EncoderDecoderConfig.from_dict(values)
 
 
+def sides_of(
+  hub: EncoderDecoderConfig,
+) -> tuple[PretrainedConfig, PretrainedConfig]:
+  """The encoder's config and the decoder's."""
+  return cast(Any, hub.encoder), cast(Any, hub.decoder)
+
+
 def refuse_tying(tied: Any, name: str) -> None:
   if tied:
     raise ValueError(
@@ -143,8 +150,10 @@ def encdec_config(
     raise ValueError(
       f"share={share!r} must be one of {', '.join(map(str, Share))}"
     )
-  encoder = stack_config(hub.encoder, Role.ENCODER)
-  decoder = stack_config(hub.decoder, Role.DECODER)
+  encoder, decoder = (
+    stack_config(side, role)
+    for side, role in zip(sides_of(hub), Role, strict=True)
+  )
   cross = getattr(hub.decoder, "cross_attention_hidden_size", None)
   if cross is not None and not cross == encoder.width == decoder.width:
     raise ValueError(
@@ -187,7 +196,7 @@ def token_sources(
   """What a model's files say about special ids, in order of precedence."""
   sources = [
     token_source("config.json", hub.to_dict()),
-    token_source("the decoder's config", hub.decoder.to_dict()),
+    token_source("the decoder's config", sides_of(hub)[1].to_dict()),
   ]
   if generation is not None:
     sources.insert(0, token_source("generation_config.json", generation))
@@ -196,7 +205,7 @@ def token_sources(
 
 def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
   """The start token of last resort."""
-  bos = hub.decoder.bos_token_id
+  bos = sides_of(hub)[1].bos_token_id
   return None if bos is None else ("the decoder's config", bos)
 
 

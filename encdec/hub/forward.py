@@ -1,10 +1,13 @@
 """The module's methods under jit, as the facade calls them."""
 
+import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
 from encdec.hub.inputs import SideInputs, default_positions
@@ -32,7 +35,7 @@ def encode(
   hidden_states: bool,
 ) -> StackOutput:
   """Encoder states."""
-  return module.apply(
+  output = module.apply(
     {"params": expand(params, module.config)},
     tokens=source.tokens,
     segments=source.segments,
@@ -46,6 +49,7 @@ def encode(
     output_hidden_states=hidden_states,
     method="encode",
   )
+  return cast(StackOutput, output)
 
 
 @functools.partial(jax.jit, static_argnames=_FLAGS)
@@ -76,8 +80,9 @@ def decode(
     output_hidden_states=hidden_states,
     method="decode_states",
   )
+  output = cast(StackOutput, output)
   logits = module.apply({"params": params}, output.states, method="head")
-  return output, logits
+  return output, cast(Array, logits)
 
 
 def empty_cache(
@@ -88,10 +93,8 @@ def empty_cache(
   head = (config.num_kv_heads, config.head_width)
 
   def zeros(*shape: int) -> tuple[tuple[Array, Array], ...]:
-    return tuple(
-      (jnp.zeros(shape + head, module.dtype),) * 2
-      for _ in range(config.num_layers)
-    )
+    empty = jnp.zeros(shape + head, module.dtype)
+    return ((empty, empty),) * config.num_layers
 
   return DecoderCache(
     decoder=SelfCache(zeros(batch, 1, slots)),
@@ -115,7 +118,9 @@ def decode_cached(
   cache: DecoderCache,
 ) -> tuple[Float[Array, "B T V"], DecoderCache]:
   """Logits of tokens that follow those in the cache, and the longer cache."""
-  apply = functools.partial(module.apply, {"params": decoding_params})
+  apply: Callable[..., Any] = functools.partial(
+    module.apply, {"params": decoding_params}
+  )
   batch, count = tokens.shape
   cross = jax.lax.cond(
     cache.ready,
@@ -138,7 +143,8 @@ def decode_cached(
     cross=CrossCache(cross, encoder_segments),
     method="decode_step",
   )
-  return logits, cache.replace(
+  return logits, dataclasses.replace(
+    cache,
     decoder=decoder,
     cross=CrossCache(cross, encoder_segments),
     ready=jnp.ones((), bool),
@@ -153,7 +159,8 @@ def grown(cache: DecoderCache, slots: int) -> DecoderCache:
   def pad(held: Array) -> Array:
     return jnp.pad(held, ((0, 0), (0, 0), (0, more), (0, 0), (0, 0)))
 
-  return cache.replace(
+  return dataclasses.replace(
+    cache,
     decoder=jax.tree.map(pad, cache.decoder),
     key_mask=jnp.pad(cache.key_mask, ((0, 0), (0, more)), constant_values=True),
   )
@@ -161,6 +168,4 @@ def grown(cache: DecoderCache, slots: int) -> DecoderCache:
 
 def is_traced(*trees: Any) -> bool:
   """Whether any leaf is a tracer: the caller's code runs under jit."""
-  return any(
-    isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)
-  )
+  return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))

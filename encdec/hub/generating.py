@@ -22,7 +22,6 @@ from encdec.hub.inputs import (
   side_inputs,
 )
 from encdec.hub.outputs import GenerateOutput
-from encdec.special_tokens import SpecialTokens
 
 
 class GeneratingModel(CallableModel):
@@ -78,7 +77,9 @@ class GeneratingModel(CallableModel):
       raise ValueError(f"scoring={scoring!r} is not supported; use 'pytorch'")
     asked = request(self.generation_config, generation_config, overrides)
     asked.check()
-    tokens = self._tokens(asked)
+    found = self._tokens(asked)
+    assert found.start is not None and found.pad is not None
+    tokens = search.SearchTokens(found.start, found.end, found.pad)
     states = None if encoder_outputs is None else encoder_outputs[0]
     source = self._search_source(
       (input_ids, attention_mask, position_ids, token_type_ids), states
@@ -87,30 +88,30 @@ class GeneratingModel(CallableModel):
       decoder_input_ids,
       decoder_attention_mask,
       source.segments.shape[0],
-      tokens,
+      tokens.start,
     )
     limit = self.module.config.decoder.max_positions
     longest, shortest = asked.lengths(prompt.tokens.shape[1], limit)
     tree = self._params_or(params)
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
-    found = search.generate(
+    output = search.generate(
       self.module,
       self._decoding_params(tree),
       source.tokens if states is None else None,
       source.segments,
       source.positions if states is None else None,
-      tokens=search.SearchTokens(tokens.start, tokens.end, tokens.pad),
+      tokens=tokens,
       cache_length=bucket(longest, limit),
       max_length=longest,
       min_length=shortest,
       prompt=prompt,
       encoder_states=states,
     )
-    if forward.is_traced(found.tokens):
-      return GenerateOutput(sequences=found.tokens)
-    length = int(jnp.max(found.lengths))
-    return GenerateOutput(sequences=found.tokens[:, :length])
+    if forward.is_traced(output.tokens):
+      return GenerateOutput(sequences=output.tokens)
+    length = int(jnp.max(output.lengths))
+    return GenerateOutput(sequences=output.tokens[:, :length])
 
   def _encoded(self, tree, source: SideInputs):
     return forward.encode(self.module, tree, source, None, False, False).states
@@ -138,17 +139,17 @@ class GeneratingModel(CallableModel):
     )
 
   def _prompt(
-    self, ids: Any, mask: Any, batch: int, tokens: SpecialTokens
+    self, ids: Any, mask: Any, batch: int, start: int
   ) -> search.Prompt:
     if ids is None:
-      return search.start_prompt(batch, tokens.start)
+      return search.start_prompt(batch, start)
     config = self.module.config.decoder
     ids = as_ids(ids, "decoder_input_ids", config.vocab_size)
     segments, dense = as_mask(mask, ids.shape, "decoder_input_ids")
     if dense is not None:
       raise ValueError("decoder_attention_mask must be [batch, length] here")
     if not forward.is_traced(ids):
-      ids, segments = _begun(ids, segments, tokens.start)
+      ids, segments = _begun(ids, segments, start)
     positions = default_positions(config, ids, ids.shape)
     return search.Prompt(ids, segments, positions)
 

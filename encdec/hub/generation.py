@@ -44,6 +44,7 @@ class Request:
   """What one call of `generate` asks for.
 
   Attributes:
+    values: options that are set, none of them None.
     call: special ids that the call itself sets.
     file: special ids of the model's generation config.
     bos: that config's bos_token_id, a start token of last resort.
@@ -69,16 +70,16 @@ class Request:
     Raises:
       ValueError: they contradict each other or exceed the table.
     """
-    get = self.values.get
-    if get("max_new_tokens") is not None:
-      longest, name = get("max_new_tokens") + prompt, "max_new_tokens"
-    elif get("max_length") is not None:
-      longest, name = get("max_length"), "max_length"
+    values = self.values
+    if "max_new_tokens" in values:
+      longest, name = int(values["max_new_tokens"]) + prompt, "max_new_tokens"
+    elif "max_length" in values:
+      longest, name = int(values["max_length"]), "max_length"
     else:
       longest, name = min(DEFAULT_NEW_TOKENS + prompt, limit), "max_length"
-    shortest = get("min_length") or 0
-    if get("min_new_tokens") is not None:
-      shortest = get("min_new_tokens") + prompt
+    shortest = int(values.get("min_length", 0))
+    if "min_new_tokens" in values:
+      shortest = int(values["min_new_tokens"]) + prompt
     if longest <= prompt:
       raise ValueError(
         f"{name} allows {longest} tokens and the prompt has {prompt}; raise "
@@ -117,7 +118,7 @@ def request(
   return Request(
     values=values,
     call=token_source("the call", given | call),
-    file=token_source("generation_config.json", file),
+    file=token_source("model.generation_config", file),
     bos=values.get("bos_token_id"),
   )
 

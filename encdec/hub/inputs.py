@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec.config import StackConfig
@@ -96,7 +97,7 @@ def side_inputs(
 
 def as_ids(ids: Any, name: str, limit: int) -> Int[Array, "B T"]:
   """Ids as a device array; values are checked unless they are traced."""
-  if not isinstance(ids, jax.core.Tracer):
+  if not isinstance(ids, Tracer):
     held = np.asarray(ids)
     if held.ndim != 2 or held.dtype.kind not in "iu":
       raise ValueError(
@@ -144,6 +145,18 @@ def as_mask(
   return jnp.ones(shape, jnp.int32), mask != 0
 
 
+def cache_mask(mask: Any, batch: int, slots: int) -> Bool[Array, "B T"]:
+  """Which slots of a cache may be attended to; those after the mask may."""
+  mask = jnp.asarray(mask)
+  if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] > slots:
+    raise ValueError(
+      f"decoder_attention_mask has shape {list(mask.shape)}; with a cache it "
+      f"is [{batch}, at most {slots}], counted from the cache's first token"
+    )
+  more = slots - mask.shape[1]
+  return jnp.pad(mask != 0, ((0, 0), (0, more)), constant_values=True)
+
+
 def check_length(config: StackConfig, length: int, name: str) -> None:
   if length > config.max_positions:
     raise ValueError(
@@ -182,7 +195,7 @@ def from_labels(
 
 def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
   """Labels as a device array; values are checked unless they are traced."""
-  if not isinstance(labels, jax.core.Tracer):
+  if not isinstance(labels, Tracer):
     held = np.asarray(labels)
     real = held[held != IGNORED_LABEL]
     if real.size and not 0 <= real.min() <= real.max() < vocab_size:

@@ -99,7 +99,7 @@ class FlaxEncoderDecoderModel(GeneratingModel):
       ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
     model.loading_report = report
-    result = [model]
+    result: list[Any] = [model]
     if _do_init:
       model._adopt(params)
     else:

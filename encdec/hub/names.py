@@ -1,7 +1,7 @@
 """Hub names of a pair's tensors, and the leaves of the tree that hold them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -98,7 +98,7 @@ def hub_shape(slot: Slot, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
   return (*shape[:-1], shape[-1] * slot.weight.parts)
 
 
-def flatten(tree: Params, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """{"a/b/c": leaf} of a nested dict."""
   flat: dict[str, Any] = {}
   for name, value in tree.items():
@@ -123,7 +123,7 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
 
 
 def in_composite(
-  names: Iterator[str] | Mapping[str, Any], side: str, config: StackConfig
+  names: Iterable[str], side: str, config: StackConfig
 ) -> dict[str, str]:
   """Composite name to own name, of a checkpoint of one side.
 

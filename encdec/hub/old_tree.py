@@ -11,7 +11,7 @@ import numpy as np
 from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
-from encdec.hub.configs import encdec_config
+from encdec.hub.configs import encdec_config, sides_of
 from encdec.hub.names import Slot, flatten, slots, unflatten
 from encdec.hub.weights import hub_from_tree, tree_from_hub
 from encdec.types import Params
@@ -59,7 +59,7 @@ def from_flax457(
 
 
 def _check(config: EncoderDecoderConfig) -> None:
-  for side in (config.encoder, config.decoder):
+  for side in sides_of(config):
     if side.model_type in _WITHOUT:
       raise ValueError(
         f"{side.model_type} had no Flax class in transformers 4.57: there is "

@@ -4,8 +4,9 @@ A field may be read by attribute, by name, or by index, which skips the fields
 that are None: `out[0]` is the loss when labels were given.
 """
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -18,9 +19,9 @@ class Fields:
 
   def keys(self) -> tuple[str, ...]:
     return tuple(
-      name
-      for name in self.__dataclass_fields__  # type: ignore[attr-defined]
-      if getattr(self, name) is not None
+      field.name
+      for field in dataclasses.fields(cast(Any, self))
+      if getattr(self, field.name) is not None
     )
 
   def values(self) -> tuple[Any, ...]:
