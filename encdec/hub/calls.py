@@ -127,7 +127,7 @@ class CallableModel(ModelBase):
       decoder_hidden_states=decoded.hidden_states,
       decoder_attentions=decoded.attentions,
       cross_attentions=decoded.cross_attentions,
-      encoder_last_hidden_state=_states(encoded),
+      encoder_last_hidden_state=encoded[0],
       encoder_hidden_states=getattr(encoded, "hidden_states", None),
       encoder_attentions=getattr(encoded, "attentions", None),
     )
@@ -202,11 +202,11 @@ class CallableModel(ModelBase):
   def init_cache(
     self, batch_size: int, max_length: int, encoder_outputs: Any
   ) -> DecoderCache:
-    """An empty cache for `max_length` tokens a row, the first `decode`'s."""
+    """An empty cache for `max_length` tokens a row."""
     check_length(
       self.module.config.decoder, max_length, "a cache of max_length"
     )
-    batch, sources = _states(encoder_outputs).shape[:2]
+    batch, sources = encoder_outputs[0].shape[:2]
     if batch != batch_size:
       raise ValueError(
         f"batch_size={batch_size}, and encoder_outputs hold {batch} rows"
@@ -237,7 +237,7 @@ class CallableModel(ModelBase):
     flags: tuple[bool, bool],
   ) -> DecoderOutput:
     ids, mask, position_ids = target
-    states = _states(encoded)
+    states = encoded[0]
     segments, dense = as_mask(encoder_mask, states.shape[:2], "the source")
     if dense is not None:
       raise ValueError("the source's attention mask must be [batch, length]")
@@ -249,8 +249,8 @@ class CallableModel(ModelBase):
         "past_key_values, or these"
       )
     if cached:
-      config = self.module.config.decoder
-      ids = as_ids(ids, "decoder_input_ids", config.vocab_size)
+      vocabulary = self.module.config.decoder.vocab_size
+      ids = as_ids(ids, "decoder_input_ids", vocabulary)
       return self._decode_cached(
         tree, ids, mask, position_ids, states, segments, past
       )
@@ -341,10 +341,6 @@ class CallableModel(ModelBase):
         "one each step"
       )
     return typed_key(rng)
-
-
-def _states(encoded: Any) -> Float[Array, "B S D"]:
-  return encoded[0]
 
 
 def _encoder_output(output: Any) -> EncoderOutput:
