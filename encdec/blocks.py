@@ -103,7 +103,7 @@ class _Block(nn.Module):
     return AttentionDropout(
       self.attention_dropout,
       self.config.attention_dropout,
-      dropout_lib.site_key(key, site),
+      jax.random.fold_in(key, site),
       self.rules,
     )
 
@@ -123,6 +123,7 @@ class _Block(nn.Module):
     read = self._before(self.self_attention_norm, states)
     keys_values = self.self_attention.keys_values(read)
     if cache is not None:
+      assert inputs.slot is not None, "a cache is written at a slot"
       cache = _write(cache, keys_values, inputs.slot)
       keys_values = _read(cache)
     output, weights = self.self_attention.attend(
@@ -183,7 +184,9 @@ class DecoderBlock(_Block):
     states, weights, cache = self._self_attention(
       states, layer, inputs, key, cache
     )
+    assert inputs.cross_mask is not None, "a decoder sees a source"
     if cross is None:
+      assert inputs.cross_states is not None, "a decoder reads a source"
       cross = self.cross_keys_values(inputs.cross_states)
     output, cross_weights = self.cross_attention.attend(
       self._before(self.cross_attention_norm, states),

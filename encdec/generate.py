@@ -145,7 +145,7 @@ def _generate(
   max_length: Int[Array, ""],
   min_length: Int[Array, ""],
 ) -> Generated:
-  apply = functools.partial(module.apply, {"params": params})
+  apply: Any = functools.partial(module.apply, {"params": params})
   if encoder_states is None:
     encoder_states = apply(
       tokens=encoder_tokens,

@@ -296,7 +296,7 @@ def init_params(
   """Fresh parameters from a typed key; jit with shardings for large ones."""
   ids = jnp.zeros((1, 1), jnp.int32)
   # The row of one token has no batch to lay over a mesh.
-  variables = module.clone(rules=None).init(
+  variables: Any = module.clone(rules=None).init(
     key,
     encoder_tokens=ids,
     encoder_segments=ids,

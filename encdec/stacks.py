@@ -91,7 +91,8 @@ class Stack(nn.Module):
         c, self.vocab_rows, self.dtype, self.param_dtype, self.rules
       )
 
-  def _block(self) -> EncoderBlock | DecoderBlock:
+  def _block(self) -> Any:
+    """One layer, apart from the stack's own parameters."""
     encoder = self.config.role == Role.ENCODER
     return (EncoderBlock if encoder else DecoderBlock)(
       self.config,
@@ -163,7 +164,13 @@ class Stack(nn.Module):
       cross_attentions=_each(outputs.cross_attention, self.config.num_layers),
     )
 
-  def _scan(self, layers, states, inputs: LayerInputs, hidden_states: bool):
+  def _scan(
+    self,
+    layers: Params,
+    states: Array,
+    inputs: LayerInputs,
+    hidden_states: bool,
+  ) -> tuple[Array, Any, LayerOutputs]:
     block = self._block()
 
     def body(states, xs):
@@ -183,19 +190,23 @@ class Stack(nn.Module):
     )
     return states, _each(hidden, count), outputs
 
-  def _loop(self, layers: tuple[Params, ...], states, inputs: LayerInputs):
+  def _loop(
+    self, layers: tuple[Params, ...], states: Array, inputs: LayerInputs
+  ) -> tuple[Array, Any, LayerOutputs]:
     block = self._block()
-    hidden, attentions, cross = [], [], []
+    hidden: list[Any] = []
+    attentions: list[Any] = []
+    cross: list[Any] = []
     for index, params in enumerate(layers):
       layer = jnp.asarray(index, jnp.int32)
       states, out = block.apply({"params": params}, states, layer, inputs)
       hidden.append(states)
       attentions.append(out.attention)
       cross.append(out.cross_attention)
-    outputs = LayerOutputs(
-      tuple(attentions) if inputs.weights else None,
-      tuple(cross) if cross[0] is not None else None,
-    )
+    # A tuple of arrays where the scan has one with a leading axis.
+    weights: Any = tuple(attentions) if inputs.weights else None
+    cross_weights: Any = tuple(cross) if cross[0] is not None else None
+    outputs = LayerOutputs(weights, cross_weights)
     return states, tuple(hidden), outputs
 
   def cross_cache(

@@ -92,8 +92,8 @@ def place_params(params: Params, abstract: Params) -> Params:
   Each device is sent its part alone. Raises ValueError, naming the leaf, where
   the trees differ in a path or a shape.
   """
-  given = traverse_util.flatten_dict(params, sep="/")
-  wanted = traverse_util.flatten_dict(abstract, sep="/")
+  given: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+  wanted: dict[str, Any] = traverse_util.flatten_dict(abstract, sep="/")
   for path in sorted(set(given) ^ set(wanted)):
     where = "is missing from" if path in wanted else "is not the model's but in"
     raise ValueError(
@@ -142,8 +142,8 @@ def _placed_moments(
   opt_state: Any, params: Params, specs: Params, mesh: Mesh
 ) -> Any:
   """A moment lies where its parameter does, a scalar everywhere."""
-  shapes = traverse_util.flatten_dict(params, sep="/")
-  where = traverse_util.flatten_dict(specs, sep="/")
+  shapes: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+  where: dict[str, Any] = traverse_util.flatten_dict(specs, sep="/")
 
   def place(path, leaf):
     if leaf.ndim == 0:

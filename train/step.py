@@ -137,7 +137,8 @@ def update(
     stored,
     updates,
   )
-  return state.replace(
+  return dataclasses.replace(
+    state,
     step=state.step + 1,
     params=optim.merge(trained, frozen),
     opt_state=opt_state,
@@ -174,7 +175,7 @@ def decoder_states(
 ) -> tuple[Float[Array, "B T D"], losses.Head]:
   """States of the decoder for a batch, and the head that makes them logits."""
   variables = {"params": expand(params, module.config)}
-  encoded = module.apply(
+  encoded: Any = module.apply(
     variables,
     tokens=batch["encoder_tokens"],
     segments=batch["encoder_segments"],
@@ -182,7 +183,7 @@ def decoder_states(
     dropout_key=dropout_key,
     method="encode",
   )
-  decoded = module.apply(
+  decoded: Any = module.apply(
     variables,
     tokens=batch["decoder_inputs"],
     segments=batch["decoder_segments"],
@@ -192,9 +193,8 @@ def decoder_states(
     dropout_key=dropout_key,
     method="decode_states",
   )
-  return decoded.states, functools.partial(
-    module.apply, variables, method="head"
-  )
+  head: Any = functools.partial(module.apply, variables, method="head")
+  return decoded.states, head
 
 
 def accumulate(

@@ -1,5 +1,6 @@
 """Greedy search: the likeliest token at every step, in one device loop."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -68,7 +69,8 @@ def greedy(
     for end in end_tokens:
       finished = finished | (token == end)
     zero = jnp.zeros_like(loop.length)
-    return loop.replace(
+    return dataclasses.replace(
+      loop,
       length=loop.length + 1,
       tokens=jax.lax.dynamic_update_slice(
         loop.tokens, token[:, None], (zero, loop.length)
@@ -88,7 +90,7 @@ def greedy(
       visible=(visible & (index <= slot))[:, None],
     )
     logits, cache = decode_step(loop.last, view, loop.cache)
-    return choose(loop.replace(cache=cache), logits[:, 0])
+    return choose(dataclasses.replace(loop, cache=cache), logits[:, 0])
 
   blank = jnp.full((batch, slots), pad_token, jnp.int32)
   loop = _Loop(

@@ -74,7 +74,10 @@ class Embeddings(nn.Module):
     if types is not None and not c.type_vocab_size:
       raise ValueError(f"{c.name} has no token types; leave them out")
     # Float32 until the norm: three roundings less in bfloat16.
-    states = self.tokens(tokens, jnp.float32) if embeds is None else embeds
+    if tokens is not None:
+      embeds = self.tokens(tokens, jnp.float32)
+    assert embeds is not None
+    states = embeds
     rows = positions + jnp.int32(c.position_offset)
     states = states + self.positions(rows, states.dtype)
     if c.type_vocab_size:

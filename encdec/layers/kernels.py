@@ -7,7 +7,7 @@ kernels join `IMPLEMENTATIONS`, fastest first.
 
 import dataclasses
 import functools
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class AttentionFacts:
 class Implementation(Protocol):
   def refuses(self, facts: AttentionFacts) -> str | None: ...
 
-  def __call__(self, q, k, v, mask, **options): ...
+  def __call__(self, *arrays: Any, **options: Any) -> Any: ...
 
 
 class XlaAttention:
