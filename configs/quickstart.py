@@ -12,8 +12,8 @@ or, step by step,
 
 The text is the standard library of the Python that runs it: nothing is
 downloaded. Hardware: two CPU cores. Time: about five minutes of training.
-Expect: a test loss about 0.3 nats a token lower than with permuted sources,
-and a ROUGE-L about 9 points higher.
+Expect: a test loss about 0.27 nats a token lower than with permuted sources,
+and a ROUGE-L about 5 points higher.
 """
 
 from typing import Any
@@ -28,28 +28,26 @@ def get_config(arg: str = "") -> Any:
   config.model.decoder = "gpt2:mini"
   config.model.encoder_init = "random"
   config.model.decoder_init = "random"
-  config.model.dropout = 0.1
+  config.model.dropout = 0.0
   config.model.init_std = 0.05
 
   config.data.train = "pydoc@train"
   config.data.eval = "valid=pydoc@valid"
   config.data.test = "test=pydoc@test"
-  config.data.max_source_length = 128
-  config.data.max_target_length = 48
-  config.data.source_buckets = (64, 128, 128)
-  config.data.target_buckets = (24, 24, 48)
+  config.data.max_source_length = 64
+  config.data.max_target_length = 32
   config.data.source_vocab_size = 4000
   config.data.target_vocab_size = 2000
 
-  config.train.steps = 900
+  config.train.steps = 1800
   config.train.batch_size = 16
   config.train.log_every_steps = 50
   config.train.eval_every_steps = 0
-  config.train.checkpoint_every_steps = 300
+  config.train.checkpoint_every_steps = 600
 
-  config.optim.lr = 1e-3
+  config.optim.lr = 2e-3
   config.optim.schedule = "cosine"
-  config.optim.warmup_steps = 50
+  config.optim.warmup_steps = 90
   config.optim.b2 = 0.98
   config.optim.weight_decay = 0.01
   config.optim.clip_norm = 1.0
@@ -82,5 +80,5 @@ def get_config(arg: str = "") -> Any:
 
 
 def get_hyper() -> list[dict]:
-  """A sweep over the learning rate; 1e-3 is the winner."""
-  return [{"optim.lr": lr} for lr in (3e-4, 1e-3, 3e-3)]
+  """A sweep over the learning rate."""
+  return [{"optim.lr": lr} for lr in (5e-4, 2e-3, 5e-3)]

@@ -26,7 +26,7 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
   config.train.steps = 9
   with pytest.raises(validate.Refusal) as caught:
     workdir.check_same(config, tmp_path)
-  assert "optim.lr: 0.001 -> 0.5" in str(caught.value)
+  assert "optim.lr: 0.002 -> 0.5" in str(caught.value)
   assert "train.steps" not in str(caught.value)
 
 
@@ -38,8 +38,8 @@ def test_allowed_changes_become_history(tmp_path):
   config.mesh.fsdp = 2
   changes = workdir.check_same(config, tmp_path)
   assert changes == {
-    "train.steps": [700, 900],
-    "train.eval_every_steps": [350, 10],
+    "train.steps": [1000, 900],
+    "train.eval_every_steps": [500, 10],
     "mesh.fsdp": [1, 2],
   }
   workdir.record(config, tmp_path, changes, 350)
