@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -118,9 +117,7 @@ def decode_cached(
   cache: DecoderCache,
 ) -> tuple[Float[Array, "B T V"], DecoderCache]:
   """Logits of tokens that follow those in the cache, and the longer cache."""
-  apply: Callable[..., Any] = functools.partial(
-    module.apply, {"params": decoding_params}
-  )
+  apply: Any = functools.partial(module.apply, {"params": decoding_params})
   batch, count = tokens.shape
   cross = jax.lax.cond(
     cache.ready,

@@ -74,9 +74,10 @@ def test_a_wrong_value_is_refused_with_its_fix(key, value, fix):
 
 def test_buckets_must_end_at_the_maximum_lengths():
   config = dates.get_config()
+  config.data.max_source_length, config.data.max_target_length = 32, 16
   config.data.source_buckets = (16, 24)
   config.data.target_buckets = (16, 16)
-  refused(config, "data.source_buckets", "data.max_source_length = 16")
+  refused(config, "data.source_buckets", "data.max_source_length = 32")
   config.data.source_buckets = (16, 32)
   config.data.target_buckets = (16, 8)
   refused(config, "no bucket has both maximum lengths")

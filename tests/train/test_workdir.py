@@ -46,7 +46,7 @@ def test_allowed_changes_become_history(tmp_path):
   assert workdir.check_same(config, tmp_path) == {}
   assert workdir.recorded(tmp_path)["train.steps"] == 900
   first = json.loads((tmp_path / "config.json").read_text())
-  assert first["train.steps"] == 700
+  assert first["train.steps"] == 1000
   line = (tmp_path / "config_history.jsonl").read_text()
   assert json.loads(line) == {"step": 350, "changes": changes}
 
