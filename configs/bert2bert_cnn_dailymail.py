@@ -3,9 +3,9 @@
   python main.py --config=configs/bert2bert_cnn_dailymail.py \
     --workdir=runs/bert2bert
   python main.py --config=configs/bert2bert_cnn_dailymail.py:pod \
-    --workdir=gs://bucket/bert2bert                     # on every host
+    --workdir=/shared/bert2bert           # on every host, a folder all see
   python main.py --config=configs/bert2bert_cnn_dailymail.py:smoke \
-    --workdir=/tmp/smoke                                # seconds, no network
+    --workdir=runs/smoke                  # seconds, no network
 
 Hardware: one accelerator with 16 GB; "pod": 32 chips and up. The recipe is
 that of patrickvonplaten/bert2bert_cnn_daily_mail, which took 8 hours on a

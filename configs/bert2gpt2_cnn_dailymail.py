@@ -3,9 +3,9 @@
   python main.py --config=configs/bert2gpt2_cnn_dailymail.py \
     --workdir=runs/bert2gpt2
   python main.py --config=configs/bert2gpt2_cnn_dailymail.py:pod \
-    --workdir=gs://bucket/bert2gpt2                     # on every host
+    --workdir=/shared/bert2gpt2           # on every host, a folder all see
   python main.py --config=configs/bert2gpt2_cnn_dailymail.py:smoke \
-    --workdir=/tmp/smoke                                # seconds, no network
+    --workdir=runs/smoke                  # seconds, no network
 
 Hardware: one accelerator with 16 GB; "pod": 32 chips and up. The recipe is
 that of BERT to BERT; the GPT-2 decoder scores lower: expect ROUGE-2 of 15,
