@@ -25,7 +25,7 @@ class Dataset:
         f"{self.name}: there is no split {split!r}; there are "
         f"{', '.join(known)}"
       )
-    known = list(builder.info.features or ())
+    known = sorted(builder.info.features or ())
     for field in fields:
       if field not in known:
         raise ValueError(

@@ -81,7 +81,11 @@ def test_only_the_fields_that_were_asked_for():
   ("uri", "fields", "why"),
   [
     ("tfds:tiny_pairs@dev", FIELDS, "no split 'dev'; there are all, train"),
-    ("tfds:tiny_pairs@test", ("title",), "no field 'title'; they have article"),
+    (
+      "tfds:tiny_pairs@test",
+      ("title",),
+      "no field 'title'; they have article, highlights, words",
+    ),
     ("tfds:no_such_set@test", FIELDS, "no such dataset is prepared in"),
     ("tfds:tiny_pairs:9.9.9@test", FIELDS, "no such dataset is prepared in"),
     ("tfds:tiny_pairs/other@test", FIELDS, "no such dataset is prepared in"),
