@@ -26,7 +26,8 @@ class LayerInputs:
   cross_states: Float[Array, "B S W"] | None = None
   cross_mask: AttentionMask | None = None
   slot: Int[Array, ""] | None = None
-  dropout_key: Key[Array, ""] | None = None
+  # See `encdec.layers.dropout.stack_keys`.
+  dropout_keys: Key[Array, "rows sites"] | None = None
   weights: bool = struct.field(pytree_node=False, default=False)
 
 
@@ -78,13 +79,13 @@ class _Block(nn.Module):
     norm: nn.LayerNorm,
     states: Array,
     output: Array,
-    key: Key[Array, ""] | None,
+    keys: Key[Array, "sites"] | None,
     site: int,
   ) -> Array:
     """The residual stream after a sublayer."""
     output = dropout_lib.dropout(
       output,
-      dropout_lib.site_key(key, site),
+      None if keys is None else keys[site],
       self.config.residual_dropout,
       self.rules,
     )
@@ -96,14 +97,14 @@ class _Block(nn.Module):
     return states
 
   def _dropout(
-    self, key: Key[Array, ""] | None, site: int
+    self, keys: Key[Array, "sites"] | None, site: int
   ) -> AttentionDropout | None:
-    if key is None or self.config.attention_dropout == 0.0:
+    if keys is None or self.config.attention_dropout == 0.0:
       return None
     return AttentionDropout(
       self.attention_dropout,
       self.config.attention_dropout,
-      jax.random.fold_in(key, site),
+      keys[site],
       self.rules,
     )
 
@@ -117,7 +118,7 @@ class _Block(nn.Module):
     states: Array,
     layer: Int[Array, ""],
     inputs: LayerInputs,
-    key: Key[Array, ""] | None,
+    keys: Key[Array, "sites"] | None,
     cache: KeyValue | None,
   ):
     read = self._before(self.self_attention_norm, states)
@@ -131,18 +132,18 @@ class _Block(nn.Module):
       keys_values,
       inputs.mask,
       divisor=self._divisor(layer),
-      dropout=self._dropout(key, dropout_lib.SELF_ATTENTION),
+      dropout=self._dropout(keys, dropout_lib.SELF_ATTENTION),
       return_weights=inputs.weights,
     )
     states = self._after(
-      self.self_attention_norm, states, output, key, dropout_lib.SELF_OUTPUT
+      self.self_attention_norm, states, output, keys, dropout_lib.SELF_OUTPUT
     )
     return states, weights, cache
 
-  def _mlp(self, states: Array, key: Key[Array, ""] | None) -> Array:
+  def _mlp(self, states: Array, keys: Key[Array, "sites"] | None) -> Array:
     output = self.mlp(self._before(self.mlp_norm, states))
     return self._after(
-      self.mlp_norm, states, output, key, dropout_lib.MLP_OUTPUT
+      self.mlp_norm, states, output, keys, dropout_lib.MLP_OUTPUT
     )
 
 
@@ -155,9 +156,9 @@ class EncoderBlock(_Block):
     layer: Int[Array, ""],
     inputs: LayerInputs,
   ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
-    key = _layer_key(inputs.dropout_key, layer)
-    states, weights, _ = self._self_attention(states, layer, inputs, key, None)
-    return self._mlp(states, key), LayerOutputs(attention=weights)
+    keys = _layer_keys(inputs, layer)
+    states, weights, _ = self._self_attention(states, layer, inputs, keys, None)
+    return self._mlp(states, keys), LayerOutputs(attention=weights)
 
 
 class DecoderBlock(_Block):
@@ -180,9 +181,9 @@ class DecoderBlock(_Block):
     cache: KeyValue | None = None,
     cross: KeyValue | None = None,
   ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
-    key = _layer_key(inputs.dropout_key, layer)
+    keys = _layer_keys(inputs, layer)
     states, weights, cache = self._self_attention(
-      states, layer, inputs, key, cache
+      states, layer, inputs, keys, cache
     )
     assert inputs.cross_mask is not None, "a decoder sees a source"
     if cross is None:
@@ -193,20 +194,20 @@ class DecoderBlock(_Block):
       cross,
       inputs.cross_mask,
       divisor=self._divisor(layer),
-      dropout=self._dropout(key, dropout_lib.CROSS_ATTENTION),
+      dropout=self._dropout(keys, dropout_lib.CROSS_ATTENTION),
       return_weights=inputs.weights,
     )
     states = self._after(
-      self.cross_attention_norm, states, output, key, dropout_lib.CROSS_OUTPUT
+      self.cross_attention_norm, states, output, keys, dropout_lib.CROSS_OUTPUT
     )
-    return self._mlp(states, key), LayerOutputs(weights, cross_weights, cache)
+    return self._mlp(states, keys), LayerOutputs(weights, cross_weights, cache)
 
 
-def _layer_key(
-  key: Key[Array, ""] | None, layer: Int[Array, ""]
-) -> Key[Array, ""] | None:
-  # Number 0 is the embeddings'.
-  return None if key is None else jax.random.fold_in(key, layer + 1)
+def _layer_keys(
+  inputs: LayerInputs, layer: Int[Array, ""]
+) -> Key[Array, "sites"] | None:
+  keys = inputs.dropout_keys
+  return None if keys is None else keys[layer + 1]
 
 
 def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:

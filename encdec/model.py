@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec import sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
+from encdec.layers.dropout import stack_keys
 from encdec.stacks import Stack
 from encdec.types import (
   AttentionMask,
@@ -100,7 +101,9 @@ class FlaxEncoderDecoderModule(nn.Module):
     )
     inputs = LayerInputs(
       mask,
-      dropout_key=_side_key(dropout_key, 0),
+      dropout_keys=stack_keys(
+        _side_key(dropout_key, 0), self.config.encoder.num_layers
+      ),
       weights=output_attentions,
     )
     return self.encoder(
@@ -143,7 +146,9 @@ class FlaxEncoderDecoderModule(nn.Module):
       cross_mask=AttentionMask(
         query_segments=queries, key_segments=encoder_segments
       ),
-      dropout_key=_side_key(dropout_key, 1),
+      dropout_keys=stack_keys(
+        _side_key(dropout_key, 1), self.config.decoder.num_layers
+      ),
       weights=output_attentions,
     )
     return self.decoder(

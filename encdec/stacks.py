@@ -125,13 +125,12 @@ class Stack(nn.Module):
     }
 
   def _embed(self, tokens, positions, types, embeds, key) -> Array:
-    key = None if key is None else jax.random.fold_in(key, 0)
     return self.embeddings(
       tokens=tokens,
       positions=positions,
       types=types,
       embeds=embeds,
-      dropout_key=dropout_lib.site_key(key, dropout_lib.EMBEDDING),
+      dropout_key=key,
     )
 
   def __call__(
@@ -145,7 +144,9 @@ class Stack(nn.Module):
     hidden_states: bool = False,
   ) -> StackOutput:
     """Runs every layer over a whole row."""
-    states = self._embed(tokens, positions, types, embeds, inputs.dropout_key)
+    keys = inputs.dropout_keys
+    key = None if keys is None else keys[0, dropout_lib.EMBEDDING]
+    states = self._embed(tokens, positions, types, embeds, key)
     first = states
     layers = self.get_variable("params", "layers")
     if isinstance(layers, tuple):

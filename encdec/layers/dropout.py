@@ -14,13 +14,25 @@ from encdec import sharding
 # Where a draw is used within a layer; the last number folded into its key.
 EMBEDDING, SELF_ATTENTION, SELF_OUTPUT = 0, 1, 2
 CROSS_ATTENTION, CROSS_OUTPUT, MLP_OUTPUT = 3, 4, 5
+SITES = 6
 
 _LEVELS = 1 << 16
 
 
-def site_key(key: Key[Array, ""] | None, site: int) -> Key[Array, ""] | None:
-  """The key of one site; None, which switches dropout off, stays None."""
-  return None if key is None else jax.random.fold_in(key, site)
+def stack_keys(
+  key: Key[Array, ""] | None, num_layers: int
+) -> Key[Array, "rows sites"] | None:
+  """Keys of every layer and site: row 0 is the embeddings', l + 1 layer l's.
+
+  They are made together, outside the scan: each hash of its own is a loop
+  that takes long to compile. None, which switches dropout off, stays None.
+  """
+  if key is None:
+    return None
+  fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+  rows = fold_in(key, jnp.arange(num_layers + 1, dtype=jnp.uint32))
+  sites = jnp.arange(SITES, dtype=jnp.uint32)
+  return jax.vmap(fold_in, (0, None))(rows, sites)
 
 
 def keep_mask(

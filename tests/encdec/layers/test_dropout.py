@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers.dropout import dropout, keep_mask, kept, site_key
+from encdec.layers.dropout import SITES, dropout, keep_mask, kept, stack_keys
 
 AXES = ("batch", None, None)
 
@@ -37,11 +37,17 @@ def test_off():
   assert dropout(states, jax.random.key(0), 0.0, None) is states
 
 
-def test_sites_draw_differently():
-  key = jax.random.key(0)
-  first, second = (
-    keep_mask(site_key(key, site), (1, 8, 64), 0.5, AXES, None)
-    for site in (0, 1)
+def test_layers_and_sites_draw_differently():
+  keys = stack_keys(jax.random.key(0), 2)
+  assert keys.shape == (3, SITES)
+  masks = jax.vmap(lambda k: keep_mask(k, (1, 8, 64), 0.5, AXES, None))(
+    keys.reshape(-1)
   )
-  again = keep_mask(site_key(key, 0), (1, 8, 64), 0.5, AXES, None)
-  assert (first == again).all() and not (first == second).all()
+  assert len({mask.tobytes() for mask in np.asarray(masks)}) == 3 * SITES
+
+
+def test_a_key_of_a_site_is_folded_in_layer_by_layer():
+  key = jax.random.key(0)
+  one = jax.random.fold_in(jax.random.fold_in(key, 2), 3)
+  assert (stack_keys(key, 4)[2, 3] == one).all()
+  assert stack_keys(None, 4) is None
