@@ -1,16 +1,27 @@
 """The tests' machine: 8 virtual CPU devices, checked shapes, a printed seed."""
 
+import importlib.metadata
 import os
 import pathlib
+import sys
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_DEVICES = "--xla_force_host_platform_device_count=8"
+_FLAGS = ["--xla_force_host_platform_device_count=8"]
+# Compiling is most of the tests' time. The full counts run what users run.
+if "--full" not in sys.argv:
+  _FLAGS += [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+  ]
+  # Later versions stop at a flag that they no longer have.
+  if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
 # JAX reads these once, at its import; commands started by tests inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
-if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
-# Compiling is most of the tests' time.
+for _flag in _FLAGS:
+  if _flag not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # No test may reach the Hub.
