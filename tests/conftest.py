@@ -6,7 +6,8 @@ import pathlib
 import sys
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_FLAGS = ["--xla_force_host_platform_device_count=8"]
+_DEVICES = "--xla_force_host_platform_device_count=8"
+_FLAGS = [_DEVICES]
 # Compiling is most of the tests' time. The full counts run what users run.
 if "--full" not in sys.argv:
   _FLAGS += [
@@ -29,7 +30,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # ruff: noqa: E402
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.struct
 import hypothesis
@@ -102,6 +103,13 @@ def full(request: pytest.FixtureRequest) -> bool:
 def count(full: bool) -> Callable[[int, int], int]:
   """`count(reduced, full)`: the count that this run asks for."""
   return lambda reduced, full_count: full_count if full else reduced
+
+
+@pytest.fixture(scope="session")
+def one_device_env() -> Mapping[str, str]:
+  """The environment of a process that shall see one device."""
+  flags = os.environ["XLA_FLAGS"].replace(_DEVICES, "")
+  return os.environ | {"XLA_FLAGS": flags}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The command line: one clear line for what is wrong, and a run that runs."""
 
-import os
 import subprocess
 import sys
 
@@ -9,15 +8,16 @@ import pytest
 DATES = "--config=configs/dates.py:smoke"
 
 
-def main(*arguments):
-  # One device: a program for eight takes longer to compile.
-  environment = os.environ | {"XLA_FLAGS": ""}
-  return subprocess.run(
+@pytest.fixture
+def main(one_device_env):
+  """Runs main.py with the arguments that it is called with."""
+  # A program for eight devices takes longer to compile.
+  return lambda *arguments: subprocess.run(
     [sys.executable, "main.py", *arguments],
     capture_output=True,
     text=True,
     timeout=500,
-    env=environment,
+    env=one_device_env,
   )
 
 
@@ -35,7 +35,7 @@ def main(*arguments):
     ([DATES, "--workdir={}", "--config.train.steps=a"], "train.steps=a"),
   ],
 )
-def test_a_wrong_command_ends_with_one_line(arguments, named, tmp_path):
+def test_a_wrong_command_ends_with_one_line(main, arguments, named, tmp_path):
   workdir = tmp_path / "run"
   done = main(*(argument.format(workdir) for argument in arguments))
   assert done.returncode == 1
@@ -45,7 +45,7 @@ def test_a_wrong_command_ends_with_one_line(arguments, named, tmp_path):
   assert not workdir.exists()
 
 
-def test_the_smoke_variant_trains_and_overrides_apply(tmp_path):
+def test_the_smoke_variant_trains_and_overrides_apply(main, tmp_path):
   arguments = [
     DATES,
     f"--workdir={tmp_path}/run",

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
@@ -151,7 +150,7 @@ def losses(workdir: Path) -> list[float]:
   ]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path):
+def test_two_processes_give_the_losses_of_one(tmp_path, one_device_env):
   flags = [
     "--config=configs/dates.py:smoke",
     "--config.data.train=dates@train[:300]",
@@ -169,7 +168,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     result = subprocess.run(
       [sys.executable, *arguments, f"--workdir={tmp_path / name}"],
       cwd=ROOT,
-      env=os.environ | {"XLA_FLAGS": ""},  # One device a process.
+      env=one_device_env,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

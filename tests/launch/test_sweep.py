@@ -219,15 +219,16 @@ def get_hyper():
 """
 
 
-def test_a_killed_sweep_of_real_runs_ends_complete(tmp_path, count, seed):
+def test_a_killed_sweep_of_real_runs_ends_complete(
+  tmp_path, count, seed, one_device_env
+):
   members = count(2, 4)
   config, folder = tmp_path / "tiny.py", tmp_path / "sweep"
   config.write_text(TINY % members)
   command = [sys.executable, "-m", "launch.sweep"]
   command += [f"--config={config}", f"--workdir={folder}"]
-  environment = os.environ | {"XLA_FLAGS": ""}
   log = open(tmp_path / "log", "w+")
-  options = {"stdout": log, "stderr": log, "cwd": ROOT, "env": environment}
+  options = {"stdout": log, "stderr": log, "cwd": ROOT, "env": one_device_env}
   process = subprocess.Popen(command, **options)
   end = time.monotonic() + 400
   while not (folder / "seed=1").exists():

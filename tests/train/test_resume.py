@@ -1,6 +1,5 @@
 """A run that is killed and started again ends as one that never stopped."""
 
-import os
 import pathlib
 import random
 import shutil
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -27,8 +27,12 @@ def steps(count) -> int:
   return count(9, 30)
 
 
-def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
-  """The command of the run, which is the same each time."""
+Start = Callable[[pathlib.Path], subprocess.Popen]
+
+
+@pytest.fixture(scope="module")
+def start(steps, one_device_env) -> Start:
+  """Starts the run in a folder by a command that is the same each time."""
   overrides = {
     "model.dropout": 0.1,
     "train.steps": steps,
@@ -38,7 +42,7 @@ def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
     # Compiling generation takes longer than the rest of the run.
     "eval.text_examples": -1,
   }
-  return subprocess.Popen(
+  return lambda workdir: subprocess.Popen(
     [
       sys.executable,
       "main.py",
@@ -47,16 +51,16 @@ def _start(workdir: pathlib.Path, steps: int) -> subprocess.Popen:
       *(f"--config.{name}={value}" for name, value in overrides.items()),
     ],
     cwd=_ROOT,
-    # One device: less to compile than for the tests' eight.
-    env=os.environ | {"XLA_FLAGS": ""},
+    # Less to compile than for the tests' eight devices.
+    env=one_device_env,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
 
 
-def _finish(workdir: pathlib.Path, steps: int) -> str:
-  with _start(workdir, steps) as process:
+def _finish(start: Start, workdir: pathlib.Path) -> str:
+  with start(workdir) as process:
     try:
       log, _ = process.communicate()
     finally:
@@ -66,10 +70,10 @@ def _finish(workdir: pathlib.Path, steps: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, steps) -> pathlib.Path:
+def whole(tmp_path_factory, start) -> pathlib.Path:
   """The folder of a run that never stopped; do not write there."""
   workdir = tmp_path_factory.mktemp("whole") / "run"
-  _finish(workdir, steps)
+  _finish(start, workdir)
   return workdir
 
 
@@ -104,8 +108,8 @@ def _saving(workdir: pathlib.Path) -> bool:
 
 
 def _kill(
+  start: Start,
   workdir: pathlib.Path,
-  steps: int,
   after: int,
   during_save: bool,
   delay: float,
@@ -120,7 +124,7 @@ def _kill(
       return False
     return any(row["step"] >= after for row in read_rows(metrics))
 
-  with _start(workdir, steps) as process:
+  with start(workdir) as process:
     try:
       for condition in [reached] + [lambda: _saving(workdir)] * during_save:
         while not condition():
@@ -141,7 +145,7 @@ def _newest(workdir: pathlib.Path) -> int:
 
 
 def test_killed_runs_end_as_if_never_stopped(
-  whole, tmp_path, count, seed, steps
+  start, whole, tmp_path, count, seed, steps
 ):
   """Kills at random steps, every other one while a save is under way."""
   rng = random.Random(seed)
@@ -150,8 +154,8 @@ def test_killed_runs_end_as_if_never_stopped(
     # A save is still to come, and the run has a way to go.
     last = min(_newest(workdir) + _SAVE_EVERY, steps - 2)
     after = rng.randint(min(_newest(workdir) + 1, last), last)
-    _kill(workdir, steps, after, i % 2 == 1, 0.3 * rng.random())
-  log = _finish(workdir, steps)
+    _kill(start, workdir, after, i % 2 == 1, 0.3 * rng.random())
+  log = _finish(start, workdir)
   assert f"from step {steps}" not in log
   assert "is bad" not in log
   _assert_ended_alike(workdir, whole, steps)
@@ -169,7 +173,7 @@ def _flip(path: pathlib.Path) -> None:
 
 
 def test_a_bad_file_in_the_newest_checkpoint_costs_its_steps_alone(
-  whole, tmp_path, count, seed, steps
+  start, whole, tmp_path, count, seed, steps
 ):
   rng = random.Random(seed)
   damages = [_truncate, pathlib.Path.unlink, _flip]
@@ -179,7 +183,7 @@ def test_a_bad_file_in_the_newest_checkpoint_costs_its_steps_alone(
     files = sorted(path for path in newest.glob("*/**/*") if path.is_file())
     path = rng.choice(files)
     damage(path)
-    log = _finish(workdir, steps)
+    log = _finish(start, workdir)
     [warning] = [line for line in log.splitlines() if "is bad" in line]
     assert path.relative_to(newest).as_posix() in warning
     assert (workdir / "checkpoints/set_aside" / f"{steps}-0").is_dir()

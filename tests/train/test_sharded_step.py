@@ -63,11 +63,6 @@ OPTIM = optim.OptimConfig(
 )
 SCHEDULE = optim.make_schedule(OPTIM, 20, WIDTH)
 TX = optim.make_optimizer(OPTIM, SCHEDULE)
-# Compiling is most of the time of these tests, and not what they test.
-QUICK = {
-  "xla_backend_optimization_level": 0,
-  "xla_llvm_disable_expensive_passes": True,
-}
 REMATERIALISED = "Involuntary full rematerialization"
 
 
@@ -201,9 +196,7 @@ def run(case: Case, sizes: tuple[int, int, int]) -> Run:
 
   with jax.set_mesh(mesh):
     with compiler_stderr() as stderr:
-      train = function.lower(abstract, batches[0]).compile(
-        compiler_options=QUICK
-      )
+      train = function.lower(abstract, batches[0]).compile()
     first = now = create()
     losses = []
     for batch in batches:

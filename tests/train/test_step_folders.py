@@ -1,7 +1,6 @@
 """The folders of checkpoints: refusals, kills, several processes."""
 
 import json
-import os
 import pathlib
 import random
 import socket
@@ -148,17 +147,16 @@ with Checkpoints(folder, keep_last=2) as checkpoints:
 """
 
 
-def test_two_processes_write_and_verify_together(tmp_path):
+def test_two_processes_write_and_verify_together(tmp_path, one_device_env):
   """Each writes the checksums of its files; both leave out a bad step."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = str(free.getsockname()[1])
-  environment = os.environ | {"XLA_FLAGS": ""}
   processes = [
     subprocess.Popen(
       [sys.executable, "-c", _PROCESS, str(tmp_path), str(rank), port],
       cwd=_ROOT,
-      env=environment,
+      env=one_device_env,
       stderr=subprocess.PIPE,
       text=True,
     )
