@@ -11,6 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check \
   --quiet --constraint=constraints.txt
+# A file of tests stays in one process: its fixtures are costly.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+  --dist=loadfile
 QUICKSTART := $(BIN)/python main.py --config=configs/quickstart.py \
   --workdir=runs/quickstart
 ARGS ?=
@@ -24,10 +27,10 @@ quickstart: $(VENV)/.train
 	$(QUICKSTART) --mode=export --output=runs/quickstart/hub
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-full: $(VENV)/.test
-	$(BIN)/python -m pytest --full $(ARGS)
+	$(PYTEST) --full $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

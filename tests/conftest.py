@@ -9,7 +9,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _DEVICES = "--xla_force_host_platform_device_count=8"
 _FLAGS = [_DEVICES]
 # Compiling is most of the tests' time. The full counts run what users run.
-if "--full" not in sys.argv:
+# A process of pytest-xdist inherits the flags, and has no arguments.
+if "--full" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
   _FLAGS += [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
