@@ -67,6 +67,14 @@ def export() -> None:
   )
 
 
+# Which modes heed a flag; the others refuse it.
+OF_MODES = {
+  "step": ("eval", "predict", "export"),
+  "input": ("predict",),
+  "output": ("predict", "export"),
+  "overwrite": ("predict",),
+  "push_to_hub": ("export",),
+}
 MODES: dict[str, Callable[[], None]] = {
   "train": train,
   "eval": evaluate,
@@ -85,6 +93,8 @@ def parse(argv: list[str]) -> list[str]:
     flags.FLAGS(sys.argv)
     validate.check_flags(CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES))
     validate.check_overrides(overrides, CONFIG.value)
+    given = [name for name in OF_MODES if flags.FLAGS[name].present]
+    validate.check_mode(MODE.value, given, OF_MODES)
     sys.argv = argv
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError) as error:

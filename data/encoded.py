@@ -22,6 +22,7 @@ class Counts:
   pairs: int
   skipped_records: int
   empty_sources: int
+  empty_targets: int
   truncated_sources: int
   truncated_targets: int
 
@@ -183,6 +184,7 @@ def _gather(
       pairs=len(examples),
       skipped_records=source.skipped,
       empty_sources=len(source) - len(examples),
+      empty_targets=sum(len(e.target) == 1 for e in examples),
       truncated_sources=sum(e.truncated_source for e in examples),
       truncated_targets=sum(e.truncated_target for e in examples),
     ),

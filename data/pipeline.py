@@ -51,10 +51,6 @@ class Pipeline:
     """The records of the source that batch `step` holds, in row order."""
     return self.pairs.records[self.plan.members(step)].tolist()
 
-  def shape(self, step: int) -> tuple[int, int]:
-    """(S, T) of batch `step`."""
-    return choose_bucket(self.pairs, self.plan.members(step), self.buckets)
-
   def batch(
     self, step: int, rows: Int64[np.ndarray, " R"] | None = None
   ) -> Batch:
@@ -154,14 +150,13 @@ def eval_batches(
   buckets: Sequence[tuple[int, int]],
   *,
   sharding: jax.sharding.Sharding | None = None,
-  limit: int | None = None,
 ) -> Iterator[EvalBatch]:
   """Every pair once, in the order of the source; the last batch is padded.
 
   Rows without a pair have segment 0 and weight 0. With `sharding` the arrays
-  are global ones, else of numpy. `limit`: only that many pairs.
+  are global ones, else of numpy.
   """
-  total = len(pairs) if limit is None else min(limit, len(pairs))
+  total = len(pairs)
   every = np.arange(batch_size, dtype=np.int64)
   rows = every if sharding is None else device.local_rows(sharding, batch_size)
   for first in range(0, total, batch_size):

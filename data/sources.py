@@ -115,7 +115,7 @@ def open_source(
       )
     base = _FILES[scheme](location, fields, on_bad_record)
   elif scheme == "tfds":
-    base = tfds.open_dataset(location, name, fields)
+    base = tfds.open_dataset(location, name, fields, on_bad_record)
   else:
     base = _open_built_in(uri, scheme, name, fields)
   first, last = _bounds(uri, start, stop, len(base))

@@ -12,10 +12,16 @@ from array_record.python import array_record_data_source
 from tensorflow_datasets.core import read_only_builder
 
 
-class Dataset:
-  """A split; its texts were checked when the dataset was built."""
+class _BadRecord(ValueError):
+  """A record that may be skipped."""
 
-  def __init__(self, location: str, split: str, fields: Sequence[str]):
+
+class Dataset:
+  """A split, by number; a text that is not UTF-8 is a bad record."""
+
+  def __init__(
+    self, location: str, split: str, fields: Sequence[str], on_bad_record: str
+  ):
     self.name = f"tfds:{location}@{split}"
     self.skipped = 0
     builder = _builder(location)
@@ -44,35 +50,56 @@ class Dataset:
         f"{builder.data_dir}; remove that folder and prepare it again"
       )
     self.fingerprint = f"{builder.info.full_name}@{split}:{declared}"
+    self._numbers: Sequence[int] = range(found)
+    if on_bad_record == "skip":
+      # Every record is read, which "error" leaves for when it is needed.
+      self._numbers = [n for n in self._numbers if self._is_good(n)]
+      self.skipped = found - len(self._numbers)
 
   def __len__(self) -> int:
-    return len(self._records)
+    return len(self._numbers)
 
   def __getitem__(self, index: int) -> dict[str, str]:
-    record = self._records[index]
-    return {f: self._text(index, f, record[f]) for f in self._fields}
+    return self._read(self._numbers[index])
 
-  def _text(self, index: int, field: str, value: object) -> str:
+  def locate(self, index: int) -> str:
+    return self._place(self._numbers[index])
+
+  def _read(self, number: int) -> dict[str, str]:
+    record = self._records[number]
+    return {f: self._text(number, f, record[f]) for f in self._fields}
+
+  def _is_good(self, number: int) -> bool:
+    try:
+      self._read(number)
+    except _BadRecord:
+      return False
+    return True
+
+  def _text(self, number: int, field: str, value: object) -> str:
     # Strings come back as bytes.
     if not isinstance(value, bytes):
       raise ValueError(
-        f"{self.locate(index)} has a {type(value).__name__} in the field "
+        f"{self._place(number)} has a {type(value).__name__} in the field "
         f"{field!r}, not a text; name another field"
       )
     try:
       return value.decode()
     except UnicodeDecodeError as error:
-      raise ValueError(
-        f"{self.locate(index)}: the field {field!r} is not UTF-8"
+      raise _BadRecord(
+        f"{self._place(number)}: the field {field!r} is not UTF-8; prepare the "
+        "dataset again, or set data.on_bad_record=skip"
       ) from error
 
-  def locate(self, index: int) -> str:
-    return f"{self.name}: record {index}"
+  def _place(self, number: int) -> str:
+    return f"{self.name}: record {number}"
 
 
-def open_dataset(location: str, split: str, fields: Sequence[str]) -> Dataset:
+def open_dataset(
+  location: str, split: str, fields: Sequence[str], on_bad_record: str
+) -> Dataset:
   """The split of "name[/config][:version]" as prepared in TFDS_DATA_DIR."""
-  return Dataset(location, split, fields)
+  return Dataset(location, split, fields, on_bad_record)
 
 
 def _count(paths: Sequence[Any]) -> int:

@@ -150,7 +150,8 @@ def outcome(folder: Path) -> Row:
   metric, mode = best_metric(config)
   lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
   steps = [json.loads(line) for line in lines]
-  measured = [values for values in steps if metric in values]
+  # JSON has null for what was not finite.
+  measured = [v for v in steps if v.get(metric) is not None]
   choose = min if mode == "min" else max
   best = choose(measured, key=lambda v: v[metric]) if measured else steps[-1]
   names = [n for n in best if n == "step" or n.startswith(("eval/", "train/"))]
@@ -199,6 +200,7 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
   rows = read_table(path)
   children: list = []
   received = local.pass_signals_on(children)
+  failed = False
   for number, member in enumerate(sweep):
     row = rows.get(member.name, {})
     if (
@@ -213,6 +215,14 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
     if received:
       print(f"interrupted in {member.name}; the same command goes on")
       return 128 + received[0]
+    failed = failed or bool(status)
+    if status and row.get("status") == "finished":
+      print(
+        f"{member.name}: exit {status}; the table keeps what its folder holds, "
+        "which other flags made. For these choose another --workdir",
+        flush=True,
+      )
+      continue
     rows[member.name] = {
       "member": member.name,
       "status": f"exit {status}" if status else "finished",
@@ -223,7 +233,7 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
     write_table(path, [rows[m.name] for m in sweep if m.name in rows])
   table = [rows[member.name] for member in sweep]
   print(f"\n{render(table)}\n\n{path}", flush=True)
-  return int(any(row["status"] != "finished" for row in table))
+  return int(failed)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -33,6 +33,12 @@ def main(one_device_env):
       "No such file or directory: 'configs/none.py'",
     ),
     ([DATES, "--workdir={}", "--config.train.steps=a"], "train.steps=a"),
+    ([DATES, "--workdir=gs://b/run"], "--workdir=gs://b/run"),
+    (
+      [DATES, "--workdir={}", "--input=in.txt", "--output=out.jsonl"],
+      "--input is not heeded by --mode=train: leave it out, or add "
+      "--mode=predict",
+    ),
   ],
 )
 def test_a_wrong_command_ends_with_one_line(main, arguments, named, tmp_path):

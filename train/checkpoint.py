@@ -90,7 +90,7 @@ class Checkpoints:
 
     Args:
       step: the state's own number.
-      meta: JSON values; `format` and `step` are added.
+      meta: JSON values; `format`, `step` and `best` (so far) are added.
       metrics: of this step's evaluation; None: it had none.
 
     Raises:
@@ -109,7 +109,8 @@ class Checkpoints:
     items: dict[str, Any] = {
       name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()
     }
-    meta = dict(meta, format=CHECKPOINT_FORMAT, step=step)
+    best = self._best_so_far(step, scores or {})
+    meta = dict(meta, format=CHECKPOINT_FORMAT, step=step, best=best)
     items["meta"] = ocp.args.JsonSave(meta)
     self._saving = step
     self._manager.save(
@@ -120,7 +121,7 @@ class Checkpoints:
   def restore(
     self, abstract: TrainState, step: int | None = None
   ) -> tuple[TrainState, dict[str, Any]] | None:
-    """The newest good state and its meta; None where there is none.
+    """The newest good state and its meta; None where nothing was ever saved.
 
     A bad step is set aside with a warning, and the one before is tried.
 
@@ -130,7 +131,8 @@ class Checkpoints:
       step: this one and no other.
 
     Raises:
-      Refusal: `step` is absent or bad; the format or the tree is another.
+      Refusal: `step` is absent or bad, or every step is; the format or the
+        tree is another.
     """
     self.wait()
     if step is not None:
@@ -139,6 +141,11 @@ class Checkpoints:
     while (newest := self._folders.agreed(self.latest_step())) is not None:
       if self._is_good(newest):
         return self._restore_state(newest, abstract)
+    if (bad := self._folders.path / step_folders.SET_ASIDE).is_dir():
+      raise Refusal(
+        f"{self._folders.path} has no good step left, only bad ones in {bad}: "
+        "mend one and move it back, or begin anew in another --workdir"
+      )
     return None
 
   def restore_params(
@@ -176,13 +183,29 @@ class Checkpoints:
 
   def best_step(self) -> int | None:
     """The step with the best value; of equal ones the latest."""
+    return self._best(self._stored_scores())
+
+  def _stored_scores(self) -> dict[int, Mapping[str, float]]:
+    return {step: self._manager.metrics(step) or {} for step in self.steps()}
+
+  def _best(self, scores: Mapping[int, Mapping[str, float]]) -> int | None:
     sign = 1 if self._best_mode == "max" else -1
-    values = {}
-    for step in self.steps():
-      scores = self._manager.metrics(step) or {}
-      if self._best_metric in scores:
-        values[step] = (sign * scores[self._best_metric], step)
+    values = {
+      step: (sign * of_step[self._best_metric], step)
+      for step, of_step in scores.items()
+      if self._best_metric in of_step
+    }
     return max(values, key=values.__getitem__, default=None)
+
+  def _best_so_far(
+    self, step: int, scores: Mapping[str, float]
+  ) -> dict[str, int | float] | None:
+    """Step and value of the best, that of `step` included."""
+    known = self._stored_scores() | {step: scores}
+    best = self._best(known)
+    if best is None:
+      return None
+    return {"step": best, "value": known[best][self._best_metric]}
 
   def wait(self) -> None:
     """Blocks until the last save is complete; raises what went wrong in it."""

@@ -79,6 +79,7 @@ def _describe(pairs: EncodedPairs) -> str:
   for number, what in (
     (counts.skipped_records, "malformed records skipped"),
     (counts.empty_sources, "empty sources skipped"),
+    (counts.empty_targets, "empty targets"),
     (counts.truncated_sources, "sources truncated"),
     (counts.truncated_targets, "targets truncated"),
   ):

@@ -34,6 +34,7 @@ class TextGenerator:
     self.tokens = SearchTokens(start, tokens.end, pad)
     self.max_length = max_length(config)
     self.min_length = config.generation.min_length
+    self.loss_chunks = config.train.loss_chunks
     self.length_penalty = config.generation.length_penalty
     self.prepare = jax.jit(self._prepare)
     self._score = jax.jit(self._log_probability, out_shardings=replicated(mesh))
@@ -92,7 +93,9 @@ class TextGenerator:
       "decoder_positions": index * segments,
       "decoder_weights": segments.astype(jnp.float32),
     }
-    return eval_step(params, scored, module=self.module)
+    return eval_step(
+      params, scored, module=self.module, loss_chunks=self.loss_chunks
+    )
 
   def _text(self, ids: np.ndarray) -> str:
     kept = [int(i) for i in ids if int(i) not in self.tokens.end]

@@ -1,18 +1,31 @@
 """Export of a trained model to a Hub folder: what --mode=export does."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
+from jax.experimental import multihost_utils
 
 from encdec import hub
-from train import decoding, trained, validate
+from encdec.types import Params
+from train import decoding, processes, trained, validate
 from train.config import Config
 from train.initialize import Task
 from train.trained import Trained
 from train.writer import read_rows
+
+# Of a generation_config.json: ids, which are resolved, and bookkeeping.
+_RESOLVED = {
+  "_from_model_config",
+  "bos_token_id",
+  "decoder_start_token_id",
+  "eos_token_id",
+  "pad_token_id",
+  "transformers_version",
+}
 
 
 def run(
@@ -38,12 +51,14 @@ def run(
   with validate.refusing():
     path = _check_output(output)
   this = trained.load(config, folder, step)
-  source, target = this.task.source_tokenizer, this.task.target_tokenizer
   with jax.set_mesh(this.mesh):
-    # Every process takes part in gathering, the first one writes.
+    params = _addressable(this.params)
+  source, target = this.task.source_tokenizer, this.task.target_tokenizer
+
+  def write() -> None:
     hub.save_folder(
-      str(path),
-      this.params,
+      path,
+      params,
       this.task.hub_config,
       tokens=this.task.tokens,
       generation=generation_settings(config, this.task),
@@ -53,17 +68,34 @@ def run(
       else target,
       card=_card(this),
     )
-  logging.info("exported step %d to %s", this.step, path)
-  print(f"exported step {this.step} to {path}")
-  if push_to_hub and jax.process_index() == 0:
-    with validate.refusing():
-      print(f"pushed to {hub.push_folder(str(path), push_to_hub)}")
+    print(f"exported step {this.step} to {path}")
+    if push_to_hub:
+      with validate.refusing():
+        print(f"pushed to {hub.push_folder(path, push_to_hub)}")
+
+  processes.on_chief("the export", write)
+
+
+def _addressable(params: Params) -> Params:
+  """Parameters that this process can read whole; all processes call it.
+
+  Several processes hold a copy each in host memory, gathered leaf by leaf.
+  """
+  if jax.process_count() == 1:
+    return params
+  return jax.tree.map(
+    lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), params
+  )
 
 
 def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
-  """The run's own settings over those that came with the decoder."""
-  return {
-    **(task.generation or {}),
+  """What the run generated with, and nothing that it did not heed.
+
+  A decoder's generation_config.json may ask for sampling, which would make
+  another model of an export.
+  """
+  theirs = set(task.generation or ()) - _RESOLVED
+  own = {
     "max_length": decoding.max_length(config),
     "min_length": config.generation.min_length,
     "num_beams": config.generation.num_beams,
@@ -73,6 +105,13 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
       config.generation.early_stopping
     ],
   }
+  if left_out := sorted(theirs - set(own)):
+    logging.warning(
+      "left out of the decoder's generation_config.json, since the run did not "
+      "heed it: %s",
+      ", ".join(left_out),
+    )
+  return own
 
 
 def _check_output(output: str) -> Path:
@@ -80,12 +119,29 @@ def _check_output(output: str) -> Path:
     raise validate.Refusal(
       "--output is missing: pass a folder, --output=runs/name/hub"
     )
+  validate.check_path("output", output)
   path = Path(output)
   if path.exists() and not path.is_dir():
     raise validate.Refusal(
       f"--output={output} is a file: an export is a folder; choose another"
     )
+  names = [p.name for p in path.glob("*")] if path.exists() else []
+  if any(not name.startswith(".") for name in names) and not _is_export(path):
+    raise validate.Refusal(
+      f"--output={output} holds something that is no export: choose an empty "
+      "folder, or that of an earlier export"
+    )
   return path
+
+
+def _is_export(path: Path) -> bool:
+  try:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return False
+  return (
+    isinstance(config, dict) and config.get("model_type") == "encoder-decoder"
+  )
 
 
 def _card(this: Trained) -> hub.Card:
@@ -106,6 +162,7 @@ def _card(this: Trained) -> hub.Card:
       name: value
       for row in rows
       for name, value in row.items()
-      if name.startswith("eval/")
+      # JSON has null for what was not finite.
+      if name.startswith("eval/") and value is not None
     },
   )

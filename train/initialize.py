@@ -5,6 +5,7 @@ run never asks the Hub twice.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
-from jax.experimental import multihost_utils
 from transformers import EncoderDecoderConfig
 
 from data import sources, tokenizers
@@ -28,7 +28,7 @@ from encdec.special_tokens import (
   resolve_special_tokens,
 )
 from encdec.types import Params
-from train import validate, workdir
+from train import processes, validate, workdir
 from train.config import Config
 
 SIDES = {"encoder": "source", "decoder": "target"}
@@ -36,6 +36,10 @@ SIDES = {"encoder": "source", "decoder": "target"}
 TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
   "bert": tokenizers.train_wordpiece,
   "gpt2": tokenizers.train_bpe,
+  **dict.fromkeys(
+    ("roberta", "xlm-roberta", "camembert", "bert-generation"),
+    functools.partial(tokenizers.train_bpe, family="roberta"),
+  ),
 }
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
@@ -85,10 +89,12 @@ def build(config: Config, folder: Path) -> Task:
     return restore(config, folder)
   sides = {side: _side_config(config, side) for side in SIDES}
   names = {side: folder / "tokenizers" / name for side, name in SIDES.items()}
-  if jax.process_index() == 0:
+
+  def make_tokenizers() -> None:
     made = {side: _make_tokenizer(config, side, sides[side]) for side in SIDES}
     _save_tokenizers(made, folder)
-  _wait("tokenizers")
+
+  processes.on_chief("making the tokenizers", make_tokenizers)
   read = {side: tokenizers.load(str(name)) for side, name in names.items()}
   for side in SIDES:
     if validate.is_preset(config.model[side]):
@@ -175,18 +181,13 @@ def _make_tokenizer(
   named = config.data[f"{kind}_tokenizer"]
   if named or not validate.is_preset(config.model[side]):
     return tokenizers.load(named or config.model[side])
-  model_type = hub_config.model_type
-  if model_type not in TRAINERS:
-    raise validate.Refusal(
-      f"model.{side} = {config.model[side]!r}: no tokenizer is trained for "
-      f"{model_type!r}; set data.{kind}_tokenizer"
-    )
   field = config.data[f"{kind}_field"]
   source = sources.open_source(
     config.data.train, fields=[field], on_bad_record=config.data.on_bad_record
   )
   texts = (source[i][field] for i in range(len(source)))
-  return TRAINERS[model_type](texts, config.data[f"{kind}_vocab_size"])
+  train = TRAINERS[hub_config.model_type]
+  return train(texts, config.data[f"{kind}_vocab_size"])
 
 
 def _save_tokenizers(
@@ -201,11 +202,6 @@ def _save_tokenizers(
     (partial / SIDES[side]).mkdir(parents=True)
     tokenizer.save(str(partial / SIDES[side]))
   partial.rename(final)
-
-
-def _wait(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
 
 
 def _fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
@@ -268,7 +264,7 @@ def _task(
     vocab_multiple=config.model.vocab_multiple,
   )
   validate.check_model(
-    config, model_config, {s: t.vocab_size for s, t in read.items()}
+    config, model_config, {s: t.vocab_size for s, t in read.items()}, tokens
   )
   module = FlaxEncoderDecoderModule(
     model_config,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
   Raises:
     Refusal: the configuration cannot be run; nothing was compiled.
     NonFiniteLoss: the training diverged.
-    SystemExit: with 143 after SIGTERM, when the state is saved.
+    SystemExit: with 143 after SIGTERM or SIGINT, when the state is saved.
   """
   with validate.refusing():
     this = prepare(config, Path(folder))
@@ -53,7 +54,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
     Checkpoints(
       this.folder / "checkpoints",
       keep_last=config.train.keep_last,
-      best_metric=validate.best_metric(config),
+      best_metric=validate.best_metric(validate.flatten(config)),
       best_mode=config.train.best_mode,
     ) as checkpoints,
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
@@ -192,9 +193,11 @@ def train(
 
   def explain(step: int) -> str:
     checkpoints.wait()
+    ids = this.pipeline.ids(step - 1)
     return (
-      f"its batch held the records {this.pipeline.ids(step - 1)} of "
-      f"{config.data.train}; the last good checkpoint is step "
+      f"its batch held the records {ids} of {config.data.train} (the first is "
+      f"{this.pipeline.pairs.source.locate(ids[0])}); the last good checkpoint "
+      "is step "
       f"{checkpoints.latest_step()} (none: the start); lower optim.lr, or mend "
       "the data"
     )
@@ -236,7 +239,7 @@ def train(
         checkpoints.save(step, state, meta(this, progress), measured)
       if stop and step < steps:
         checkpoints.wait()
-        logging.warning("SIGTERM: saved step %d; run again to go on", step)
+        logging.warning("stopped: saved step %d; run again to go on", step)
         raise SystemExit(128 + signal.SIGTERM)
 
 
@@ -255,6 +258,7 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
   """What a checkpoint says about itself."""
   return {
     "seed": this.config.seed,
+    "config": workdir.fingerprint(this.config),
     "data": this.pipeline.fingerprint,
     "progress": dataclasses.asdict(progress),
   }
@@ -264,28 +268,41 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
 def terminated() -> Iterator[Callable[[int], bool]]:
   """A function that tells, after each step, whether SIGTERM has come.
 
-  Several processes agree on the step at which they stop.
+  So does SIGINT, once: a second one interrupts. Several processes agree on the
+  step at which they stop; SIGTERM alone reaches their agreement.
   """
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point
     return
   received: list[int] = []
-  old = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+
+  def receive(number: int, _: Any) -> None:
+    received.append(number)
+    signal.signal(signal.SIGINT, old[signal.SIGINT])
+
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  old = {number: signal.signal(number, receive) for number in numbers}
   try:
     yield lambda step: bool(received)
   finally:
-    signal.signal(signal.SIGTERM, old)
+    for number in numbers:
+      signal.signal(number, old[number])
 
 
 def report(this: Run) -> dict[str, float]:
   """Prints the last evaluation of a finished run."""
   rows = read_rows(this.folder / "metrics.jsonl")
-  measured = [
-    {k: v for k, v in row.items() if k == "step" or k.startswith("eval/")}
-    for row in rows
-  ]
-  last = [row for row in measured if len(row) > 1][-1]
-  print(f"finished at step {last.pop('step')} of {this.folder}")
-  for name, value in last.items():
+  last = rows[-1]
+  print(f"finished at step {last['step']} of {this.folder}")
+  # JSON has null for what was not finite.
+  measured = {
+    k: math.nan if v is None else v
+    for k, v in last.items()
+    if k.startswith("eval/")
+  }
+  if not measured:
+    # Steps were taken away from a run that had done them.
+    print("not evaluated there: use --mode=eval, or raise train.steps")
+  for name, value in measured.items():
     print(f"{name} {value:.4f}")
-  return last
+  return measured

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from train import validate, workdir
+from train import processes, validate, workdir
 
 
 class Output:
@@ -38,10 +36,9 @@ class Output:
     Raises:
       Refusal: something else made this output, and `overwrite` is False.
     """
-    done = self._open(overwrite, total, unit) if self.chief else 0
-    if jax.process_count() > 1:
-      done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
-    return done
+    return processes.on_chief(
+      f"opening {self.path}", lambda: self._open(overwrite, total, unit)
+    )
 
   def _open(self, overwrite: bool, total: int, unit: int) -> int:
     if self.path.exists() or self.partial.exists():

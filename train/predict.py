@@ -24,15 +24,23 @@ class TextFile:
   """The lines of a file, in order; the file is read twice, never held."""
 
   def __init__(self, path: str):
+    """Raises ValueError, naming it, for a line that is not UTF-8."""
     self.path = path
     lines = [0]
-    self.fingerprint = digest(self._counted(lines))
+    self.fingerprint = digest(self._checked(lines))
     self.size = lines[0]
 
-  def _counted(self, lines: list[int]) -> Iterator[bytes]:
+  def _checked(self, lines: list[int]) -> Iterator[bytes]:
     with open(self.path, "rb") as file:
       for line in file:
         lines[0] += 1
+        try:
+          line.decode("utf-8")
+        except UnicodeDecodeError as error:
+          raise ValueError(
+            f"{self.path}: line {lines[0]} is not UTF-8 ({error.reason}); "
+            "convert the file"
+          ) from error
         yield line
 
   def __len__(self) -> int:
@@ -40,7 +48,8 @@ class TextFile:
 
   def read(self, start: int) -> Iterator[str]:
     """The lines from number `start`."""
-    with open(self.path, encoding="utf-8", newline="\n") as file:
+    # A byte order mark may stand at the beginning of a file.
+    with open(self.path, encoding="utf-8-sig", newline="\n") as file:
       for line in itertools.islice(file, start, None):
         yield line.rstrip("\r\n")
 
@@ -51,7 +60,7 @@ class Records:
   def __init__(self, source: sources.Source, field: str):
     self.source = source
     self.field = field
-    self.fingerprint = source.fingerprint
+    self.fingerprint = digest([source.fingerprint.encode(), field.encode()])
 
   def __len__(self) -> int:
     return len(self.source)
@@ -76,10 +85,9 @@ def run(
 ) -> int:
   """Writes one JSON object a source to `output`, in the order of `source`.
 
-  An object has `id` (its number, from 0), `source`, `prediction` and `score`,
-  the log-probability over length^length_penalty. A run that was killed goes on
-  where it stopped;
-  a finished one does nothing.
+  An object has `id` (its number among those that were read, from 0), `source`,
+  `prediction` and `score`, the log-probability over length^length_penalty. A
+  run that was killed goes on where it stopped; a finished one does nothing.
 
   Args:
     source: a .txt (a source a line), a .jsonl (with `data.source_field`), or
@@ -133,6 +141,9 @@ def _check_flags(source: str, output: str) -> None:
   ):
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
+  validate.check_path("output", output)
+  if Path(source).exists() and Path(source).resolve() == Path(output).resolve():
+    raise validate.Refusal(f"--output={output} is the input: name another file")
   if not (source.endswith((".txt", ".jsonl")) or URI.match(source)):
     raise validate.Refusal(
       f"--input={source}: name a .txt, a .jsonl or a URI such as pydoc@test"
@@ -190,9 +201,12 @@ def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
   settings = {
     key: value
     for key, value in workdir.plain(this.config).items()
-    if key.startswith(("generation.", "model.dtype", "data.max_", "eval.batch"))
+    if key.startswith(
+      ("generation.", "model.dtype", "data.max_", "data.source_buckets")
+    )
   }
   return {
+    "rows": decoding.rows_per_batch(this.config),
     "step": this.step,
     "weights": this.weights,
     "inputs": inputs.fingerprint,

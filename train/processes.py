@@ -1,12 +1,14 @@
 """Joining the other processes of a run, before JAX touches a device."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 
-from train.validate import Refusal
+from train.validate import Failure, Refusal
 
 
 def join(
@@ -41,6 +43,31 @@ def join(
   else:
     return
   logging.info("process %d of %d", jax.process_index(), jax.process_count())
+
+
+def on_chief(what: str, action: Callable[[], int | None]) -> int:
+  """Does `action` in the first process; gives its number in all of them.
+
+  All processes call it, and none goes on before it is done.
+
+  Args:
+    what: for the others' message when it fails.
+    action: gives a number of at least 0, or None for 0.
+
+  Raises:
+    Failure: in the others, when it failed in the first process.
+  """
+  number = -1
+  try:
+    if jax.process_index() == 0:
+      number = action() or 0
+  finally:
+    # Also after an error: the others must not wait for it in vain.
+    if jax.process_count() > 1:
+      number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+  if number < 0:
+    raise Failure(f"{what} failed in process 0, which says why")
+  return number
 
 
 def _check(coordinator: str, process_id: int, num_processes: int) -> None:

@@ -27,11 +27,6 @@ class StepFolders:
 
   def __init__(self, directory: str | os.PathLike[str], *, writable: bool):
     """Raises Refusal where there is nothing to read."""
-    if "://" in str(directory):
-      raise Refusal(
-        f"checkpoints in {str(directory)!r}: only a path can be renamed "
-        "atomically; mount the bucket and give the path"
-      )
     self.path = pathlib.Path(directory).absolute()
     self.writable = writable
     self._process = jax.process_index()

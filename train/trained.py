@@ -53,7 +53,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
   path = Path(folder)
   with validate.refusing():
     validate.check_values(config)
-    workdir.check_model(config, path, FIXED)
+    trained_with = workdir.check_model(config, path, FIXED)
     rules = initialize.rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
     check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
@@ -69,8 +69,8 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     )
     with Checkpoints(
       path / "checkpoints",
-      best_metric=validate.best_metric(config),
-      best_mode=config.train.best_mode,
+      best_metric=validate.best_metric(trained_with),
+      best_mode=trained_with["train.best_mode"],
       writable=False,
     ) as checkpoints:
       params, meta = checkpoints.restore_params(

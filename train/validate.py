@@ -11,6 +11,7 @@ from typing import Any
 
 from data.sources import parse_eval
 from encdec.config import EncDecConfig
+from encdec.special_tokens import SpecialTokens
 from train.config import Config
 
 OVERRIDE = re.compile(r"^--?(?:no)?config\.([\w.]+)")
@@ -31,8 +32,7 @@ NEUTRAL = {
   "data.pack_source_length": 0,
   "data.pack_target_length": 0,
   "data.store": "",
-  "data.restart_epoch": 0,
-  "train.rng": "threefry",
+  "data.restart_epoch": False,
   "generation.num_beams": 1,
   "generation.length_penalty": 1.0,
   "generation.no_repeat_ngram_size": 0,
@@ -46,11 +46,13 @@ CHOICES = {
   "model.attention_dropout": ("values", "weights"),
   "data.on_bad_record": ("error", "skip"),
   "train.best_mode": ("min", "max"),
+  "train.rng": ("threefry", "unsafe_rbg"),
   "optim.name": ("adamw",),
   "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
 }
 # Key, least and greatest value.
 RANGES: dict[str, tuple[float, float]] = {
+  "seed": (0, (1 << 31) - 1),
   "model.scan_unroll": (1, 1024),
   "model.vocab_multiple": (1, 65536),
   "data.max_source_length": (2, 1 << 20),
@@ -126,6 +128,32 @@ def check_flags(
     raise Refusal(f"--config: {error.__cause__ or error}") from error
   if not workdir:
     raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
+  check_path("workdir", workdir)
+
+
+def check_mode(
+  mode: str, given: Sequence[str], modes: Mapping[str, Sequence[str]]
+) -> None:
+  """Every flag that was given is one that the mode heeds.
+
+  Args:
+    modes: those that heed a flag, by flag.
+  """
+  for flag in given:
+    if mode not in modes[flag]:
+      raise Refusal(
+        f"--{flag} is not heeded by --mode={mode}: leave it out, or add "
+        f"--mode={modes[flag][0]}"
+      )
+
+
+def check_path(flag: str, path: str) -> None:
+  """A folder or file to write must be on a file system."""
+  if "://" in path:
+    raise Refusal(
+      f"--{flag}={path}: files are written and renamed in place, which a "
+      "bucket cannot do; mount it, and give the path"
+    )
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -182,15 +210,16 @@ def check_values(config: Config) -> None:
   for side in ("encoder", "decoder"):
     _check_init(side, flat)
   _check_dropout(flat)
+  _check_sets(flat)
   _check_buckets(flat)
   _check_steps(flat)
   _check_best(flat)
 
 
-def best_metric(config: Config) -> str:
+def best_metric(flat: Mapping[str, Any]) -> str:
   """The value of metrics.jsonl that chooses the best checkpoint."""
-  first = next(iter(parse_eval(config.data.eval)))
-  return config.train.best_metric or f"eval/{first}/loss"
+  first = next(iter(parse_eval(flat["data.eval"])))
+  return flat["train.best_metric"] or f"eval/{first}/loss"
 
 
 def is_preset(name: str) -> bool:
@@ -219,6 +248,19 @@ def _check_dropout(flat: dict[str, Any]) -> None:
     raise Refusal(
       f"model.init_std = {std}: set it above 0, or to -1.0 for the Hub config's"
     )
+
+
+def _check_sets(flat: dict[str, Any]) -> None:
+  for key in ("data.eval", "data.test"):
+    names = list(parse_eval(flat[key]))
+    if flat[key] and not names:
+      raise Refusal(f"{key} = {flat[key]!r}: set it to {REQUIRED['data.eval']}")
+    taken = {f"{name}_{end}" for name in names for end in ("permuted", "gain")}
+    if flat["eval.permute_sources"] and (twice := taken & set(names)):
+      raise Refusal(
+        f"{key}: eval.permute_sources makes a set {twice.pop()!r} of its own; "
+        "give that set another name"
+      )
 
 
 def _check_buckets(flat: dict[str, Any]) -> None:
@@ -273,6 +315,11 @@ def _check_steps(flat: dict[str, Any]) -> None:
       f"train.steps = {flat['train.steps']}: lower it"
     )
   longest = flat["generation.max_length"] or flat["data.max_target_length"] + 1
+  if longest < 2:
+    raise Refusal(
+      f"generation.max_length = {longest} is the start token alone; set it to "
+      "2 or more, or to 0 for data.max_target_length + 1"
+    )
   if flat["generation.min_length"] > longest:
     raise Refusal(
       f"generation.min_length = {flat['generation.min_length']} exceeds the "
@@ -281,12 +328,16 @@ def _check_steps(flat: dict[str, Any]) -> None:
 
 
 def check_model(
-  config: Config, model: EncDecConfig, vocab_sizes: Mapping[str, int]
+  config: Config,
+  model: EncDecConfig,
+  vocab_sizes: Mapping[str, int],
+  tokens: SpecialTokens,
 ) -> None:
   """What the values and the model's shape tell together.
 
   Args:
     vocab_sizes: of the tokenizers, by side.
+    tokens: of the target.
   """
   longest = config.generation.max_length or config.data.max_target_length + 1
   lengths = [
@@ -307,3 +358,13 @@ def check_model(
         f"data.{kind}_tokenizer has {vocab_sizes[side]} tokens, the {side} "
         f"({stack.name}) {stack.vocab_size}: choose the model's own tokenizer"
       )
+  rows = model.decoder.vocab_size
+  roles = {"start": [tokens.start], "end": tokens.end, "pad": [tokens.pad]}
+  for role, ids in roles.items():
+    for token in ids:
+      if token is not None and token >= rows:
+        raise Refusal(
+          f"the {role} token has the id {token}, the decoder "
+          f"({model.decoder.name}) {rows} rows: set model.{role}_token to one "
+          "of the target tokenizer's tokens"
+        )

@@ -1,5 +1,6 @@
 """The folder of a run: what it was told, and that it stays the same run."""
 
+import hashlib
 import json
 import os
 import re
@@ -52,6 +53,12 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
   return flat
 
 
+def fingerprint(config: Config) -> str:
+  """A digest of all that may not change while a run goes on."""
+  fixed = {k: v for k, v in plain(config).items() if not _is_free(k)}
+  return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:32]
+
+
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
   """{key: [old value, new value]} of what differs."""
   keys = [*old, *(key for key in new if key not in old)]
@@ -72,11 +79,7 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
   if old is None:
     return {}
   changes = difference(old, plain(config))
-  refused = {
-    key: change
-    for key, change in changes.items()
-    if not any(re.fullmatch(pattern, key) for pattern in FREE)
-  }
+  refused = {k: change for k, change in changes.items() if not _is_free(k)}
   if refused:
     raise validate.Refusal(
       f"{workdir} holds a run of another config:\n"
@@ -84,6 +87,10 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
       + "\nset these back, or choose another --workdir"
     )
   return changes
+
+
+def _is_free(key: str) -> bool:
+  return any(re.fullmatch(pattern, key) for pattern in FREE)
 
 
 def record(
@@ -99,8 +106,8 @@ def record(
     write_text(path, f"{old}{line}\n")
 
 
-def check_model(config: Config, workdir: Path, keys: str) -> None:
-  """A run that is only read must have been trained with this model.
+def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:
+  """What a run that is only read was trained with, which is this model.
 
   Args:
     keys: pattern of the keys that may not differ.
@@ -125,3 +132,4 @@ def check_model(config: Config, workdir: Path, keys: str) -> None:
       + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
       + "\npass the --config it was trained with"
     )
+  return old

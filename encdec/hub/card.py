@@ -28,6 +28,12 @@ class Card:
   notes: str = ""
 
 
+# Whoever edits a card takes this line out, and keeps it.
+MARK = (
+  "<!-- Written by encdec, and again at the next save: remove this line -->"
+)
+
+
 def render(
   card: Card, config: EncoderDecoderConfig, tokens: SpecialTokens | None
 ) -> str:
@@ -39,7 +45,7 @@ def render(
     front.append("base_model:")
     front += [f"- {json.dumps(name)}" for name in card.base_models]
   front += ["tags:", "- encoder-decoder", "- jax"]
-  lines = ["---", *front, "---", "", f"# {card.title or kinds}", ""]
+  lines = ["---", *front, "---", "", MARK, f"# {card.title or kinds}", ""]
   lines += [
     f"An encoder-decoder of the kind {kinds}, trained with encdec.",
     "",

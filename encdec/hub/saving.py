@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import (
   PretrainedConfig,
 )
 
-from encdec.hub.card import Card, render
+from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config
 from encdec.hub.files import HubError
 from encdec.hub.names import flatten
@@ -47,6 +48,8 @@ def save_folder(
   max_shard_size: int | str = "10GB",
 ) -> None:
   """Writes config, generation config, weights, card and tokenizers.
+
+  A README.md that somebody else wrote stays as it is.
 
   Args:
     params: the stored tree, padded vocabulary rows or not; leaves are taken to
@@ -95,8 +98,12 @@ def save_folder(
     if tokenizer is not None:
       save = getattr(tokenizer, "save_pretrained", None) or tokenizer.save
       save(str(place))
-  if not (folder / "README.md").exists():
-    write_text(folder / "README.md", render(card or Card(), config, tokens))
+  if source_tokenizer is not None and target_tokenizer is None:
+    # An earlier save's: readers would take it for this model's.
+    shutil.rmtree(folder / "target_tokenizer", ignore_errors=True)
+  readme = folder / "README.md"
+  if not readme.exists() or MARK in readme.read_text(encoding="utf-8"):
+    write_text(readme, render(card or Card(), config, tokens))
 
 
 def save_part(

@@ -114,7 +114,6 @@ def test_smallest_bucket_that_holds_the_longest_row(make_pairs):
     source = pairs.source_lengths(members).max()
     target = pairs.target_lengths(members).max()
     fits = [b for b in BUCKETS if source <= b[0] and target <= b[1]]
-    assert batches.shape(step) == fits[0]
     batch = batches.batch(step)
     assert batch["encoder_tokens"].shape == (2, fits[0][0])
     assert batch["decoder_targets"].shape == (2, fits[0][1])
@@ -162,12 +161,9 @@ def test_eval_sees_every_pair_once(pairs, sharding, sharded):
   assert not np.any(made[-1].arrays["encoder_segments"][2:])
 
 
-def test_eval_is_the_same_sharded_and_limited(pairs, sharding):
+def test_eval_is_the_same_sharded(pairs, sharding):
   whole = list(pipeline.eval_batches(pairs, 8, BUCKETS))
-  limited = list(
-    pipeline.eval_batches(pairs, 8, BUCKETS, sharding=sharding, limit=16)
-  )
-  assert len(limited) == 2
-  for one, other in zip(whole, limited, strict=False):
+  sharded = pipeline.eval_batches(pairs, 8, BUCKETS, sharding=sharding)
+  for one, other in zip(whole, sharded, strict=True):
     assert one.pairs == other.pairs
     _assert_equal(one.arrays, other.arrays)

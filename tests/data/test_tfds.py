@@ -105,6 +105,35 @@ def test_field_that_is_no_text():
     source[0]
 
 
+class BadPairs(TinyPairs):
+  """The same, with a test record that is no text."""
+
+  def _generate_examples(self, start, stop):
+    for key, record in super()._generate_examples(start, stop):
+      yield key, record | {"article": b"\xff" if key == 53 else b"a"}
+
+
+def test_a_record_that_is_not_utf_8_is_an_error_or_skipped(
+  tmp_path, monkeypatch
+):
+  BadPairs(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  uri = "tfds:bad_pairs@test"
+  source = open_source(uri, fields=FIELDS)
+  with pytest.raises(
+    ValueError, match=r"record \d: the field 'article' is not"
+  ):
+    [source[i] for i in range(7)]
+  source = open_source(uri, fields=FIELDS, on_bad_record="skip")
+  assert (len(source), source.skipped) == (6, 1)
+  places = [source.locate(i) for i in range(6)]
+  assert len(set(places)) == 6 and all(source[i] for i in range(6))
+  numbers = {
+    record["highlights"] for record in map(source.__getitem__, range(6))
+  }
+  assert numbers == {"50", "51", "52", "54", "55", "56"}
+
+
 def _changed(folder, tmp_path, monkeypatch, change):
   """The data set with another dataset_info.json."""
   name = pathlib.Path("tiny_pairs", "1.0.0")

@@ -139,6 +139,35 @@ def test_a_changed_config_is_run_again(start, tmp_path):
   assert runs(tmp_path) == {"optim.lr=0.1": 2}
 
 
+def test_a_changed_config_that_is_refused_costs_no_row(start, tmp_path):
+  """As main.py refuses another config in the folder of a finished run."""
+  config = write_config(tmp_path, '[{"optim.lr": 0.1}]')
+  assert start(config).wait(timeout=30) == 0
+  before = table(tmp_path)
+  (tmp_path / "main.py").write_text("import sys; sys.exit(1)")
+  text = Path(config).read_text()
+  Path(config).write_text(text.replace('"steps": 1', '"steps": 2'))
+  process = start(config)
+  output, _ = process.communicate(timeout=30)
+  assert process.returncode == 1 and "choose another --workdir" in output
+  assert table(tmp_path) == before
+
+
+def test_a_value_that_was_not_finite_is_not_the_best(tmp_path):
+  config = {
+    "data.eval": "a@b",
+    "train.best_metric": "",
+    "train.best_mode": "min",
+  }
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  rows = [
+    {"step": 1, "eval/valid/loss": 2.0},
+    {"step": 2, "eval/valid/loss": None},
+  ]
+  (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  assert sweep.outcome(tmp_path)["step"] == 1
+
+
 def test_a_failed_member_is_in_the_table_and_tried_again(start, tmp_path):
   config = write_config(tmp_path, '[{"optim.lr": 0.7}, {"optim.lr": 0.2}]')
   assert start(config).wait(timeout=30) == 1

@@ -107,6 +107,8 @@ def test_the_newest_and_the_best_stay(tmp_path, mode):
   with Checkpoints(tmp_path, **options) as checkpoints:
     assert checkpoints.steps() == [2, 5, 6]
     assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 6)
+    best = {"step": 2, "value": sign * 1.0}
+    assert checkpoints.restore(_abstract(_state(0)))[1]["best"] == best
     # What was read from the disk counts like what was saved in this run.
     for step, loss in [(7, sign * 0.5), (8, sign * 9.0), (9, None)]:
       metrics = None if loss is None else {"eval/valid/loss": loss}
@@ -276,6 +278,17 @@ def test_a_bad_file_sets_the_step_aside(
     assert inside in message and str(folder / "set_aside/2-0") in message
     kept = _files(folder / "set_aside/2-0")
     assert len(kept) >= len(_files(two_steps / "2")) - 1
+
+
+def test_when_every_step_is_bad_nothing_begins_anew(two_steps, tmp_path):
+  folder = _copy(two_steps, tmp_path / "run")
+  for step in (1, 2):
+    _flip(max(_files(folder / str(step)), key=lambda p: p.stat().st_size))
+  # Also when they were set aside by an earlier start.
+  for _ in range(2):
+    with Checkpoints(folder) as checkpoints:
+      with pytest.raises(Refusal, match=r"only bad ones in .*set_aside"):
+        checkpoints.restore(_abstract(_state(0)))
 
 
 def test_a_large_file_is_verified_when_it_is_restored(tmp_path, caplog):

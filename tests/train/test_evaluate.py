@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from train import evaluate, validate
+from train import evaluate, trained, validate
+from train.writer import read_rows
 
 
 def test_on_eight_devices_it_repeats_what_training_measured(
@@ -53,6 +54,23 @@ def test_text_of_some_examples_is_spread_over_the_set(
   lines = (run / "samples/valid-00000004.jsonl").read_text().splitlines()
   assert [json.loads(line)["id"] for line in lines] == [0, 7, 14]
   assert row["eval/again/loss"] == row["eval/valid/loss"]
+
+
+def test_the_best_is_what_the_run_called_best(finished, tmp_path, one_device):
+  """Whatever sets and metric the evaluation itself asks for."""
+  config, folder, _ = finished
+  config = config.copy_and_resolve_references()
+  rows = read_rows(folder / "metrics.jsonl")
+  losses = {
+    row["step"]: row["eval/valid/loss"]
+    for row in rows
+    if "eval/valid/loss" in row
+  }
+  assert len(losses) > 1
+  config.data.eval = config.data.eval.replace("valid=", "other=")
+  config.train.best_mode = "max"
+  this = trained.load(config, str(folder))
+  assert this.step == min(losses, key=losses.get)
 
 
 def test_a_folder_without_a_run_and_another_model_are_refused(

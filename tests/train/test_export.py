@@ -1,12 +1,15 @@
 """Export: PyTorch loads the folder and generates the same texts."""
 
+import dataclasses
 import json
+import re
+import shutil
 
 import pytest
 import torch
 import transformers
 
-from train import export, validate
+from train import export, initialize, validate
 
 
 def test_pytorch_generates_what_evaluation_generated(
@@ -35,6 +38,41 @@ def test_pytorch_generates_what_evaluation_generated(
   assert texts == [s["prediction"] for s in samples]
   # Texts that depend on their source, or equality would prove little.
   assert len(set(texts)) > 3
+
+
+def test_an_export_replaces_an_export_and_nothing_else(
+  finished, tmp_path, one_device
+):
+  config, folder, _ = finished
+  run, output = shutil.copytree(folder, tmp_path / "run"), tmp_path / "hub"
+  metrics = (run / "metrics.jsonl").read_text()
+  null = re.sub(
+    r'"eval/valid/loss": [\d.]+', '"eval/valid/loss": null', metrics
+  )
+  (run / "metrics.jsonl").write_text(null)
+  export.run(config, str(run), step=4, output=str(output))
+  card = (output / "README.md").read_text()
+  assert "| eval/valid/loss |" not in card and "| eval/valid/rougeL |" in card
+  (run / "metrics.jsonl").write_text(metrics)
+  export.run(config, str(run), step=4, output=str(output))
+  assert "| eval/valid/loss |" in (output / "README.md").read_text()
+  before = (run / "config.json").read_bytes()
+  with pytest.raises(validate.Refusal, match="no export: choose an empty"):
+    export.run(config, str(run), step=4, output=str(run))
+  assert (run / "config.json").read_bytes() == before
+
+
+def test_an_export_generates_as_the_run_did(finished, caplog):
+  """Greedily, whatever the decoder's own files ask for."""
+  config, folder, _ = finished
+  task = dataclasses.replace(
+    initialize.restore(config, folder),
+    generation={"do_sample": True, "max_new_tokens": 3, "eos_token_id": 0},
+  )
+  with caplog.at_level("WARNING", logger="absl"):
+    settings = export.generation_settings(config, task)
+  assert "do_sample" not in settings and "max_new_tokens" not in settings
+  assert "heed it: do_sample, max_new_tokens" in caplog.text
 
 
 def test_a_missing_output_is_refused(finished, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import transformers
 
 from data import tokenizers
-from train import initialize, loop
+from encdec.archs import ARCHS
+from train import initialize, loop, validate
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 
@@ -81,6 +82,32 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
   assert (np.asarray(drawn) != ours).any()
   config.model.encoder_init = "random"
   assert initialize.first_params(config, this.task.module) is None
+
+
+def test_every_architecture_has_a_tokenizer_to_train():
+  assert initialize.TRAINERS.keys() == ARCHS.keys()
+
+
+def test_a_roberta_preset_trains_its_tokenizer(pairs_folder, tiny_config):
+  tiny_config.model.encoder = tiny_config.model.decoder = "roberta:tiny"
+  tiny_config.data.target_vocab_size = 300
+  task = initialize.build(tiny_config, pairs_folder / "run")
+  start, end, pad = task.tokens.start, task.tokens.end, task.tokens.pad
+  ids = [task.target_tokenizer.token_id(t) for t in ("<s>", "</s>", "<pad>")]
+  assert [start, *end, pad] == ids
+  assert task.module.config.decoder.position_offset == pad + 1
+
+
+@pytest.mark.usefixtures("one_device")
+def test_an_id_outside_the_vocabulary_is_refused(folders, tiny_config):
+  folder, _, _ = folders
+  path = folder / "gpt2/generation_config.json"
+  path.write_text(json.dumps({"eos_token_id": 0, "pad_token_id": 50257}))
+  tiny_config.model.decoder = str(folder / "gpt2")
+  with pytest.raises(
+    validate.Refusal, match=r"pad token has the id 50257.*model\.pad_token"
+  ):
+    initialize.build(tiny_config, folder / "run")
 
 
 @pytest.mark.usefixtures("one_device")

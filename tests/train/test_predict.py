@@ -91,6 +91,41 @@ def test_an_output_of_other_settings_is_refused(
     run(inputs)
 
 
+def test_another_field_or_bucket_is_another_output(
+  run, inputs, finished, monkeypatch
+):
+  monkeypatch.setattr(
+    predict, "predict", lambda this, inputs, start: iter([[{"id": start}]])
+  )
+  run(inputs)
+  for key, value in (
+    ("data.source_field", "target"),
+    ("data.source_buckets", (8, 16)),
+    ("eval.batch_size", 16),
+  ):
+    config = finished[0].copy_and_resolve_references()
+    config.data.target_buckets = (8, 8) if "bucket" in key else ()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(validate.Refusal, match="--overwrite"):
+      run(inputs, config=config)
+
+
+def test_the_input_is_never_overwritten(run, inputs, tmp_path):
+  before = (tmp_path / "in.jsonl").read_bytes()
+  with pytest.raises(validate.Refusal, match="is the input"):
+    run(inputs, output="in.jsonl", overwrite=True)
+  assert (tmp_path / "in.jsonl").read_bytes() == before
+
+
+def test_lines_are_read_as_utf_8_or_named(tmp_path):
+  path = tmp_path / "in.txt"
+  path.write_bytes(b"\xef\xbb\xbfred\nblue\n")
+  assert list(predict.TextFile(str(path)).read(0)) == ["red", "blue"]
+  path.write_bytes(b"red\ncaf\xe9\n")
+  with pytest.raises(ValueError, match=r"in\.txt: line 2 is not UTF-8"):
+    predict.TextFile(str(path))
+
+
 def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
   def crash(this, inputs, start):
     raise KeyboardInterrupt

@@ -32,8 +32,6 @@ def test_nothing_to_read_is_refused(tmp_path):
   with Checkpoints(tmp_path, writable=False) as checkpoints:
     with pytest.raises(Refusal, match="no good step"):
       checkpoints.restore_params({})
-  with pytest.raises(Refusal, match=r"gs://bucket.*mount the bucket"):
-    Checkpoints("gs://bucket/run")
   with pytest.raises(Refusal, match="keep_last=0"):
     Checkpoints(tmp_path, keep_last=0)
 

@@ -30,8 +30,7 @@ def test_an_empty_config_says_what_to_set():
     ("data.packing", "pack"),
     ("data.pack_source_length", 64),
     ("data.store", "folder"),
-    ("data.restart_epoch", 1),
-    ("train.rng", "unsafe_rbg"),
+    ("data.restart_epoch", True),
     ("generation.num_beams", 4),
     ("generation.length_penalty", 2.0),
     ("generation.no_repeat_ngram_size", 3),
@@ -57,6 +56,7 @@ def test_a_feature_that_comes_later_is_refused_by_name(key, value):
     ("optim.name", "adam", "adamw"),
     ("optim.schedule", "step", "cosine"),
     ("optim.b2", 1.0, "between"),
+    ("train.rng", "rbg", "threefry, unsafe_rbg"),
     ("train.steps", 0, "between"),
     ("train.keep_last", 0, "between"),
     ("train.best_mode", "least", "min, max"),
@@ -64,6 +64,10 @@ def test_a_feature_that_comes_later_is_refused_by_name(key, value):
     ("optim.warmup_steps", 10_000, "lower it"),
     ("generation.min_length", 40, "lower it"),
     ("data.source_buckets", (16, 32), "same length"),
+    ("generation.max_length", 1, "start token alone"),
+    ("seed", -1, "between"),
+    ("data.eval", ",", "valid=pydoc@valid"),
+    ("data.test", ", ,", "valid=pydoc@valid"),
   ],
 )
 def test_a_wrong_value_is_refused_with_its_fix(key, value, fix):
@@ -101,6 +105,22 @@ def test_a_mistyped_override_gets_a_suggestion(argument, suggestion):
     validate.Refusal, match=rf"{re.escape(argument)}.*{suggestion}'"
   ):
     validate.check_overrides([argument], common.get_config())
+
+
+def test_a_set_must_not_take_the_name_of_a_permuted_one():
+  config = dates.get_config()
+  config.data.test = "a=dates@valid,a_permuted=dates@test"
+  config.eval.permute_sources = False
+  validate.check_values(config)
+  config.eval.permute_sources = True
+  refused(config, "data.test", "'a_permuted'", "another name")
+
+
+@pytest.mark.parametrize("flag", ["workdir", "output"])
+def test_a_bucket_is_refused(flag):
+  with pytest.raises(validate.Refusal, match=f"--{flag}=gs://b/run: .*mount"):
+    validate.check_path(flag, "gs://b/run")
+  validate.check_path(flag, "runs/a:b")
 
 
 def test_a_right_override_passes():

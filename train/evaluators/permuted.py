@@ -14,9 +14,6 @@ class Gain:
   low: float
   high: float
 
-  def __str__(self) -> str:
-    return f"{self.value:.3f} (95% {self.low:.3f} to {self.high:.3f})"
-
 
 def gain(
   better: Float64[np.ndarray, " B"],

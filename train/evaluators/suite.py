@@ -89,7 +89,9 @@ class Suite:
 
   def run(self, params: Params) -> tuple[dict[str, float], dict[str, Result]]:
     """A row of `eval/<set>/<metric>`, and each set's result."""
-    decoding_params = self.generator.prepare(params)
+    decoding_params = None
+    if any(chosen is not None for _, chosen in self.sets.values()):
+      decoding_params = self.generator.prepare(params)
     results = {
       name: self._evaluate(params, decoding_params, *pairs)
       for name, pairs in self.sets.items()
@@ -110,12 +112,12 @@ class Suite:
   def _evaluate(
     self,
     params: Params,
-    decoding_params: Params,
+    decoding_params: Params | None,
     pairs: EncodedPairs,
     chosen: EncodedPairs | None,
   ) -> Result:
     losses = loss.measure(self.eval_step, params, self._batches(pairs))
-    if chosen is None:
+    if chosen is None or decoding_params is None:
       return Result(losses, {}, [])
     samples = []
     for batch in self._batches(chosen):

@@ -59,6 +59,12 @@ def test_a_folder_holds_all_that_was_resolved(tiny, tmp_path):
   assert not list(tmp_path.glob("*.partial*"))
   model = FlaxEncoderDecoderModel.from_pretrained(tmp_path)
   assert model.special_tokens.end == (6, 7)
+  # A later save's card and tokenizers replace these.
+  save_folder(
+    tmp_path, tiny.params, tiny.config, source_tokenizer=_Tokenizer("again")
+  )
+  assert "One note." not in (tmp_path / "README.md").read_text()
+  assert not (tmp_path / "target_tokenizer").exists()
   # A card that a person may have edited is kept.
   (tmp_path / "README.md").write_text("mine")
   model.save_pretrained(tmp_path)
