@@ -241,6 +241,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     view = DecodeView(
       slot=jnp.zeros((), jnp.int32),
       query_positions=positions,
+      key_positions=jnp.pad(positions, ((0, 0), (0, cache_length - length))),
       visible=_prompt_visible(segments, cache_length),
     )
     cache = self.empty_cache(batch, cache_length)

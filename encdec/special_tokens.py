@@ -107,18 +107,14 @@ def resolve_special_tokens(
       value = getattr(source, role)
       if value is None or (isinstance(value, Sequence) and not value):
         continue
-      found[role], where[role] = (
-        _checked(role, value, source.where),
-        (source.where),
-      )
+      found[role] = _checked(role, value, source.where)
+      where[role] = source.where
       break
   if "start" not in found and bos is not None:
     found["start"], where["start"] = bos[1], f"{bos[0]} (bos_token_id)"
   if "pad" not in found and "end" in found:
-    found["pad"], where["pad"] = (
-      found["end"][0],
-      f"the end token, {where['end']}",
-    )
+    found["pad"] = found["end"][0]
+    where["pad"] = f"the end token, {where['end']}"
   for role in need:
     if role not in found:
       tried = ", ".join(source.where for source in sources)

@@ -63,10 +63,12 @@ class DecodeView:
 
   `slot` is where the step writes, one scalar for all rows. `visible` marks,
   for each query, the slots of the cache that it attends to, its own included.
+  `key_positions` are the slots' own, for attention that goes by distance.
   """
 
   slot: Int[Array, ""]
   query_positions: Int[Array, "B Q"]
+  key_positions: Int[Array, "B T"]
   visible: Bool[Array, "B Q NT"]
 
 

@@ -87,6 +87,7 @@ def greedy(
     view = DecodeView(
       slot=slot,
       query_positions=jnp.broadcast_to(slot, (batch, 1)),
+      key_positions=jnp.broadcast_to(index, (batch, slots)),
       visible=(visible & (index <= slot))[:, None],
     )
     logits, cache = decode_step(loop.last, view, loop.cache)

@@ -1,7 +1,7 @@
 """What a model of the facade holds: config, module, parameters, dtypes."""
 
 import functools
-import operator
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +83,8 @@ class ModelBase:
     self.generation_config = GenerationConfig.from_model_config(config)
     self.loading_report: LoadingReport | None = None
     self._loaded_ids = self._config_ids()
+    # Ids that the generation config has from `config`, and not of its own.
+    self._derived_ids = _ids_of(self.generation_config)
     self._has_params = _do_init
     self._params: Params | None = None
     self._decoding: tuple[Any, Params] | None = None
@@ -124,7 +126,8 @@ class ModelBase:
       )
     params = plain_tree(params)
     self._check_tree(params)
-    self._params = params
+    # Arrays of numpy could change in place, unseen by what is made of them.
+    self._params = jax.tree.map(jnp.asarray, params)
 
   def _check_tree(self, params: Params) -> None:
     held, wanted = flatten(params), flatten(self.params_shape_tree)
@@ -169,7 +172,7 @@ class ModelBase:
     return _cast(params, jnp.bfloat16, mask)
 
   def to_fp16(self, params: Params, mask: Any = None) -> Params:
-    """As `to_bf16`, to float16: for inference, refused by train=True."""
+    """As `to_bf16`, to float16: for inference, refused with train=True."""
     return _cast(params, jnp.float16, mask)
 
   def to_fp32(self, params: Params, mask: Any = None) -> Params:
@@ -181,11 +184,16 @@ class ModelBase:
     leaves = jax.tree.leaves(tree)
     if self._decoding is not None:
       held, form = self._decoding
-      if len(held) == len(leaves) and all(map(operator.is_, held, leaves)):
+      if len(held) == len(leaves) and all(
+        reference() is leaf
+        for reference, leaf in zip(held, leaves, strict=True)
+      ):
         return form
     form = forward.decoding_form(self.module, tree)
-    if not forward.is_traced(form):
-      self._decoding = (leaves, form)
+    if all(isinstance(leaf, jax.Array) for leaf in leaves) and (
+      not forward.is_traced(form)
+    ):
+      self._decoding = ([weakref.ref(leaf) for leaf in leaves], form)
     return form
 
   @classmethod
@@ -210,17 +218,36 @@ class ModelBase:
       TokenSource(
         "model.config", **{r: changed.get(n) for r, n in HUB_NAMES.items()}
       ),
-      asked.file,
+      TokenSource(
+        asked.file.where,
+        **{
+          role: value
+          for role, name in HUB_NAMES.items()
+          if (value := getattr(asked.file, role)) != self._derived_ids[name]
+        },
+      ),
       *token_sources(self.config),
     ]
     bos = decoder_bos(self.config)
-    if asked.bos is not None:
+    if asked.bos is not None and asked.bos != self._derived_ids["bos_token_id"]:
       bos = ("the generation config", asked.bos)
     setting = {r: f"model.config.{n}" for r, n in HUB_NAMES.items()}
     return resolve_special_tokens(sources, bos=bos, need=need, setting=setting)
 
   def _config_ids(self) -> dict[str, Any]:
     return {n: getattr(self._config, n, None) for n in HUB_NAMES.values()}
+
+  def _set_generation_config(
+    self, config: GenerationConfig, derived: bool
+  ) -> None:
+    """Takes a generation config; `derived`: it was made from `config`."""
+    self.generation_config = config
+    self._derived_ids = _ids_of(config if derived else GenerationConfig())
+
+
+def _ids_of(config: GenerationConfig) -> dict[str, Any]:
+  names = (*HUB_NAMES.values(), "bos_token_id")
+  return {name: getattr(config, name, None) for name in names}
 
 
 def plain_tree(params: Mapping[str, Any]) -> Params:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -79,7 +80,7 @@ class CallableModel(ModelBase):
         a special token that is needed and set nowhere.
     """
     tree = self._params_or(params)
-    key = self._dropout_key(train, dropout_rng)
+    key = self._dropout_key(train, dropout_rng, tree)
     flags = self._flags(output_attentions, output_hidden_states)
     encoded = encoder_outputs
     if encoded is None:
@@ -149,15 +150,16 @@ class CallableModel(ModelBase):
     inputs_embeds: Any = None,
   ) -> EncoderOutput | tuple[Any, ...]:
     """The encoder alone; `attention_mask` may also be one for each query."""
+    tree = self._params_or(params)
     source = self._source(
       input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
     )
     output = _encoder_output(
       forward.encode(
         self.module,
-        self._params_or(params),
+        tree,
         source,
-        self._dropout_key(train, dropout_rng),
+        self._dropout_key(train, dropout_rng, tree),
         *self._flags(output_attentions, output_hidden_states),
       )
     )
@@ -186,15 +188,16 @@ class CallableModel(ModelBase):
     With `past_key_values` the ids follow those in the cache, and
     `decoder_attention_mask` counts from the cache's first token.
     """
+    tree = self._params_or(params)
     output = self._decode(
-      self._params_or(params),
+      tree,
       encoder_outputs,
       encoder_attention_mask,
       (decoder_input_ids, decoder_attention_mask, decoder_position_ids),
       decoder_inputs_embeds,
       past_key_values,
       bool(use_cache),
-      self._dropout_key(train, dropout_rng),
+      self._dropout_key(train, dropout_rng, tree),
       self._flags(output_attentions, output_hidden_states),
     )
     return output if self._as_dict(return_dict) else output.to_tuple()
@@ -238,6 +241,19 @@ class CallableModel(ModelBase):
   ) -> DecoderOutput:
     ids, mask, position_ids = target
     states = encoded[0]
+    width = self.module.config.encoder.width
+    if states.ndim != 3 or states.shape[2] != width:
+      raise ValueError(
+        f"encoder_outputs hold states of shape {list(states.shape)}; they must "
+        f"be [batch, length, {width}]"
+      )
+    if (given := ids if embeds is None else embeds) is not None and (
+      len(given) != len(states)
+    ):
+      raise ValueError(
+        f"the source has {len(states)} rows and the target {len(given)}; pair "
+        "them"
+      )
     segments, dense = as_mask(encoder_mask, states.shape[:2], "the source")
     if dense is not None:
       raise ValueError("the source's attention mask must be [batch, length]")
@@ -297,8 +313,8 @@ class CallableModel(ModelBase):
       key_mask = cache_mask(mask, batch, cache.slots)
       cache = dataclasses.replace(cache, key_mask=key_mask)
     if position_ids is not None:
-      rows = config.max_positions + config.position_offset
-      rows = as_ids(position_ids, "decoder_position_ids", rows)
+      limit = config.max_positions + config.position_offset
+      rows = as_ids(position_ids, "decoder_position_ids", limit)
       position_ids = jnp.broadcast_to(rows, ids.shape) - config.position_offset
     logits, cache = forward.decode_cached(
       self.module,
@@ -326,14 +342,15 @@ class CallableModel(ModelBase):
     return return_dict
 
   def _dropout_key(
-    self, train: bool, rng: RandomKey | None
+    self, train: bool, rng: RandomKey | None, tree: Params
   ) -> Key[Array, ""] | None:
     if not train:
       return None
-    if self.module.dtype == jnp.float16:
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(tree)}
+    if jnp.dtype(jnp.float16) in dtypes | {self.module.dtype}:
       raise ValueError(
         "dtype=float16 is for inference: its gradients underflow; train with "
-        "bfloat16 or float32"
+        "bfloat16 or float32, in computation and parameters"
       )
     if rng is None:
       raise ValueError(

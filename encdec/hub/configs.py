@@ -13,7 +13,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
 from encdec.hub.files import HubError, Origin
-from encdec.special_tokens import TokenSource, token_source
+from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 
 COMPOSITE_TYPES = ("encoder-decoder", "encoder_decoder")
 # Names of dropout rates in the Hub configs of the architectures.
@@ -102,6 +102,19 @@ def compose_config(
   )
 
 
+def check_pair_options(options: Mapping[str, Any]) -> None:
+  """Raises TypeError for a keyword that is no value of a pair's config."""
+  known = EncoderDecoderConfig(
+    encoder={"model_type": "bert"}, decoder={"model_type": "bert"}
+  ).to_dict()
+  for name, value in options.items():
+    if name not in known and name not in HUB_NAMES.values():
+      raise TypeError(
+        f"{name}={value!r}: neither an option nor a value of the pair's "
+        "config; with encoder_ or decoder_ in front it is that side's"
+      )
+
+
 def composite_config(
   values: Mapping[str, Any], name: str = "config"
 ) -> EncoderDecoderConfig:
@@ -150,6 +163,7 @@ def encdec_config(
     raise ValueError(
       f"share={share!r} must be one of {', '.join(map(str, Share))}"
     )
+  _check_roles(*sides_of(hub))
   encoder, decoder = (
     stack_config(side, role)
     for side, role in zip(sides_of(hub), Role, strict=True)
@@ -162,6 +176,20 @@ def encdec_config(
       "another width are projected"
     )
   return EncDecConfig(encoder, decoder, Share(share), vocab_multiple)
+
+
+def _check_roles(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
+  """PyTorch builds what these say; a saved pair must be the one trained."""
+  for side, config, name, wanted in (
+    ("encoder", encoder, "is_decoder", False),
+    ("decoder", decoder, "is_decoder", True),
+    ("decoder", decoder, "add_cross_attention", True),
+  ):
+    if bool(getattr(config, name, False)) is not wanted:
+      raise ValueError(
+        f"{side}: {name} is {not wanted} and must be {wanted}; compose the "
+        "config with EncoderDecoderConfig.from_encoder_decoder_configs"
+      )
 
 
 def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
@@ -211,12 +239,16 @@ def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
 
 def read_generation_config(
   origin: Origin, hub: EncoderDecoderConfig
-) -> GenerationConfig:
-  """generation_config.json, or what old files keep in config.json."""
+) -> tuple[GenerationConfig, bool]:
+  """generation_config.json, or what old files keep in config.json.
+
+  Returns:
+    The config, and whether it was derived from config.json.
+  """
   values = origin.json("generation_config.json")
   if values is not None:
-    return GenerationConfig.from_dict(values)
+    return GenerationConfig.from_dict(values), False
   # A config object has dropped its options of generation already.
   raw = origin.json("config.json") or {}
   own = {k: v for k, v in raw.items() if k not in ("encoder", "decoder")}
-  return GenerationConfig.from_model_config(hub.to_dict() | own)
+  return GenerationConfig.from_model_config(hub.to_dict() | own), True

@@ -18,6 +18,9 @@ from encdec.hub.formats import (
   shard_names,
 )
 
+# Of whichever HTTP library it is, whose errors of connecting come as they are.
+HTTPError = errors.HfHubHTTPError.__bases__[0]
+
 
 class HubError(OSError):
   """A model cannot be reached or does not hold the file asked for."""
@@ -65,16 +68,13 @@ class Origin:
       )
     except errors.LocalEntryNotFoundError as error:
       # Also what is raised when the network is down or switched off.
-      if self.local_files_only and self._is_cached():
+      offline = self.local_files_only or huggingface_hub.is_offline_mode()
+      if self._is_known_absent(filename) or (offline and self._is_cached()):
         return None
       raise self._unreachable(error) from error
     except errors.EntryNotFoundError:
       return None
-    except (
-      errors.HfHubHTTPError,
-      errors.HFValidationError,
-      OSError,
-    ) as error:
+    except (HTTPError, errors.HFValidationError, OSError) as error:
       raise self._unreachable(error) from error
     return Path(path)
 
@@ -85,7 +85,7 @@ class Origin:
       return None
     try:
       value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise HubError(f"{path} is no JSON ({error}); replace it") from error
     if not isinstance(value, dict):
       raise HubError(f"{path} holds no JSON object; replace it")
@@ -113,30 +113,45 @@ class Origin:
     return open_weights(path.parent)
 
   def _without_weights(self) -> WeightFileError:
-    held = "other files"
-    if not self.local_files_only:
-      files = huggingface_hub.list_repo_files(
-        self.name, revision=self.revision, token=self.token
-      )
-      held = ", ".join(sorted(set(files) & set(OTHERS))) or "no weights"
+    held = "other files, as far as they were downloaded"
+    if not (self.local_files_only or huggingface_hub.is_offline_mode()):
+      try:
+        files = huggingface_hub.list_repo_files(
+          self.name, revision=self.revision, token=self.token
+        )
+      except (HTTPError, OSError) as error:
+        raise self._unreachable(error) from error
+      names = {"/".join(filter(None, (self.subfolder, n))): n for n in OTHERS}
+      found = sorted(names[file] for file in files if file in names)
+      held = ", ".join(found) or "no weights"
     return WeightFileError(
       f"{self.name} holds {held}; only safetensors are read: save it as "
       f"{SINGLE} with PyTorch transformers and load that folder"
     )
 
   def _is_cached(self) -> bool:
-    cached = huggingface_hub.try_to_load_from_cache(
+    return isinstance(self._cached("config.json"), str)
+
+  def _is_known_absent(self, filename: str) -> bool:
+    """Whether the Hub has said before that the model has no such file."""
+    return self._cached(filename) is huggingface_hub._CACHED_NO_EXIST
+
+  def _cached(self, filename: str) -> Any:
+    return huggingface_hub.try_to_load_from_cache(
       self.name,
-      "/".join(filter(None, (self.subfolder, "config.json"))),
+      "/".join(filter(None, (self.subfolder, filename))),
       cache_dir=self.cache_dir,
       revision=self.revision,
     )
-    return isinstance(cached, str)
 
   def _unreachable(self, error: Exception) -> HubError:
-    line = str(error).strip().splitlines()[0]
     return HubError(
       f"{self.name!r} is no folder, and as a Hub id it cannot be reached "
-      f"({type(error).__name__}: {line}); correct the name, log in, or "
-      "download it first and pass its folder"
+      f"({type(error).__name__}: {first_line(error)}); correct the name, log "
+      "in, or download it first and pass its folder"
     )
+
+
+def first_line(error: Exception) -> str:
+  """What an error says, in one line."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

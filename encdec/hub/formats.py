@@ -19,17 +19,22 @@ import numpy as np
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Formats that this reader knows by name and cannot read.
+# Formats that this reader knows by name and cannot read, and the remedy.
+_PICKLE = f"a PyTorch pickle; save the model as {SINGLE} with PyTorch"
+_FLAX = "of transformers' Flax classes; convert it with hub.from_flax457"
+_TENSORFLOW = f"TensorFlow's; save it as {SINGLE} with transformers 4.57"
 OTHERS = {
-  "pytorch_model.bin": "a PyTorch pickle",
-  "pytorch_model.bin.index.json": "a sharded PyTorch pickle",
-  "flax_model.msgpack": "a Flax checkpoint of transformers 4",
-  "flax_model.msgpack.index.json": "a sharded Flax checkpoint",
-  "tf_model.h5": "a TensorFlow checkpoint",
-  "tf_model.h5.index.json": "a sharded TensorFlow checkpoint",
+  "pytorch_model.bin": _PICKLE,
+  "pytorch_model.bin.index.json": _PICKLE,
+  "flax_model.msgpack": _FLAX,
+  "flax_model.msgpack.index.json": _FLAX,
+  "tf_model.h5": _TENSORFLOW,
+  "tf_model.h5.index.json": _TENSORFLOW,
 }
 # The format's own limit.
 _MAX_HEADER = 100_000_000
+# What reading damaged JSON, or something else than was expected in it, raises.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 DTYPES = {
   "F64": np.dtype("<f8"),
   "F32": np.dtype("<f4"),
@@ -96,8 +101,7 @@ def open_weights(folder: Path) -> WeightFiles:
   for name, kind in OTHERS.items():
     if (folder / name).is_file():
       raise WeightFileError(
-        f"{folder / name} is {kind}, which is not read; save the model as "
-        f"{SINGLE} with PyTorch transformers and load that"
+        f"{folder / name} is not read: it is {kind}, and load that"
       )
   raise WeightFileError(
     f"{folder} holds no weights: neither {SINGLE} nor {INDEX}"
@@ -115,7 +119,7 @@ def shard_names(index: Path) -> dict[str, str]:
   try:
     weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     pairs = list(weight_map.items())
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except _DAMAGE as error:
     raise WeightFileError(
       f"{index} is no index of weights ({error!r}); download it again"
     ) from error
@@ -167,25 +171,33 @@ def _read_header(file: Path) -> dict[str, _Tensor]:
       )
     header = stream.read(length)
   try:
-    entries = json.loads(header.decode("utf-8"))
-    metadata = entries.pop("__metadata__", None) or {}
+    entries = json.loads(header.decode("utf-8"), object_pairs_hook=_once)
+    written_by = (entries.pop("__metadata__", None) or {}).get("format")
     tensors = {
       name: _entry(file, name, entry, length + 8)
       for name, entry in entries.items()
     }
   except WeightFileError:
     raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except _DAMAGE as error:
     raise WeightFileError(
       f"{file} has a damaged header ({error!r}); download or copy it again"
     ) from error
-  if metadata.get("format") == "flax":
+  if written_by == "flax":
     raise WeightFileError(
-      f"{file} was written by transformers' Flax classes, whose names are not "
-      "read; save the model as PyTorch safetensors and load that"
+      f"{file} was written by transformers' Flax classes, whose tree differs; "
+      "convert it with encdec.hub.from_flax457"
     )
-  _check_extents(file, size, tensors)
+  _check_extents(file, size, length + 8, tensors)
   return tensors
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A JSON object that names nothing twice."""
+  if len(found := dict(pairs)) != len(pairs):
+    names = [name for name, _ in pairs]
+    raise ValueError(f"named twice: {max(names, key=names.count)!r}")
+  return found
 
 
 def _entry(file: Path, name: str, entry: Any, base: int) -> _Tensor:
@@ -195,7 +207,11 @@ def _entry(file: Path, name: str, entry: Any, base: int) -> _Tensor:
       f"{', '.join(DTYPES)}"
     )
   shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-  if any(type(n) is not int or n < 0 for n in (*shape, begin, end)):
+  numbers = (*shape, begin, end)
+  # Numpy knows as many axes, and no larger numbers.
+  if len(shape) > 64 or any(
+    type(n) is not int or not 0 <= n < 1 << 63 for n in numbers
+  ):
     raise ValueError(f"{name}: shape {shape}, offsets {begin} to {end}")
   dtype = DTYPES[entry["dtype"]]
   if end - begin != math.prod(shape) * dtype.itemsize:
@@ -204,10 +220,10 @@ def _entry(file: Path, name: str, entry: Any, base: int) -> _Tensor:
 
 
 def _check_extents(
-  file: Path, size: int, tensors: Mapping[str, _Tensor]
+  file: Path, size: int, start: int, tensors: Mapping[str, _Tensor]
 ) -> None:
   """Tensors follow each other without overlap and end within the file."""
-  last, last_name = 0, "the header"
+  last, last_name = start, "the header"
   for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
     end = tensor.offset + math.prod(tensor.shape) * tensor.dtype.itemsize
     if tensor.offset < last:

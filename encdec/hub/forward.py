@@ -135,7 +135,12 @@ def decode_cached(
   visible = (slot[None] <= last[:, None])[None] & cache.key_mask[:, None]
   logits, decoder = apply(
     tokens=tokens,
-    view=DecodeView(cache.length, positions, visible),
+    view=DecodeView(
+      slot=cache.length,
+      query_positions=positions,
+      key_positions=jnp.broadcast_to(slot[None], (batch, cache.slots)),
+      visible=visible,
+    ),
     cache=cache.decoder,
     cross=CrossCache(cross, encoder_segments),
     method="decode_step",

@@ -47,6 +47,9 @@ class GeneratingModel(CallableModel):
   ) -> GenerateOutput:
     """Greedy search; compiles once for each bucket of lengths.
 
+    A prompt's length and that of `encoder_outputs` have no buckets: each new
+    one compiles.
+
     Lengths count the start token. When no length is set anywhere, 20 tokens
     follow the prompt. Under jit the whole search is one device loop, the
     result is as long as the bucket, and a prompt must begin with the start
@@ -123,7 +126,9 @@ class GeneratingModel(CallableModel):
     ids, mask, position_ids, types = given
     config = self.module.config.encoder
     if states is not None:
-      segments, _ = as_mask(mask, states.shape[:2], "the source")
+      segments, dense = as_mask(mask, states.shape[:2], "the source")
+      if dense is not None:
+        raise ValueError("attention_mask of generate() must be [batch, length]")
       return SideInputs(None, segments, segments, segments)
     source = side_inputs(
       config, ids, mask, position_ids, types=types, ids_name="input_ids"

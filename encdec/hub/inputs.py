@@ -68,11 +68,17 @@ def side_inputs(
     shape = ids.shape
   else:
     embeds = jnp.asarray(embeds)
+    if embeds.ndim != 3 or embeds.shape[2] != config.width:
+      raise ValueError(
+        f"the embeddings in place of {ids_name} have shape "
+        f"{list(embeds.shape)}; they must be [batch, length, {config.width}]"
+      )
     shape = embeds.shape[:2]
   if types is not None and not config.type_vocab_size:
     raise ValueError(f"{config.name} has no token types; leave them out")
   if types is not None:
     types = as_ids(types, f"token types of {ids_name}", config.type_vocab_size)
+    check_shape(types, shape, f"token types of {ids_name}")
   segments, dense = as_mask(mask, shape, ids_name)
   if position_ids is not None:
     positions = as_ids(
@@ -80,7 +86,10 @@ def side_inputs(
       f"position ids of {ids_name}",
       config.max_positions + config.position_offset,
     )
-    positions = jnp.broadcast_to(positions, shape) - config.position_offset
+    if positions.shape[0] == 1:
+      positions = jnp.broadcast_to(positions, (shape[0], positions.shape[1]))
+    check_shape(positions, shape, f"position ids of {ids_name}")
+    positions = positions - config.position_offset
   else:
     check_length(config, shape[1], ids_name)
     positions = default_positions(config, ids, shape)
@@ -93,6 +102,13 @@ def side_inputs(
     embeds=embeds,
     dense=dense,
   )
+
+
+def check_shape(array: Array, shape: tuple[int, ...], name: str) -> None:
+  if array.shape != shape:
+    raise ValueError(
+      f"{name} have shape {list(array.shape)}; it must be {list(shape)}"
+    )
 
 
 def as_ids(ids: Any, name: str, limit: int) -> Int[Array, "B T"]:
@@ -124,15 +140,8 @@ def as_mask(
     return (mask != 0).astype(jnp.int32), None
   if mask.ndim == 3:
     mask = mask[:, None]
-  if (
-    mask.ndim != 4
-    or mask.shape[0] != batch
-    or mask.shape[2:]
-    != (
-      length,
-      length,
-    )
-  ):
+  square = (length, length)
+  if mask.ndim != 4 or mask.shape[0] != batch or mask.shape[2:] != square:
     raise ValueError(
       f"the attention mask of {name} has shape {list(mask.shape)}; it must be "
       f"[{batch}, {length}], or [{batch}, heads or 1, {length}, {length}]"
@@ -183,13 +192,18 @@ def default_positions(
 def from_labels(
   labels: Any, mask: Any, tokens: SpecialTokens
 ) -> tuple[Int[Array, "B T"], Any]:
-  """Decoder inputs and their mask: padding is masked unless one was given."""
+  """Decoder inputs and their mask: padding is masked unless one was given.
+
+  The start token is seen, also where padding has the same id: PyTorch masks it
+  there, and its first loss sees the labels that follow.
+  """
   labels = jnp.asarray(labels, jnp.int32)
   assert tokens.start is not None and tokens.pad is not None
   ids = shift_right(labels, tokens.start)
   ids = jnp.where(ids == IGNORED_LABEL, jnp.int32(tokens.pad), ids)
   if mask is None:
-    mask = (ids != tokens.pad).astype(jnp.int32)
+    first = jnp.arange(ids.shape[1], dtype=jnp.int32)[None] == 0
+    mask = ((ids != tokens.pad) | first).astype(jnp.int32)
   return ids, mask
 
 

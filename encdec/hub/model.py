@@ -1,5 +1,6 @@
 """FlaxEncoderDecoderModel: Hugging Face's names around the module."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from transformers import EncoderDecoderConfig
+from transformers import EncoderDecoderConfig, PretrainedConfig
 
 from encdec.hub.card import Card
 from encdec.hub.configs import (
+  check_pair_options,
   compose_config,
   composite_config,
   encdec_config,
@@ -85,11 +87,16 @@ class FlaxEncoderDecoderModel(GeneratingModel):
       cache_dir=cache_dir,
       local_files_only=local_files_only,
     )
-    if not isinstance(config, EncoderDecoderConfig):
-      where = origin if config is None else Origin(os.fspath(config))
+    if isinstance(config, PretrainedConfig):
+      config = composite_config(config.to_dict(), "config")
+    else:
+      where = origin
+      if config is not None:
+        name = os.fspath(config)
+        where = dataclasses.replace(origin, name=name, subfolder="")
       config = composite_config(read_config(where), where.name)
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
-    model.generation_config = read_generation_config(origin, config)
+    model._set_generation_config(*read_generation_config(origin, config))
     params, report = load(
       model.module,
       [Checkpoint(origin.weights(), origin.name)],
@@ -129,6 +136,7 @@ class FlaxEncoderDecoderModel(GeneratingModel):
         as `decoder_start_token_id`.
 
     Raises:
+      TypeError: an option that neither exists nor is a value of the config.
       ValueError: an architecture that cannot take its side.
       HubError, WeightFileError: as `from_pretrained`.
     """
@@ -146,6 +154,7 @@ class FlaxEncoderDecoderModel(GeneratingModel):
       for name in ("initialise_missing", "ignore_mismatched_sizes")
     }
     refuse_tying(own.pop("tie_encoder_decoder", None), "the call")
+    check_pair_options(own)
     config = compose_config(encoder.config, decoder.config, **own)
     encdec_config(config, share=share)
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
@@ -189,6 +198,10 @@ class FlaxEncoderDecoderModel(GeneratingModel):
         f"save_directory={str(folder)!r} is a file; name a folder"
       )
     tree = self._params_or(params)
+    if part is not None and card is not None:
+      raise ValueError(
+        f"card= describes a pair; leave it out with part={part!r}"
+      )
     if part is not None:
       save_part(folder, tree, self.config, part, max_shard_size=max_shard_size)
     else:

@@ -17,10 +17,9 @@ from transformers import (
 
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config
-from encdec.hub.files import HubError
-from encdec.hub.names import flatten
+from encdec.hub.files import HTTPError, HubError, first_line
 from encdec.hub.weights import outgoing
-from encdec.hub.writer import write_text, write_weights
+from encdec.hub.writer import parse_size, write_text, write_weights
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
 
@@ -52,8 +51,7 @@ def save_folder(
   A README.md that somebody else wrote stays as it is.
 
   Args:
-    params: the stored tree, padded vocabulary rows or not; leaves are taken to
-      the host one at a time.
+    params: the stored tree, padded vocabulary rows or not.
     tokens: special ids, written into both configs.
     generation: further fields of generation_config.json.
     source_tokenizer: saved at the root, where AutoTokenizer looks; anything
@@ -62,17 +60,18 @@ def save_folder(
     max_shard_size: see `encdec.hub.writer.write_weights`.
 
   Raises:
-    ValueError: the tree does not fit the config.
+    ValueError: the tree does not fit the config, or a size is none; the folder
+      is as it was.
   """
+  tensors = outgoing(encdec_config(hub_config), params)
+  limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   config = copy.deepcopy(hub_config)
   config.architectures = ["EncoderDecoderModel"]
   # Sides that merely start equal must not be taken for tied ones.
   config.tie_encoder_decoder = False
-  config.dtype = str(
-    flatten(params)["encoder/embeddings/tokens/embedding"].dtype
-  )
+  config.dtype = tensors[0].dtype.name
   values = dict(generation or {})
   if tokens is not None:
     end = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
@@ -90,7 +89,7 @@ def save_folder(
   write_text(
     folder / "generation_config.json", generation_config.to_json_string()
   )
-  write_weights(folder, outgoing(encdec_config(config), params), max_shard_size)
+  write_weights(folder, tensors, limit)
   for tokenizer, place in (
     (source_tokenizer, folder),
     (target_tokenizer, folder / "target_tokenizer"),
@@ -117,14 +116,16 @@ def save_part(
   """Writes one side as a model of its own, "encoder" or "decoder"."""
   if part not in ("encoder", "decoder"):
     raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
+  tensors = outgoing(encdec_config(hub_config), params, part)
+  limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   config = copy.deepcopy(getattr(hub_config, part))
   names = _SIDE_CLASSES[config.model_type]
   config.architectures = [names[part == "decoder"]]
+  config.dtype = tensors[0].dtype.name
   _write_json(folder / "config.json", _config_dict(config))
-  tensors = outgoing(encdec_config(hub_config), params, part)
-  write_weights(folder, tensors, max_shard_size)
+  write_weights(folder, tensors, limit)
 
 
 def _config_dict(config: PretrainedConfig) -> dict[str, Any]:
@@ -158,10 +159,9 @@ def push_folder(
       token=token,
       commit_message=commit_message,
     )
-  except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-    line = str(error).strip().splitlines()[0]
+  except (HTTPError, errors.HFValidationError, OSError) as error:
     raise HubError(
-      f"{repo_id!r} cannot be written on the Hub ({line}); check the name, and "
-      "log in with a token that may write"
+      f"{repo_id!r} cannot be written on the Hub ({first_line(error)}); check "
+      "the name, and log in with a token that may write"
     ) from error
   return str(done)

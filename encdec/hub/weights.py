@@ -165,12 +165,15 @@ def _expected(
   missing: list[Slot], wanted: list[Slot], side: str | None
 ) -> tuple[str, ...]:
   """The missing tensors that a checkpoint of this kind does not hold."""
-  names = {slot.name for slot in missing if "/pooler/" in slot.path}
-  if side == "decoder":
-    cross = {slot.name for slot in wanted if "/cross_attention" in slot.path}
+  if side is None:
+    return ()
+  names = set()
+  parts = ["/pooler/"] + ["/cross_attention"] * (side == "decoder")
+  for part in parts:
+    of_part = {slot.name for slot in wanted if part in slot.path}
     # All or none: half a cross-attention is a damaged file.
-    if cross <= {slot.name for slot in missing}:
-      names |= cross
+    if of_part <= {slot.name for slot in missing}:
+      names |= of_part
   return _unique(slot.name for slot in missing if slot.name in names)
 
 

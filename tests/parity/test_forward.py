@@ -163,6 +163,7 @@ def test_cached_equals_uncached(pairs, make_inputs, name):
     view = DecodeView(
       slot=jnp.int32(slot),
       query_positions=positions[:, slot : slot + 1],
+      key_positions=jnp.broadcast_to(slots[0], (tokens.shape[0], 9)),
       visible=(slots <= slot) & (padded == 1),
     )
     out, cache = step(tokens[:, slot : slot + 1], view, cache, cross)
