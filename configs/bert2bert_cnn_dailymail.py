@@ -7,7 +7,7 @@
   python main.py --config=configs/bert2bert_cnn_dailymail.py:smoke \
     --workdir=runs/smoke                  # seconds, no network
 
-Hardware: one accelerator with 16 GB; "pod": 32 chips and up. The recipe is
+Hardware: one accelerator with 16 GB; "pod": 32 to 128 chips. The recipe is
 that of patrickvonplaten/bert2bert_cnn_daily_mail, which took 8 hours on a
 TITAN RTX. Expect: its card's ROUGE-2 of 18.2 with four beams; here text is
 generated greedily, which scores lower.

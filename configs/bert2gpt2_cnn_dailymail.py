@@ -7,7 +7,7 @@
   python main.py --config=configs/bert2gpt2_cnn_dailymail.py:smoke \
     --workdir=runs/smoke                  # seconds, no network
 
-Hardware: one accelerator with 16 GB; "pod": 32 chips and up. The recipe is
+Hardware: one accelerator with 16 GB; "pod": 32 to 128 chips. The recipe is
 that of BERT to BERT; the GPT-2 decoder scores lower: expect ROUGE-2 of 15,
 as discuss.huggingface.co t/835 reports with beams.
 """

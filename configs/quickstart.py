@@ -11,7 +11,7 @@ or, step by step,
     --mode=export --output=runs/quickstart/hub
 
 The text is the standard library of the Python that runs it: nothing is
-downloaded. Hardware: two CPU cores. Time: about five minutes of training.
+downloaded. Hardware: two CPU cores. Time: five minutes, evaluation included.
 Expect: a test loss about 0.27 nats a token lower than with permuted sources,
 and a ROUGE-L about 5 points higher.
 """
@@ -29,17 +29,18 @@ def get_config(arg: str = "") -> Any:
   config.model.encoder_init = "random"
   config.model.decoder_init = "random"
   config.model.dropout = 0.0
-  config.model.init_std = 0.05
+  config.model.init_std = 0.03
+  config.model.scan_unroll = 2
 
   config.data.train = "pydoc@train"
   config.data.eval = "valid=pydoc@valid"
   config.data.test = "test=pydoc@test"
   config.data.max_source_length = 64
-  config.data.max_target_length = 32
+  config.data.max_target_length = 24
   config.data.source_vocab_size = 4000
   config.data.target_vocab_size = 2000
 
-  config.train.steps = 1800
+  config.train.steps = 1750
   config.train.batch_size = 16
   config.train.log_every_steps = 50
   config.train.eval_every_steps = 0

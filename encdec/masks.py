@@ -54,22 +54,6 @@ def _distance(
   return query[:, None, :, None] - key[:, None, None, :]
 
 
-def positions_from_segments(
-  segments: Int[Array, "B T"],
-) -> Int[Array, "B T"]:
-  """Positions that start at 0 in every contiguous segment."""
-  index = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
-  begins = jnp.concatenate(
-    [
-      jnp.ones_like(segments[:, :1], dtype=bool),
-      segments[:, 1:] != segments[:, :-1],
-    ],
-    axis=1,
-  )
-  start = jnp.where(begins, index, jnp.int32(0))
-  return index - jnp.maximum.accumulate(start, axis=1)
-
-
 def shift_right(
   targets: Int[Array, "B T"], start_token: int
 ) -> Int[Array, "B T"]:

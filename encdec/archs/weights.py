@@ -74,11 +74,8 @@ def to_tree(
   raise ValueError(f"{weight.hub}: op {weight.op!r} is unknown")
 
 
-def to_hub(
-  array: np.ndarray, weight: Weight, config: StackConfig
-) -> np.ndarray:
+def to_hub(array: np.ndarray, weight: Weight) -> np.ndarray:
   """The inverse of `to_tree` for one part; parts join on the last axis."""
-  del config
   match weight.op:
     case "copy":
       return array

@@ -19,7 +19,7 @@ from encdec.hub.formats import (
 )
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
-HTTPError = errors.HfHubHTTPError.__bases__[0]
+HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 
 
 class HubError(OSError):

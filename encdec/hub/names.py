@@ -70,7 +70,7 @@ class Slot:
 
   def to_hub(self, leaf: np.ndarray) -> np.ndarray:
     """The part of the Hub's tensor that this leaf holds."""
-    return to_hub(self.cut(leaf), self.weight, self.config)
+    return to_hub(self.cut(leaf), self.weight)
 
 
 def slots(config: EncDecConfig) -> Iterator[Slot]:

@@ -150,7 +150,10 @@ def losses(workdir: Path) -> list[float]:
   ]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path, one_device_env):
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory, one_device_env):
+  """Runs main.py in one process or two with the flags of a tiny run."""
+  folder = tmp_path_factory.mktemp("launched")
   flags = [
     "--config=configs/dates.py:smoke",
     "--config.data.train=dates@train[:300]",
@@ -158,15 +161,14 @@ def test_two_processes_give_the_losses_of_one(tmp_path, one_device_env):
     "--config.train.steps=3",
     "--config.train.log_every_steps=1",
     "--config.train.eval_every_steps=0",
-    "--config.eval.text_examples=-1",
+    "--config.eval.text_examples=3",
   ]
-  commands = {
-    "one": ["main.py", *flags],
-    "two": ["-m", "launch.local", "--processes=2", "--", *flags],
-  }
-  for name, arguments in commands.items():
+
+  def run(processes: int, *more: str) -> str:
+    launcher = ["-m", "launch.local", f"--processes={processes}", "--"]
     result = subprocess.run(
-      [sys.executable, *arguments, f"--workdir={tmp_path / name}"],
+      [sys.executable, *(["main.py"] if processes == 1 else launcher)]
+      + [*flags, *more],
       cwd=ROOT,
       env=one_device_env,
       stdout=subprocess.PIPE,
@@ -175,9 +177,53 @@ def test_two_processes_give_the_losses_of_one(tmp_path, one_device_env):
       timeout=500,
     )
     assert result.returncode == 0, result.stdout[-3000:]
-  assert "[1] " in result.stdout and "process 1 of 2" in result.stdout
-  one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    return result.stdout
+
+  run(1, f"--workdir={folder}/one")
+  return folder, run
+
+
+def test_two_processes_give_the_losses_of_one(launched):
+  folder, run = launched
+  log = run(2, f"--workdir={folder}/two")
+  assert "[1] " in log and "process 1 of 2" in log
+  one, two = losses(folder / "one"), losses(folder / "two")
   assert len(one) == len(two) == 4
   assert max(abs(a / b - 1) for a, b in zip(one, two, strict=True)) < 1e-5
   # The control: what a step changes is far above that.
   assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3
+  one, two = (next(folder.glob(f"{name}/samples/*")) for name in ("one", "two"))
+  assert one.read_text() == two.read_text()
+
+
+def test_two_processes_export_what_one_exports(launched):
+  """Each holds a half of the parameters; the first one writes them whole."""
+  folder, run = launched
+  options = [f"--workdir={folder}/one", "--mode=export"]
+  run(1, *options, f"--output={folder}/hub1")
+  halves = ["--config.mesh.data=1", "--config.mesh.fsdp=2"]
+  log = run(2, *options, *halves, f"--output={folder}/hub2")
+  assert log.count("exported step 3") == 1
+  names = sorted(path.name for path in (folder / "hub1").glob("*.*"))
+  assert "model.safetensors" in names
+  for name in names:
+    one, two = ((folder / hub / name).read_bytes() for hub in ("hub1", "hub2"))
+    assert one == two, name
+
+
+def test_what_the_first_process_refuses_ends_the_others(launched):
+  folder, run = launched
+  (folder / "mine.jsonl").write_text("precious\n")
+  options = [f"--workdir={folder}/one", "--mode=predict"]
+  options += ["--input=dates@test[:5]", f"--output={folder}/mine.jsonl"]
+  began = time.monotonic()
+  with pytest.raises(AssertionError, match="made by something else"):
+    run(2, *options)
+  # Not after the minutes that a process waits for one that is gone.
+  assert time.monotonic() - began < 100
+  assert (folder / "mine.jsonl").read_text() == "precious\n"
+  options[-1] = f"--output={folder}/out.jsonl"
+  log = run(2, *options)
+  assert log.count("5 predictions of step 3") == 1
+  rows = (folder / "out.jsonl").read_text().splitlines()
+  assert [json.loads(row)["id"] for row in rows] == list(range(5))

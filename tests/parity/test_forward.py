@@ -179,8 +179,15 @@ def test_cached_equals_uncached(pairs, make_inputs, name):
 @pytest.mark.parametrize("min_length", [0, 8])
 def test_greedy_tokens(pairs, make_inputs, name, min_length):
   """Rows end at different lengths, and every token is PyTorch's."""
-  pair = pairs(name, raise_end=3.0)
-  inputs = make_inputs(pair.config, "left")
+  lengths = set()
+  for raise_end in (0.5, 1.0, 2.0, 3.0):
+    pair = pairs(name, raise_end=raise_end)
+    lengths |= _same_tokens(pair, make_inputs(pair.config, "left"), min_length)
+  assert len(lengths) > 2, "rows should end at several places"
+
+
+def _same_tokens(pair, inputs, min_length) -> set[int]:
+  """Generates with both; the lengths of the rows."""
   max_length = 14
   with torch.no_grad():
     theirs = pair.torch_model.generate(
@@ -212,6 +219,7 @@ def test_greedy_tokens(pairs, make_inputs, name, min_length):
   for row, length in zip(tokens, ours.lengths, strict=True):
     ends = np.flatnonzero(row[1:] == END)
     assert length == (ends[0] + 2 if ends.size else max_length)
+  return set(np.asarray(ours.lengths).tolist())
 
 
 def test_greedy_from_a_prompt(pairs, make_inputs):

@@ -125,12 +125,39 @@ def _header(entry):
     ({"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}, "damaged header"),
     ({"shape": [1], "data_offsets": [0, 4]}, "damaged header"),
     ("no object", "damaged header"),
+    (
+      {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]},
+      "damaged header",
+    ),
+    (
+      {"dtype": "F32", "shape": [0, 10**30], "data_offsets": [0, 0]},
+      "damaged header",
+    ),
     ({"dtype": "F32", "shape": [20], "data_offsets": [0, 80]}, "'t' ends at"),
   ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, entry, message):
   (tmp_path / formats.SINGLE).write_bytes(_header(entry))
   with pytest.raises(WeightFileError, match=message):
+    formats.open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    '{"__metadata__": [1]}',
+    '{"__metadata__": "x"}',
+    "[" * 100_000,
+    '{"t": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},'
+    ' "t": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}',
+  ],
+)
+def test_a_damaged_header_is_refused(tmp_path, text):
+  raw = text.encode()
+  (tmp_path / formats.SINGLE).write_bytes(
+    struct.pack("<Q", len(raw)) + raw + bytes(64)
+  )
+  with pytest.raises(WeightFileError, match="damaged header"):
     formats.open_weights(tmp_path)
 
 

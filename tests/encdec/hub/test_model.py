@@ -183,6 +183,24 @@ def test_float16_is_refused_for_training(tiny_config, tiny, batch):
       train=True,
       dropout_rng=jax.random.key(0),
     )
+  with pytest.raises(ValueError, match="float16 is for inference"):
+    tiny(
+      batch[0],
+      decoder_input_ids=batch[1],
+      params=tiny.to_fp16(tiny.params),
+      train=True,
+      dropout_rng=jax.random.key(0),
+    )
+
+
+def test_the_first_loss_does_not_see_the_labels(tiny, batch):
+  """Also where the start token and padding are one id, as GPT-2's are."""
+  tiny.config.decoder_start_token_id = tiny.config.pad_token_id = 4
+  labels = np.array(batch[1])
+  first = tiny(batch[0], labels=labels).logits[:, 0]
+  labels[:, 1:] = (labels[:, 1:] + 1) % 30 + 5
+  other = tiny(batch[0], labels=labels).logits
+  np.testing.assert_array_equal(other[:, 0], first)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +212,26 @@ def test_float16_is_refused_for_training(tiny_config, tiny, batch):
     ({"input_ids": np.zeros((2,), np.int32)}, r"shape \[batch, length\]"),
     ({"input_ids": np.zeros((2, 3))}, "must be whole numbers"),
     ({"input_ids": None}, "pass either input_ids or its embeddings"),
+    (
+      {"input_ids": None, "inputs_embeds": np.zeros((2, 6, 5))},
+      r"in place of input_ids have shape \[2, 6, 5\]",
+    ),
+    (
+      {"token_type_ids": np.zeros((2, 5), int)},
+      r"token types of input_ids have shape \[2, 5\]; it must be \[2, 6\]",
+    ),
+    (
+      {"position_ids": np.zeros((1, 5), int)},
+      r"position ids of input_ids have shape \[2, 5\]; it must be \[2, 6\]",
+    ),
+    (
+      {"encoder_outputs": (np.zeros((3, 6, 16)),)},
+      "the source has 3 rows and the target 2",
+    ),
+    (
+      {"encoder_outputs": (np.zeros((2, 6, 3)),)},
+      r"encoder_outputs hold states of shape \[2, 6, 3\]",
+    ),
     ({"decoder_input_ids": None}, "pass either decoder_input_ids"),
     ({"attention_mask": np.ones((2, 5))}, r"mask of input_ids has shape"),
     ({"attention_mask": np.ones((2, 6, 6), int)}, "call encode"),
@@ -261,6 +299,19 @@ def test_special_tokens_follow_the_order(tiny, batch):
     batch[0], max_length=3, decoder_start_token_id=8
   ).sequences
   assert (found[:, 0] == 8).all()
+
+
+def test_an_id_is_of_the_file_that_says_it(tiny, tmp_path):
+  """What the generation config merely repeats is not its own."""
+  assert tiny.special_tokens.where["end"] == "the decoder's config"
+  tiny.config.decoder.eos_token_id = 9
+  assert tiny.special_tokens.end == (9,)
+  tiny.generation_config.eos_token_id = 8
+  assert tiny.special_tokens.end == (8,)
+  tiny.save_pretrained(tmp_path)
+  again = FlaxEncoderDecoderModel.from_pretrained(tmp_path)
+  assert again.special_tokens.end == (8,)
+  assert again.special_tokens.where["end"] == "model.generation_config"
 
 
 def test_a_missing_token_is_named(tiny, batch):
@@ -344,6 +395,54 @@ def test_new_weights_are_decoded_with(tiny, batch):
   tiny.params["decoder"] = tiny.init_weights(jax.random.key(9))["decoder"]
   after = tiny.generate(batch[0], max_length=9).sequences
   assert not np.array_equal(before, after)
+
+
+def test_parameters_of_numpy_cannot_change_unseen(tiny, batch):
+  held = jax.tree.map(np.array, tiny.params)
+  tiny.params = held
+  before = tiny.generate(batch[0], max_length=9).sequences
+  logits = tiny(batch[0], decoder_input_ids=batch[1]).logits
+  held["decoder"]["embeddings"]["tokens"]["embedding"][:] = 1.0
+  np.testing.assert_array_equal(
+    tiny(batch[0], decoder_input_ids=batch[1]).logits, logits
+  )
+  np.testing.assert_array_equal(
+    tiny.generate(batch[0], max_length=9).sequences, before
+  )
+  # Those of a caller are his, and are read at each call.
+  held["decoder"]["embeddings"]["tokens"]["embedding"][7] = 9.0
+  other = tiny.generate(batch[0], max_length=9, params=held).sequences
+  held["decoder"]["embeddings"]["tokens"]["embedding"][:] = np.asarray(
+    tiny.params["decoder"]["embeddings"]["tokens"]["embedding"]
+  )
+  again = tiny.generate(batch[0], max_length=9, params=held).sequences
+  assert not np.array_equal(other, again)
+  np.testing.assert_array_equal(again, before)
+
+
+@pytest.mark.parametrize(
+  ("side", "name"),
+  [
+    ("encoder", "is_decoder"),
+    ("decoder", "is_decoder"),
+    ("decoder", "add_cross_attention"),
+  ],
+)
+def test_a_config_must_say_what_is_built(tiny_config, side, name):
+  part = getattr(tiny_config, side)
+  setattr(part, name, not getattr(part, name))
+  with pytest.raises(ValueError, match=f"{side}: {name} is .* must be"):
+    FlaxEncoderDecoderModel(tiny_config, _do_init=False)
+
+
+def test_a_mask_for_each_query_is_not_for_generation(tiny, batch):
+  encoded = tiny.encode(batch[0])
+  length = batch[0].shape[1]
+  with pytest.raises(ValueError, match=r"must be \[batch, length\]"):
+    tiny.generate(
+      encoder_outputs=encoded,
+      attention_mask=np.ones((2, length, length), int),
+    )
 
 
 def test_the_config_must_be_a_pairs(tiny_config):

@@ -10,6 +10,7 @@ from huggingface_hub import errors
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import Card, HubError, save_folder
+from encdec.hub.files import HTTPError
 from encdec.special_tokens import SpecialTokens
 
 TOKENS = SpecialTokens(start=5, end=(6, 7), pad=8, where={"start": "a run"})
@@ -91,6 +92,27 @@ def test_params_that_do_not_fit_are_refused(tiny, tmp_path):
     tiny.save_pretrained(tmp_path / "file")
   with pytest.raises(ValueError, match="part='head' must be"):
     tiny.save_pretrained(tmp_path, part="head")
+  with pytest.raises(ValueError, match="leave it out with part='encoder'"):
+    tiny.save_pretrained(tmp_path, part="encoder", card=Card())
+
+
+def test_a_refusal_leaves_the_folder_as_it_was(tiny, tmp_path):
+  tiny.save_pretrained(tmp_path)
+  before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  tiny.config.decoder_start_token_id = 9
+  params = {**tiny.params, "encoder": {}}
+  for options in ({"params": params}, {"max_shard_size": "1.5GB"}):
+    for part in (None, "encoder"):
+      with pytest.raises(ValueError, match=r"lack|is no size"):
+        tiny.save_pretrained(tmp_path, part=part, **options)
+  assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_side_alone_says_its_dtype(tiny, tmp_path):
+  tiny.config.encoder.dtype = "bfloat16"
+  tiny.save_pretrained(tmp_path, part="encoder")
+  config = json.loads((tmp_path / "config.json").read_text())
+  assert config["dtype"] == "float32"
 
 
 def test_params_of_the_caller_are_the_ones_saved(tiny, tmp_path):
@@ -138,9 +160,12 @@ def test_push_to_hub_uploads_a_whole_folder(tiny, uploads, tmp_path):
   assert uploads[-1][1] == "mine"
 
 
-def test_a_refusal_of_the_hub_is_explained(tiny, monkeypatch):
+@pytest.mark.parametrize(
+  "error", [errors.HFValidationError("no such name"), HTTPError("")]
+)
+def test_a_refusal_of_the_hub_is_explained(tiny, monkeypatch, error):
   def create_repo(repo_id, **kwargs):
-    raise errors.HFValidationError("no such name")
+    raise error
 
   monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
   with pytest.raises(HubError, match="'a/b/c' cannot be written on the Hub"):

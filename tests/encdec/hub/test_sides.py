@@ -184,6 +184,9 @@ def test_keywords_find_their_side(saved):
   assert not config.encoder.is_decoder
   with pytest.raises(TypeError, match="has no 'hidden_drop'"):
     compose(saved["bert"][0], saved["gpt2"][0], encoder_hidden_drop=0.1)
+  for name in ("_do_init", "initialize_missing", "shares"):
+    with pytest.raises(TypeError, match=f"{name}=True: neither an option nor"):
+      compose(saved["bert"][0], saved["gpt2-lm"][0], **{name: True})
 
 
 @pytest.mark.parametrize(
@@ -335,7 +338,16 @@ def test_a_hub_cache_with_shards_and_links_is_read(tiny, tmp_path):
     blob = root / "blobs" / str(number)
     blob.write_bytes(path.read_bytes())
     os.symlink(f"../../blobs/{number}", snapshot / path.name)
-  where = {"cache_dir": str(tmp_path / "cache"), "local_files_only": True}
+  # The tests' environment is offline, which is enough to read a cache.
+  (snapshot / "generation_config.json").rename(tmp_path / "later")
+  where: dict = {"cache_dir": str(tmp_path / "cache")}
+  assert generation_config_of("somebody/pair", **where) is None
+  FlaxEncoderDecoderModel.from_pretrained("somebody/pair", **where)
+  (tmp_path / "later").rename(snapshot / "generation_config.json")
+  FlaxEncoderDecoderModel.from_pretrained(
+    source, config="somebody/pair", **where
+  )
+  where["local_files_only"] = True
   model = FlaxEncoderDecoderModel.from_pretrained("somebody/pair", **where)
   jax.tree.map(np.testing.assert_array_equal, model.params, tiny.params)
   params, _ = load_params(tiny.module, "somebody/pair", **where)
