@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import processes, validate
+from train import command_line, processes, validate
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A file of configs/, with :variant.", lock_config=True
@@ -85,16 +85,18 @@ MODES: dict[str, Callable[[], None]] = {
 
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a mistyped config key ends with a suggestion."""
-  overrides = [a for a in argv if validate.OVERRIDE.match(a)]
+  overrides = [a for a in argv if command_line.OVERRIDE.match(a)]
   # The file alone first, so that overrides can be compared with its keys;
   # config_flags takes them from sys.argv.
   sys.argv = [a for a in argv if a not in overrides]
   try:
     flags.FLAGS(sys.argv)
-    validate.check_flags(CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES))
-    validate.check_overrides(overrides, CONFIG.value)
+    command_line.check_flags(
+      CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
+    )
+    command_line.check_overrides(overrides, CONFIG.value)
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
-    validate.check_mode(MODE.value, given, OF_MODES)
+    command_line.check_mode(MODE.value, given, OF_MODES)
     sys.argv = argv
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError) as error:
@@ -106,7 +108,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-  validate.check_arguments(argv[1:])
+  command_line.check_arguments(argv[1:])
   if not jax.config.values["jax_compilation_cache_dir"]:
     # A run that goes on, and whoever reads it, need not compile again.
     jax.config.update("jax_compilation_cache_dir", f"{WORKDIR.value}/compiled")

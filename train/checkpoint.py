@@ -18,7 +18,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
 from train import checksums, step_folders
-from train.state import TrainState
+from train.state import TrainState, tree_difference
 from train.validate import Refusal
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
@@ -143,8 +143,7 @@ class Checkpoints:
         return self._restore_state(newest, abstract)
     if (bad := self._folders.path / step_folders.SET_ASIDE).is_dir():
       raise Refusal(
-        f"{self._folders.path} has no good step left, only bad ones in {bad}: "
-        "mend one and move it back, or begin anew in another --workdir"
+        f"every step was bad, and is in {bad}: begin anew in another --workdir"
       )
     return None
 
@@ -323,7 +322,7 @@ class Checkpoints:
     saved = self._manager.item_metadata(step)
     for name, tree in trees.items():
       found = saved[name].tree if name in saved.keys() else {}
-      difference = _difference(name, found, tree)
+      difference = tree_difference(name, found, tree)
       if difference is not None:
         raise Refusal(
           f"{self._folders.of(step)} holds another state than this run's: "
@@ -349,25 +348,3 @@ def _sharding(leaf: Any) -> jax.sharding.Sharding:
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
-
-
-def _difference(name: str, saved: Any, wanted: Any) -> str | None:
-  """The first leaf in which the trees differ; Orbax would cast or cut it."""
-  have, want = _leaves(saved), _leaves(wanted)
-  for path in sorted(have.keys() | want.keys()):
-    if have.get(path) != want.get(path):
-      return (
-        f"{name}/{path} is {have.get(path, 'absent')} there and "
-        f"{want.get(path, 'absent')} here"
-      )
-  return None
-
-
-def _leaves(tree: Any) -> dict[str, str]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): (
-      f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-    )
-    for path, leaf in leaves
-  }

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from encdec import hub
 from encdec.types import Params
-from train import decoding, processes, trained, validate
+from train import command_line, decoding, processes, trained, validate
 from train.config import Config
 from train.initialize import Task
 from train.trained import Trained
@@ -119,7 +119,7 @@ def _check_output(output: str) -> Path:
     raise validate.Refusal(
       "--output is missing: pass a folder, --output=runs/name/hub"
     )
-  validate.check_path("output", output)
+  command_line.check_path("output", output)
   path = Path(output)
   if path.exists() and not path.is_dir():
     raise validate.Refusal(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data import device, examples, sources
-from train import datasets, decoding, trained, validate, workdir
+from train import command_line, datasets, decoding, trained, validate, workdir
 from train.config import Config
 from train.mesh import batch_sharding
 from train.output import Output, digest
@@ -141,7 +141,7 @@ def _check_flags(source: str, output: str) -> None:
   ):
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
-  validate.check_path("output", output)
+  command_line.check_path("output", output)
   if Path(source).exists() and Path(source).resolve() == Path(output).resolve():
     raise validate.Refusal(f"--output={output} is the input: name another file")
   if not (source.endswith((".txt", ".jsonl")) or URI.match(source)):

@@ -159,3 +159,28 @@ def _placed_moments(
     return _placed(leaf, where[owners[0]])
 
   return jax.tree_util.tree_map_with_path(place, opt_state)
+
+
+def tree_difference(name: str, saved: Any, wanted: Any) -> str | None:
+  """The first leaf whose presence, dtype or shape differs, in words.
+
+  Restoring would cast or cut it in silence.
+  """
+  have, want = _leaves(saved), _leaves(wanted)
+  for path in sorted(have.keys() | want.keys()):
+    if have.get(path) != want.get(path):
+      return (
+        f"{name}/{path} is {have.get(path, 'absent')} there and "
+        f"{want.get(path, 'absent')} here"
+      )
+  return None
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): (
+      f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+    )
+    for path, leaf in leaves
+  }

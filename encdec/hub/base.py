@@ -147,6 +147,38 @@ class ModelBase:
   def _params_or(self, params: Mapping[str, Any] | None) -> Params:
     return self.params if params is None else plain_tree(params)
 
+  def _flags(
+    self, attentions: bool | None, hidden_states: bool | None
+  ) -> tuple[bool, bool]:
+    if attentions is None:
+      attentions = self.config.output_attentions
+    if hidden_states is None:
+      hidden_states = self.config.output_hidden_states
+    return bool(attentions), bool(hidden_states)
+
+  def _as_dict(self, return_dict: bool | None) -> bool:
+    if return_dict is None:
+      return bool(self.config.return_dict)
+    return return_dict
+
+  def _dropout_key(
+    self, train: bool, rng: RandomKey | None, tree: Params
+  ) -> Key[Array, ""] | None:
+    if not train:
+      return None
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(tree)}
+    if jnp.dtype(jnp.float16) in dtypes | {self.module.dtype}:
+      raise ValueError(
+        "dtype=float16 is for inference: its gradients underflow; train with "
+        "bfloat16 or float32, in computation and parameters"
+      )
+    if rng is None:
+      raise ValueError(
+        "train=True draws dropout: pass dropout_rng=jax.random.key(...), a new "
+        "one each step"
+      )
+    return typed_key(rng)
+
   def init_weights(
     self,
     rng: RandomKey,

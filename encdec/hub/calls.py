@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from encdec.hub import forward
-from encdec.hub.base import ModelBase, RandomKey, typed_key
+from encdec.hub.base import ModelBase, RandomKey
 from encdec.hub.generation import bucket, request
 from encdec.hub.inputs import (
   SideInputs,
@@ -18,6 +17,7 @@ from encdec.hub.inputs import (
   cache_mask,
   check_labels,
   check_length,
+  check_states,
   from_labels,
   mean_loss,
   side_inputs,
@@ -121,17 +121,7 @@ class CallableModel(ModelBase):
       vocabulary = self.module.config.decoder.vocab_size
       labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
       loss = mean_loss(decoded.logits, labels)
-    output = Seq2SeqOutput(
-      loss=loss,
-      logits=decoded.logits,
-      past_key_values=decoded.past_key_values,
-      decoder_hidden_states=decoded.hidden_states,
-      decoder_attentions=decoded.attentions,
-      cross_attentions=decoded.cross_attentions,
-      encoder_last_hidden_state=encoded[0],
-      encoder_hidden_states=getattr(encoded, "hidden_states", None),
-      encoder_attentions=getattr(encoded, "attentions", None),
-    )
+    output = _pair_output(loss, encoded, decoded)
     return output if self._as_dict(return_dict) else output.to_tuple()
 
   def encode(
@@ -242,18 +232,7 @@ class CallableModel(ModelBase):
     ids, mask, position_ids = target
     states = encoded[0]
     width = self.module.config.encoder.width
-    if states.ndim != 3 or states.shape[2] != width:
-      raise ValueError(
-        f"encoder_outputs hold states of shape {list(states.shape)}; they must "
-        f"be [batch, length, {width}]"
-      )
-    if (given := ids if embeds is None else embeds) is not None and (
-      len(given) != len(states)
-    ):
-      raise ValueError(
-        f"the source has {len(states)} rows and the target {len(given)}; pair "
-        "them"
-      )
+    check_states(states, width, ids if embeds is None else embeds)
     segments, dense = as_mask(encoder_mask, states.shape[:2], "the source")
     if dense is not None:
       raise ValueError("the source's attention mask must be [batch, length]")
@@ -327,37 +306,21 @@ class CallableModel(ModelBase):
     )
     return DecoderOutput(logits=logits, past_key_values=cache)
 
-  def _flags(
-    self, attentions: bool | None, hidden_states: bool | None
-  ) -> tuple[bool, bool]:
-    if attentions is None:
-      attentions = self.config.output_attentions
-    if hidden_states is None:
-      hidden_states = self.config.output_hidden_states
-    return bool(attentions), bool(hidden_states)
 
-  def _as_dict(self, return_dict: bool | None) -> bool:
-    if return_dict is None:
-      return bool(self.config.return_dict)
-    return return_dict
-
-  def _dropout_key(
-    self, train: bool, rng: RandomKey | None, tree: Params
-  ) -> Key[Array, ""] | None:
-    if not train:
-      return None
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(tree)}
-    if jnp.dtype(jnp.float16) in dtypes | {self.module.dtype}:
-      raise ValueError(
-        "dtype=float16 is for inference: its gradients underflow; train with "
-        "bfloat16 or float32, in computation and parameters"
-      )
-    if rng is None:
-      raise ValueError(
-        "train=True draws dropout: pass dropout_rng=jax.random.key(...), a new "
-        "one each step"
-      )
-    return typed_key(rng)
+def _pair_output(
+  loss: Float[Array, ""] | None, encoded: Any, decoded: DecoderOutput
+) -> Seq2SeqOutput:
+  return Seq2SeqOutput(
+    loss=loss,
+    logits=decoded.logits,
+    past_key_values=decoded.past_key_values,
+    decoder_hidden_states=decoded.hidden_states,
+    decoder_attentions=decoded.attentions,
+    cross_attentions=decoded.cross_attentions,
+    encoder_last_hidden_state=encoded[0],
+    encoder_hidden_states=getattr(encoded, "hidden_states", None),
+    encoder_attentions=getattr(encoded, "attentions", None),
+  )
 
 
 def _encoder_output(output: Any) -> EncoderOutput:

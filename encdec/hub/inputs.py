@@ -226,6 +226,20 @@ def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
   return labels
 
 
+def check_states(states: Any, width: int, target: Any) -> None:
+  """Raises ValueError unless encoder states go with a target's rows."""
+  if states.ndim != 3 or states.shape[2] != width:
+    raise ValueError(
+      f"encoder_outputs hold states of shape {list(states.shape)}; they must "
+      f"be [batch, length, {width}]"
+    )
+  if target is not None and len(target) != len(states):
+    raise ValueError(
+      f"the source has {len(states)} rows and the target {len(target)}; pair "
+      "them"
+    )
+
+
 def mean_loss(
   logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
 ) -> Float[Array, ""]:

@@ -287,7 +287,9 @@ def test_when_every_step_is_bad_nothing_begins_anew(two_steps, tmp_path):
   # Also when they were set aside by an earlier start.
   for _ in range(2):
     with Checkpoints(folder) as checkpoints:
-      with pytest.raises(Refusal, match=r"only bad ones in .*set_aside"):
+      with pytest.raises(
+        Refusal, match=r"every step was bad, and is in .*set_aside"
+      ):
         checkpoints.restore(_abstract(_state(0)))
 
 

@@ -1,7 +1,5 @@
 """Bad input gets one error that names the key, its value and the fix."""
 
-import re
-
 import pytest
 
 from configs import common, dates
@@ -89,24 +87,6 @@ def test_buckets_must_end_at_the_maximum_lengths():
   validate.check_values(config)
 
 
-@pytest.mark.parametrize(
-  ("argument", "suggestion"),
-  [
-    ("--config.optim.lrr=1e-4", "optim.lr"),
-    ("--config.optim.steps=3", "train.steps"),
-    ("--config.training.batch_size=3", "train.batch_size"),
-    ("--config.data.maxsource_length=3", "data.max_source_length"),
-    ("--noconfig.eval.permute", "eval.permute_sources"),
-  ],
-)
-def test_a_mistyped_override_gets_a_suggestion(argument, suggestion):
-  assert validate.OVERRIDE.match(argument)
-  with pytest.raises(
-    validate.Refusal, match=rf"{re.escape(argument)}.*{suggestion}'"
-  ):
-    validate.check_overrides([argument], common.get_config())
-
-
 def test_a_set_must_not_take_the_name_of_a_permuted_one():
   config = dates.get_config()
   config.data.test = "a=dates@valid,a_permuted=dates@test"
@@ -114,25 +94,6 @@ def test_a_set_must_not_take_the_name_of_a_permuted_one():
   validate.check_values(config)
   config.eval.permute_sources = True
   refused(config, "data.test", "'a_permuted'", "another name")
-
-
-@pytest.mark.parametrize("flag", ["workdir", "output"])
-def test_a_bucket_is_refused(flag):
-  with pytest.raises(validate.Refusal, match=f"--{flag}=gs://b/run: .*mount"):
-    validate.check_path(flag, "gs://b/run")
-  validate.check_path(flag, "runs/a:b")
-
-
-def test_a_right_override_passes():
-  validate.check_overrides(
-    ["--config.optim.lr=1e-4", "--noconfig.eval.permute_sources"],
-    common.get_config(),
-  )
-
-
-def test_a_word_that_is_no_flag_is_refused():
-  with pytest.raises(validate.Refusal, match=r"'optim\.lr=3' is not a flag"):
-    validate.check_arguments(["optim.lr=3"])
 
 
 def test_errors_of_readers_become_refusals():
