@@ -61,7 +61,7 @@ def test_conversion_is_undone_exactly(encoder, decoder):
       leaf = leaf[name]
     shape = leaf.shape[1:] if weight.layered else leaf.shape
     array = rng.normal(size=shape).astype(np.float32)
-    hub = to_hub(array, weight, config)
+    hub = to_hub(array, weight)
     joined = np.concatenate([hub] * weight.parts, axis=-1)
     np.testing.assert_array_equal(to_tree(joined, weight, config), array)
 
