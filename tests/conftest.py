@@ -109,7 +109,8 @@ def count(full: bool) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def one_device_env() -> Mapping[str, str]:
   """The environment of a process that shall see one device."""
-  flags = os.environ["XLA_FLAGS"].replace(_DEVICES, "")
+  # Of spaces alone XLA would make a file's name.
+  flags = os.environ["XLA_FLAGS"].replace(_DEVICES, "").strip()
   return os.environ | {"XLA_FLAGS": flags}
 
 
