@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from encdec.generate import Prompt, SearchTokens, generate
+from encdec.hub.inputs import mean_loss
 from encdec.model import unstack as unstack_eagerly
 from encdec.types import DecodeView
 
@@ -77,7 +78,7 @@ def _ours(pair, inputs, module=None, params=None):
   )
 
 
-def _theirs(pair, inputs):
+def _theirs(pair, inputs, **more):
   with torch.no_grad():
     return pair.torch_model(
       input_ids=torch.tensor(inputs.tokens).long(),
@@ -86,6 +87,7 @@ def _theirs(pair, inputs):
       decoder_attention_mask=torch.tensor(inputs.decoder_mask).long(),
       output_attentions=True,
       output_hidden_states=True,
+      **more,
     )
 
 
@@ -95,12 +97,15 @@ def test_forward(pairs, make_inputs, assert_close, name, padding):
   pair = pairs(name)
   inputs = make_inputs(pair.config, padding)
   encoded, decoded, logits = _ours(pair, inputs)
-  theirs = _theirs(pair, inputs)
   source, target = inputs.mask == 1, inputs.decoder_mask == 1
+  labels = np.where(target, inputs.decoder_tokens, -100)
+  with pytest.warns(FutureWarning):
+    theirs = _theirs(pair, inputs, labels=torch.tensor(labels).long())
   vocab = pair.config.decoder.vocab_size
   assert logits.shape[-1] > vocab
   assert (np.asarray(logits[..., vocab:]) < -1e30).all()
   assert_close(logits[..., :vocab], theirs.logits, target, "logits")
+  assert_close(mean_loss(logits, jnp.asarray(labels)), theirs.loss)
   for ours, referee, where, label in (
     (encoded.hidden_states, theirs.encoder_hidden_states, source, "encoder"),
     (decoded.hidden_states, theirs.decoder_hidden_states, target, "decoder"),
