@@ -9,8 +9,7 @@
 
 Hardware: one accelerator with 16 GB; "pod": 32 to 128 chips. The recipe is
 that of patrickvonplaten/bert2bert_cnn_daily_mail, which took 8 hours on a
-TITAN RTX. Expect: its card's ROUGE-2 of 18.2 with four beams; here text is
-generated greedily, which scores lower.
+TITAN RTX. Expect: its card's ROUGE-2 of 18.2, with the same four beams.
 """
 
 from typing import Any
@@ -52,6 +51,10 @@ def get_config(arg: str = "") -> Any:
 
   config.generation.max_length = 142
   config.generation.min_length = 56
+  config.generation.num_beams = 4
+  config.generation.length_penalty = 2.0
+  config.generation.no_repeat_ngram_size = 3
+  config.generation.early_stopping = "true"
 
   config.eval.batch_size = 32
   config.eval.text_examples = 200

@@ -51,6 +51,10 @@ def get_config(arg: str = "") -> Any:
 
   config.generation.max_length = 142
   config.generation.min_length = 56
+  config.generation.num_beams = 4
+  config.generation.length_penalty = 2.0
+  config.generation.no_repeat_ngram_size = 3
+  config.generation.early_stopping = "true"
 
   config.eval.batch_size = 32
   config.eval.text_examples = 200

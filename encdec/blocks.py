@@ -26,6 +26,8 @@ class LayerInputs:
   cross_states: Float[Array, "B S W"] | None = None
   cross_mask: AttentionMask | None = None
   slot: Int[Array, ""] | None = None
+  # Decoding only: each beam attends to its own slots of the cache alone.
+  apart: bool = struct.field(pytree_node=False, default=False)
   # See `encdec.layers.dropout.stack_keys`.
   dropout_keys: Key[Array, "rows sites"] | None = None
   weights: bool = struct.field(pytree_node=False, default=False)
@@ -126,7 +128,9 @@ class _Block(nn.Module):
     if cache is not None:
       assert inputs.slot is not None, "a cache is written at a slot"
       cache = _write(cache, keys_values, inputs.slot)
-      keys_values = _read(cache)
+      keys_values = _read(cache, inputs.apart)
+    if inputs.apart:
+      read = read.reshape(-1, 1, read.shape[-1])
     output, weights = self.self_attention.attend(
       read,
       keys_values,
@@ -135,6 +139,7 @@ class _Block(nn.Module):
       dropout=self._dropout(keys, dropout_lib.SELF_ATTENTION),
       return_weights=inputs.weights,
     )
+    output = output.reshape(states.shape)
     states = self._after(
       self.self_attention_norm, states, output, keys, dropout_lib.SELF_OUTPUT
     )
@@ -224,9 +229,12 @@ def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:
   return put(cache[0], fresh[0]), put(cache[1], fresh[1])
 
 
-def _read(cache: KeyValue) -> KeyValue:
+def _read(cache: KeyValue, apart: bool) -> KeyValue:
+  """Keys and values of all beams of a source, or of each beam by itself."""
+
   def flat(held: Array) -> Array:
-    batch, _, _, groups, width = held.shape
-    return held.reshape(batch, -1, groups, width)
+    batch, beams, _, groups, width = held.shape
+    rows = batch * beams if apart else batch
+    return held.reshape(rows, -1, groups, width)
 
   return flat(cache[0]), flat(cache[1])

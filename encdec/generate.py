@@ -7,32 +7,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.generation.greedy import greedy
+from encdec.generation import (
+  beam,
+  groups,
+  hypotheses,
+  loop,
+  options,
+  sampling,
+)
+from encdec.generation.groups import Groups
+from encdec.generation.options import SearchOptions
+from encdec.generation.sampling import Samples
+from encdec.generation.search import Search
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.types import Params
+from encdec.types import Params, SelfCache
 
-
-@dataclasses.dataclass(frozen=True)
-class SearchTokens:
-  """The target's special ids: a start, any number of ends, a padding."""
-
-  start: int
-  end: tuple[int, ...]
-  pad: int
+# Up to here a beam attends to the slots of all of its source's beams, masked,
+# and no cache ever moves; beyond, that costs more than moving it.
+SHARED_BEAMS = 16
 
 
 @struct.dataclass
 class Generated:
-  """Tokens, the start token included and padding after the end token.
+  """R texts for each of B sources, best first, as rows of B * R.
 
-  `lengths` count up to and with the end token, or to the maximum length.
+  Attributes:
+    tokens: the prompt included, padding after the end token.
+    lengths: up to and with the end token, or to the maximum length.
+    steps: that were taken until all was found.
+    scores: of beams: the sum of log-probabilities over the length's penalty.
+    parents: of beams, where scores are kept: the beam, of its source, that
+      each token continued; -1 at the prompt and after the end.
+    step_scores, step_logits: of every step, for all N beams or texts.
   """
 
-  tokens: Int[Array, "B C"]
-  lengths: Int[Array, "B"]
+  tokens: Int[Array, "BR C"]
+  lengths: Int[Array, "BR"]
+  steps: Int[Array, ""]
+  scores: Float[Array, "BR"] | None = None
+  parents: Int[Array, "BR C"] | None = None
+  step_scores: Float[Array, "B T N V"] | None = None
+  step_logits: Float[Array, "B T N V"] | None = None
 
 
 @struct.dataclass
@@ -50,6 +69,22 @@ def start_prompt(batch: int, start_token: int) -> Prompt:
   return Prompt(ones * start_token, ones, jnp.zeros_like(ones))
 
 
+def row_keys(key: Key[Array, "*B"], batch: int) -> Key[Array, "B"]:
+  """A key for each row: `fold_in(key, row)`, or the keys that are given.
+
+  Raises:
+    ValueError: another number of keys than rows.
+  """
+  if key.ndim == 0:
+    rows = jnp.arange(batch, dtype=jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)
+  if key.shape != (batch,):
+    raise ValueError(
+      f"{key.shape} keys for {batch} rows: pass one key, or one a row"
+    )
+  return key
+
+
 def generate(
   module: FlaxEncoderDecoderModule,
   decoding_params: Params,
@@ -57,52 +92,39 @@ def generate(
   encoder_segments: Int[Array, "B S"],
   encoder_positions: Int[Array, "B S"] | None,
   *,
-  tokens: SearchTokens,
+  options: SearchOptions,
+  prompt: Prompt,
   cache_length: int,
-  max_length: int | Int[Array, ""],
-  min_length: int | Int[Array, ""] = 0,
-  prompt: Prompt | None = None,
   encoder_states: Float[Array, "B S W"] | None = None,
+  key: Key[Array, "*B"] | None = None,
 ) -> Generated:
-  """Greedy continuations of the prompt, one a source.
+  """Continues the prompt, with as many texts a source as `options` ask for.
 
-  Compiles once for each module, shape, `tokens` and `cache_length`; lengths
-  may change freely below it. May be called under jit.
+  Compiles once for each module, shape, `cache_length` and shape of the
+  options; the options' values may change freely. May be called under jit.
 
   Args:
     decoding_params: `unstack(expand(stored, config), module.dtype)`, made
       once for each version of the weights.
     encoder_segments: 0 at padding, to which no token attends.
-    cache_length: slots of the cache, C.
-    max_length: in tokens, the prompt included; at most `cache_length`.
-    min_length: no end token before it; counted alike.
-    prompt: the start token by default.
-    encoder_states: in place of tokens, as `encode` gave them.
+    cache_length: slots of the cache, C, at least `options.max_length`.
+    encoder_states: in place of tokens, as `encode` gave them. Rules that look
+      at the source need its tokens all the same.
+    key: of sampling: one (row i draws with `fold_in(key, i)`) or one a row;
+      a step draws with `fold_in(row's key, step)`.
 
   Raises:
-    ValueError: lengths that exceed the cache or the position table, or a
-      special id outside the vocabulary.
+    ValueError: options that contradict each other; lengths that exceed the
+      cache or the position table; a special id outside the vocabulary.
   """
-  config = module.config.decoder
-  if cache_length > config.max_positions:
-    raise ValueError(
-      f"a generated length of {cache_length} exceeds the decoder's position "
-      f"table ({config.max_positions}); lower max_length"
-    )
-  _check_ids(tokens, config.vocab_size)
-  if prompt is None:
-    prompt = start_prompt(encoder_segments.shape[0], tokens.start)
-  prompt_length = prompt.tokens.shape[1]
-  if not isinstance(max_length, jax.Array) and not (
-    prompt_length < max_length <= cache_length
-  ):
-    raise ValueError(
-      f"max_length={max_length} must exceed the prompt ({prompt_length} "
-      f"tokens) and fit the cache ({cache_length})"
-    )
+  _check(module, options, prompt, cache_length)
+  keys = None
+  if options.sample:
+    if key is None:
+      raise ValueError("sampling needs a key: pass key=jax.random.key(seed)")
+    keys = row_keys(key, encoder_segments.shape[0])
   return _generate(
     module,
-    tokens,
     cache_length,
     decoding_params,
     encoder_tokens,
@@ -110,31 +132,51 @@ def generate(
     encoder_positions,
     encoder_states,
     prompt,
-    jnp.asarray(max_length, jnp.int32),
-    jnp.asarray(min_length, jnp.int32),
+    options,
+    keys,
   )
 
 
-def _check_ids(tokens: SearchTokens, vocab_size: int) -> None:
-  for name, ids in (
-    ("start", (tokens.start,)),
-    ("end", tokens.end),
-    ("pad", (tokens.pad,)),
+def _check(
+  module: FlaxEncoderDecoderModule,
+  asked: SearchOptions,
+  prompt: Prompt,
+  cache_length: int,
+) -> None:
+  config = module.config.decoder
+  options.check(asked, config.vocab_size)
+  if cache_length > config.max_positions:
+    raise ValueError(
+      f"a generated length of {cache_length} exceeds the decoder's position "
+      f"table ({config.max_positions}); lower max_length"
+    )
+  prompt_length = prompt.tokens.shape[1]
+  longest = asked.max_length
+  if not isinstance(longest, Tracer) and not (
+    prompt_length < int(longest) <= cache_length
   ):
-    for token in ids:
-      if not 0 <= token < vocab_size:
+    raise ValueError(
+      f"max_length={int(longest)} must exceed the prompt ({prompt_length} "
+      f"tokens) and fit the cache ({cache_length})"
+    )
+  for name, ids in (
+    ("start", prompt.tokens[:, :1]),
+    ("end", jnp.asarray(asked.end_tokens, jnp.int32)),
+    ("pad", asked.pad_token),
+  ):
+    if isinstance(ids, Tracer):
+      continue
+    for token in jax.device_get(ids).reshape(-1).tolist():
+      if not 0 <= token < config.vocab_size:
         raise ValueError(
           f"{name} token {token} is outside the decoder's vocabulary of "
-          f"{vocab_size}; set another {name} token"
+          f"{config.vocab_size}; set another {name} token"
         )
 
 
-@functools.partial(
-  jax.jit, static_argnames=("module", "tokens", "cache_length")
-)
+@functools.partial(jax.jit, static_argnames=("module", "cache_length"))
 def _generate(
   module: FlaxEncoderDecoderModule,
-  tokens: SearchTokens,
   cache_length: int,
   params: Params,
   encoder_tokens: Any,
@@ -142,8 +184,8 @@ def _generate(
   encoder_positions: Any,
   encoder_states: Any,
   prompt: Prompt,
-  max_length: Int[Array, ""],
-  min_length: Int[Array, ""],
+  options: SearchOptions,
+  keys: Key[Array, "B"] | None,
 ) -> Generated:
   apply: Any = functools.partial(module.apply, {"params": params})
   if encoder_states is None:
@@ -154,48 +196,133 @@ def _generate(
       method="encode",
     ).states
   cross = apply(encoder_states, encoder_segments, method="cross_cache")
-  logits, cache = apply(
-    tokens=prompt.tokens,
-    segments=prompt.segments,
-    positions=prompt.positions,
-    cross=cross,
-    cache_length=cache_length,
-    method="prefill",
+  search = Search(
+    options,
+    source=encoder_tokens,
+    source_real=encoder_segments != 0,
+    prompt=prompt.tokens.shape[1],
+    vocab_size=module.config.decoder.vocab_size,
   )
 
-  def decode_step(last, view, cache):
+  def decode_step(tokens, view, cache):
+    positions = _positions(module, tokens, view.query_positions, prompt)
+    view = dataclasses.replace(view, query_positions=positions)
     return apply(
-      tokens=last, view=view, cache=cache, cross=cross, method="decode_step"
+      tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
 
-  result = greedy(
-    decode_step,
+  progress = _start(apply, module, prompt, cross, cache_length, search, keys)
+  progress = loop.run(decode_step, progress, search)
+  return _result(progress, search, module)
+
+
+def _positions(
+  module: FlaxEncoderDecoderModule,
+  tokens: Int[Array, "B N"],
+  index: Int[Array, "B N"],
+  prompt: Prompt,
+) -> Int[Array, "B N"]:
+  """The prompt's own, then the index in the row.
+
+  Where positions come from ids, as RoBERTa's, a written pad has none.
+  """
+  config, last = module.config.decoder, prompt.tokens.shape[1] - 1
+  positions = index
+  if config.positions_from_ids:
+    positions = jnp.where(tokens == config.pad_token_id, -1, positions)
+  return jnp.where(index == last, prompt.positions[:, -1:], positions)
+
+
+def _start(
+  apply: Any,
+  module: FlaxEncoderDecoderModule,
+  prompt: Prompt,
+  cross: Any,
+  slots: int,
+  search: Search,
+  keys: Key[Array, "B"] | None,
+) -> loop.Progress:
+  """A search whose cache holds the prompt but for its last token."""
+  options = search.options
+  beams = options.num_beams > 1
+  texts = hypotheses.start(
     prompt.tokens,
     prompt.segments != 0,
-    logits[:, -1],
-    cache,
-    end_tokens=tokens.end,
-    pad_token=tokens.pad,
-    min_length=min_length,
-    max_length=max_length,
+    width=options.width,
+    slots=slots,
+    pad_token=options.pad_token,
+    reorder=beams and options.num_beams <= SHARED_BEAMS,
   )
-  result = sharding.constrain(result, ("batch", None), module.rules)
-  start = prompt.tokens.shape[1]
-  return Generated(result, _lengths(result, start, tokens.end, max_length))
+  batch, length = prompt.tokens.shape
+  cache = apply(batch, options.width, slots, method="empty_cache")
+  if length > 1:
+    _, held = apply(
+      tokens=prompt.tokens[:, :-1],
+      segments=prompt.segments[:, :-1],
+      positions=prompt.positions[:, :-1],
+      cross=cross,
+      cache_length=length - 1,
+      method="prefill",
+    )
+    cache = _spread(held, cache, only_first=texts.ancestors is not None)
+  if options.num_groups > 1:
+    state = groups.start(
+      texts, options.num_groups, keep_parents=options.keep_scores
+    )
+  elif beams:
+    state = beam.start(texts, keys, keep_parents=options.keep_scores)
+  else:
+    state = sampling.start(texts, keys)
+  shape = (batch, slots, options.width, module.config.decoder_vocab_rows)
+  return loop.Progress(
+    state=state,
+    cache=cache,
+    slot=jnp.asarray(length - 1, jnp.int32),
+    scores=jnp.zeros(shape, jnp.float32) if options.keep_scores else None,
+    logits=jnp.zeros(shape, jnp.float32) if options.keep_logits else None,
+  )
 
 
-def _lengths(
-  tokens: Int[Array, "B C"],
-  start: int,
-  end_tokens: tuple[int, ...],
-  max_length: Int[Array, ""],
-) -> Int[Array, "B"]:
-  """The length of each row, its end token included."""
-  ends = jnp.zeros(tokens.shape, bool)
-  for end in end_tokens:
-    ends = ends | (tokens == end)
-  index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-  # An end token inside the prompt ends nothing.
-  ends = ends & (index >= start)
-  first = jnp.argmax(ends, axis=1).astype(jnp.int32)
-  return jnp.where(jnp.any(ends, axis=1), first + 1, max_length)
+def _spread(held: SelfCache, cache: SelfCache, only_first: bool) -> SelfCache:
+  """Puts a prompt's keys into the first slots of one beam, or of each."""
+
+  def put(part: Array, whole: Array) -> Array:
+    if not only_first:
+      part = jnp.broadcast_to(
+        part, (part.shape[0], whole.shape[1], *part.shape[2:])
+      )
+    return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
+
+  return jax.tree.map(put, held, cache)
+
+
+def _result(
+  progress: loop.Progress, search: Search, module: FlaxEncoderDecoderModule
+) -> Generated:
+  state, returned = progress.state, search.options.num_returned
+  if isinstance(state, Samples):
+    tokens, lengths = state.texts.tokens, state.lengths
+    scores = parents = None
+  else:
+    found = state.finished
+    if isinstance(state, Groups):
+      found = groups.best(state, returned)
+    tokens, lengths = found.tokens, found.lengths
+    scores, parents = found.scores, found.parents
+
+  def rows(array: Array | None) -> Any:
+    if array is None:
+      return None
+    array = array[:, :returned].reshape(-1, *array.shape[2:])
+    axes = ("batch", *(None,) * (array.ndim - 1))
+    return sharding.constrain(array, axes, module.rules)
+
+  return Generated(
+    tokens=rows(tokens),
+    lengths=rows(lengths),
+    steps=progress.slot - (search.prompt - 1),
+    scores=rows(scores),
+    parents=rows(parents),
+    step_scores=progress.scores,
+    step_logits=progress.logits,
+  )

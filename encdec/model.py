@@ -244,13 +244,13 @@ class FlaxEncoderDecoderModule(nn.Module):
       key_positions=jnp.pad(positions, ((0, 0), (0, cache_length - length))),
       visible=_prompt_visible(segments, cache_length),
     )
-    cache = self.empty_cache(batch, cache_length)
+    cache = self.empty_cache(batch, 1, cache_length)
     return self.decode_step(tokens=tokens, view=view, cache=cache, cross=cross)
 
-  def empty_cache(self, batch: int, cache_length: int) -> SelfCache:
-    """A cache of zeros for one beam."""
+  def empty_cache(self, batch: int, beams: int, cache_length: int) -> SelfCache:
+    """A cache of zeros."""
     c = self.config.decoder
-    shape = (batch, 1, cache_length, c.num_kv_heads, c.head_width)
+    shape = (batch, beams, cache_length, c.num_kv_heads, c.head_width)
 
     def zeros() -> Array:
       return sharding.constrain(

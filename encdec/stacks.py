@@ -232,10 +232,14 @@ class Stack(nn.Module):
   ) -> tuple[Float[Array, "B Q D"], SelfCache]:
     """States of Q new tokens a row, which are written into the cache."""
     states = self._embed(tokens, view.query_positions, None, None, None)
+    visible = view.visible[:, None]
+    if view.apart:
+      visible = visible.reshape(-1, 1, 1, visible.shape[-1])
     inputs = LayerInputs(
-      AttentionMask(dense=view.visible[:, None]),
+      AttentionMask(dense=visible),
       cross_mask=cross_mask,
       slot=view.slot,
+      apart=view.apart,
     )
     block, held = self._block(), []
     for index, params in enumerate(self._decoding_layers()):

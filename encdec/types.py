@@ -62,7 +62,8 @@ class DecodeView:
   """What one step of decoding writes and sees.
 
   `slot` is where the step writes, one scalar for all rows. `visible` marks,
-  for each query, the slots of the cache that it attends to, its own included.
+  for each query, the slots of the cache that it attends to, its own included:
+  of all N beams, or where they are `apart` of its own beam only.
   `key_positions` are the slots' own, for attention that goes by distance.
   """
 
@@ -70,6 +71,7 @@ class DecodeView:
   query_positions: Int[Array, "B Q"]
   key_positions: Int[Array, "B T"]
   visible: Bool[Array, "B Q NT"]
+  apart: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass

@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from encdec.generate import Generated, SearchTokens, generate
+from encdec.generate import Generated, generate, start_prompt
+from encdec.generation.options import Rules, SearchOptions
 from encdec.model import unstack
 from encdec.sharing import expand
 from encdec.types import Params
@@ -31,9 +32,9 @@ class TextGenerator:
     start, pad = task.batch_tokens.start, task.batch_tokens.target_pad
     self.module = task.module
     self.tokenizer = task.target_tokenizer
-    self.tokens = SearchTokens(start, tokens.end, pad)
+    self.start, self.end = start, tokens.end
     self.max_length = max_length(config)
-    self.min_length = config.generation.min_length
+    self.options = search_options(config, tokens.end, pad)
     self.loss_chunks = config.train.loss_chunks
     self.length_penalty = config.generation.length_penalty
     self.prepare = jax.jit(self._prepare)
@@ -52,10 +53,9 @@ class TextGenerator:
       batch["encoder_tokens"],
       batch["encoder_segments"],
       batch["encoder_positions"],
-      tokens=self.tokens,
+      options=self.options,
+      prompt=start_prompt(batch["encoder_segments"].shape[0], self.start),
       cache_length=self.max_length,
-      max_length=self.max_length,
-      min_length=self.min_length,
     )
 
   def texts(self, generated: Generated, rows: int) -> list[str]:
@@ -74,6 +74,8 @@ class TextGenerator:
     Args:
       params: stored parameters.
     """
+    if generated.scores is not None:
+      return jax.device_get(self._gather(generated.scores))[:rows].tolist()
     out = jax.device_get(self._score(params, dict(batch), generated))
     scores = -out["example_loss"] / out["example_weight"] ** self.length_penalty
     return [float(score) for score in scores[:rows]]
@@ -98,8 +100,27 @@ class TextGenerator:
     )
 
   def _text(self, ids: np.ndarray) -> str:
-    kept = [int(i) for i in ids if int(i) not in self.tokens.end]
+    kept = [int(i) for i in ids if int(i) not in self.end]
     return self.tokenizer.decode(kept)
+
+
+def search_options(
+  config: Config, end_tokens: tuple[int, ...], pad_token: int
+) -> SearchOptions:
+  """What `generation` asks for."""
+  g = config.generation
+  return SearchOptions(
+    max_length=jnp.asarray(max_length(config), jnp.int32),
+    pad_token=jnp.asarray(pad_token, jnp.int32),
+    length_penalty=jnp.asarray(g.length_penalty, jnp.float32),
+    rules=Rules(
+      min_length=jnp.asarray(g.min_length, jnp.int32) if g.min_length else None,
+      no_repeat_ngram_size=g.no_repeat_ngram_size,
+    ),
+    end_tokens=end_tokens,
+    num_beams=g.num_beams,
+    early_stopping=g.early_stopping,
+  )
 
 
 def max_length(config: Config) -> int:

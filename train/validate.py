@@ -31,10 +31,6 @@ NEUTRAL = {
   "data.pack_target_length": 0,
   "data.store": "",
   "data.restart_epoch": False,
-  "generation.num_beams": 1,
-  "generation.length_penalty": 1.0,
-  "generation.no_repeat_ngram_size": 0,
-  "generation.early_stopping": "false",
 }
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
@@ -47,6 +43,7 @@ CHOICES = {
   "train.rng": ("threefry", "unsafe_rbg"),
   "optim.name": ("adamw",),
   "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
+  "generation.early_stopping": ("false", "true", "never"),
 }
 # Key, least and greatest value.
 RANGES: dict[str, tuple[float, float]] = {
@@ -73,6 +70,9 @@ RANGES: dict[str, tuple[float, float]] = {
   "optim.b2": (0.0, 0.999999),
   "optim.weight_decay": (0.0, 1e6),
   "optim.clip_norm": (0.0, 1e9),
+  "generation.num_beams": (1, 1024),
+  "generation.length_penalty": (-100.0, 100.0),
+  "generation.no_repeat_ngram_size": (0, 1 << 20),
   "generation.max_length": (0, 1 << 20),
   "generation.min_length": (0, 1 << 20),
   "eval.batch_size": (0, 1 << 30),

@@ -1,19 +1,328 @@
-"""Changes to scores before a token is chosen; Hugging Face's rules."""
+"""Changes to scores before a token is chosen: Hugging Face's rules.
 
+They act on logits, or in beam search on log-probabilities, which they leave
+as they come out: nothing is normalised again unless it is asked for.
+"""
+
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from encdec.generation.options import Rules, SearchOptions, SequenceBias
+
+Scores = Float[Array, "B N V"]
+BAN = -jnp.inf
 
 
-def ban_end_before(
-  scores: Float[Array, "B V"],
-  length: Int[Array, ""],
-  min_length: Int[Array, ""],
-  end_tokens: tuple[int, ...],
-) -> Float[Array, "B V"]:
-  """Forbids end tokens while the row, start included, is under the minimum."""
-  if not end_tokens:
+@struct.dataclass
+class History:
+  """What the rules may look at.
+
+  Attributes:
+    tokens: the first `length` are written.
+    prompt: its length in tokens.
+    readable: False at the prompt's padding.
+    source, source_real: the source and where it is no padding; None where
+      no rule looks at it.
+    chosen: tokens that groups of beams before this one have just chosen.
+  """
+
+  tokens: Int[Array, "B N C"]
+  length: Int[Array, "B"]
+  readable: Bool[Array, "B C"]
+  source: Int[Array, "B S"] | None
+  source_real: Bool[Array, "B S"] | None
+  chosen: Int[Array, "B M"] | None
+  prompt: int = struct.field(pytree_node=False)
+
+
+def apply_rules(
+  scores: Scores, history: History, options: SearchOptions
+) -> Scores:
+  """All rules that are set, in PyTorch's order."""
+  for rule in _RULES:
+    scores = rule(scores, history, options)
+  return scores
+
+
+def are_set(rules: Rules) -> bool:
+  """Whether any rule would change a score."""
+  return bool(
+    jax.tree.leaves(rules)
+    or rules.no_repeat_ngram_size
+    or rules.encoder_no_repeat_ngram_size
+    or rules.remove_invalid_values
+    or rules.custom
+  )
+
+
+def _sequence_bias(scores, history, options):
+  return _biased(scores, history, options.rules.sequence_bias)
+
+
+def _bad_words(scores, history, options):
+  return _biased(scores, history, options.rules.bad_words)
+
+
+def _biased(
+  scores: Scores, history: History, bias: SequenceBias | None
+) -> Scores:
+  if bias is None:
     return scores
-  banned = jnp.zeros((1, scores.shape[-1]), bool)
-  banned = banned.at[0, jnp.asarray(end_tokens, jnp.int32)].set(True)
-  lowest = jnp.finfo(scores.dtype).min
-  return jnp.where(banned & (length < min_length), lowest, scores)
+  total = jnp.broadcast_to(bias.single[None, None], scores.shape)
+  for prefixes, lasts, amounts in bias.longer:
+    ends = _last(history, prefixes.shape[1])
+    match = jnp.all(ends[:, :, None] == prefixes[None, None], axis=-1)
+    # A text that is shorter than the prefix has it not.
+    match = match & (history.length[:, None, None] >= prefixes.shape[1])
+    amount = jnp.where(match, amounts[None, None], 0.0)
+    add = jax.vmap(jax.vmap(lambda row, a, at=lasts: row.at[at].add(a)))
+    total = add(total, amount)
+  return scores + total
+
+
+def _last(history: History, count: int) -> Int[Array, "B N K"]:
+  """The last `count` tokens of each text."""
+  at = history.length[:, None, None] - count
+  at = at + jnp.arange(count, dtype=jnp.int32)[None, None]
+  at = jnp.broadcast_to(jnp.maximum(at, 0), (*history.tokens.shape[:2], count))
+  return jnp.take_along_axis(history.tokens, at, axis=-1)
+
+
+def _penalised(
+  scores: Scores, marked: Bool[Array, "B #N V"], penalty: Float[Array, ""]
+) -> Scores:
+  """Divides a positive score by the penalty, multiplies a negative one."""
+  changed = jnp.where(scores < 0, scores * penalty, scores / penalty)
+  return jnp.where(marked, changed, scores)
+
+
+def _diversity(scores, history, options):
+  penalty = options.diversity_penalty
+  if penalty is None or history.chosen is None:
+    return scores
+
+  def counts(ids: Int[Array, "M"]) -> Float[Array, "V"]:
+    return jnp.zeros((scores.shape[-1],), jnp.float32).at[ids].add(1.0)
+
+  return scores - penalty * jax.vmap(counts)(history.chosen)[:, None]
+
+
+def _encoder_repetition(scores, history, options):
+  penalty = options.rules.encoder_repetition_penalty
+  if penalty is None:
+    return scores
+  assert history.source is not None and history.source_real is not None
+  marked = _mark(history.source, history.source_real, scores.shape[-1])
+  return _penalised(scores, marked[:, None], 1.0 / penalty)
+
+
+def _repetition(scores, history, options):
+  penalty = options.rules.repetition_penalty
+  if penalty is None:
+    return scores
+  capacity = history.tokens.shape[-1]
+  index = jnp.arange(capacity, dtype=jnp.int32)[None]
+  seen = (index < history.length[:, None]) & history.readable
+  seen = jnp.broadcast_to(seen[:, None], history.tokens.shape)
+  marked = _mark(history.tokens, seen, scores.shape[-1])
+  return _penalised(scores, marked, penalty)
+
+
+def _mark(
+  ids: Int[Array, "... M"], where: Bool[Array, "... M"], vocab: int
+) -> Bool[Array, "... V"]:
+  """True at the ids of each row that are counted."""
+
+  def row(ids, where):
+    return jnp.zeros((vocab,), bool).at[ids].max(where, mode="drop")
+
+  for _ in range(ids.ndim - 1):
+    row = jax.vmap(row)
+  return row(ids, where)
+
+
+def _no_repeat_ngrams(scores, history, options):
+  size = options.rules.no_repeat_ngram_size
+  if not size:
+    return scores
+  ended, banned = _windows(history.tokens, size)
+  match = jnp.all(ended == _last(history, size - 1)[:, :, None], axis=-1)
+  # A window counts when all of it is written.
+  index = jnp.arange(banned.shape[-1], dtype=jnp.int32)[None, None]
+  match = match & (index + size <= history.length[:, None, None])
+  return jnp.where(_mark(banned, match, scores.shape[-1]), BAN, scores)
+
+
+def _encoder_no_repeat_ngrams(scores, history, options):
+  size = options.rules.encoder_no_repeat_ngram_size
+  if not size:
+    return scores
+  assert history.source is not None and history.source_real is not None
+  ended, banned = _windows(history.source, size)
+  real, last_real = _windows(history.source_real, size)
+  match = ended[:, None] == _last(history, size - 1)[:, :, None]
+  match = jnp.all(match & real[:, None], axis=-1) & last_real[:, None]
+  match = match & (history.length[:, None, None] >= size - 1)
+  banned = jnp.broadcast_to(banned[:, None], match.shape)
+  return jnp.where(_mark(banned, match, scores.shape[-1]), BAN, scores)
+
+
+def _windows(ids: Array, size: int) -> tuple[Array, Array]:
+  """All but the last, and the last, of every `size` entries in a row."""
+  count = max(ids.shape[-1] - size + 1, 0)
+  at = jnp.arange(count)[:, None] + jnp.arange(size)[None]
+  windows = ids[..., at]
+  return windows[..., :-1], windows[..., -1]
+
+
+def _min_length(scores, history, options):
+  shortest = options.rules.min_length
+  if shortest is None or not options.end_tokens:
+    return scores
+  early = (history.length < shortest)[:, None, None]
+  return jnp.where(early & _ends(options, scores.shape[-1]), BAN, scores)
+
+
+def _ends(options: SearchOptions, vocab: int) -> Bool[Array, "1 1 V"]:
+  return _only(jnp.asarray(options.end_tokens, jnp.int32), vocab)
+
+
+def _only(ids: Int[Array, "M"], vocab: int) -> Bool[Array, "1 1 V"]:
+  return jnp.zeros((1, 1, vocab), bool).at[0, 0, ids].set(True)
+
+
+def _forced_start(scores, history, options):
+  if options.rules.forced_start is None:
+    return scores
+  here = (history.length == 1)[:, None, None]
+  return _forced(scores, here, options.rules.forced_start[None])
+
+
+def _forced_end(scores, history, options):
+  if options.rules.forced_end is None:
+    return scores
+  here = (history.length == options.max_length - 1)[:, None, None]
+  return _forced(scores, here, options.rules.forced_end)
+
+
+def _forced(
+  scores: Scores, here: Bool[Array, "B 1 1"], ids: Int[Array, "M"]
+) -> Scores:
+  forced = jnp.where(_only(ids, scores.shape[-1]), 0.0, BAN)
+  return jnp.where(here, forced, scores)
+
+
+def _remove_invalid(scores, history, options):
+  del history
+  if not options.rules.remove_invalid_values:
+    return scores
+  limits = jnp.finfo(scores.dtype)
+  scores = jnp.where(jnp.isnan(scores), 0.0, scores)
+  scores = jnp.where(scores == jnp.inf, limits.max, scores)
+  return jnp.where(scores == -jnp.inf, limits.min, scores)
+
+
+def _decay(scores, history, options):
+  if options.rules.decay is None:
+    return scores
+  start, factor = options.rules.decay
+  beyond = history.length - (start + history.prompt)
+  grown = factor ** jnp.maximum(beyond, 0).astype(jnp.float32) - 1.0
+  finite = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0.0)
+  ends = _ends(options, scores.shape[-1])
+  favoured = scores + finite * grown[:, None, None]
+  return jnp.where(ends & (beyond > 0)[:, None, None], favoured, scores)
+
+
+def _suppress(scores, history, options):
+  rules = options.rules
+  if rules.suppressed is not None:
+    scores = jnp.where(rules.suppressed[None, None], BAN, scores)
+  if rules.suppressed_first is not None:
+    first = history.prompt
+    if first == 1 and rules.forced_start is not None:
+      first = 2
+    here = (history.length == first)[:, None, None]
+    banned = here & rules.suppressed_first[None, None]
+    scores = jnp.where(banned, BAN, scores)
+  return scores
+
+
+def _word_trigrams(scores, history, options):
+  starts = options.rules.word_starts
+  if starts is None:
+    return scores
+  repeated = repeats_words(history.tokens, history.length, starts, words=3)
+  # Low, not -inf: a source all of whose texts repeat still gets one.
+  return jnp.where(repeated[..., None], scores - 1e20, scores)
+
+
+def repeats_words(
+  tokens: Int[Array, "B N C"],
+  length: Int[Array, "B"],
+  starts: Bool[Array, "V"],
+  *,
+  words: int,
+) -> Bool[Array, "B N"]:
+  """Whether a text's last words occur in it before, in a row and whole.
+
+  Args:
+    starts: False at tokens that continue a word.
+  """
+  capacity = tokens.shape[-1]
+  index = jnp.arange(capacity, dtype=jnp.int32)
+  length = length[:, None, None]
+  written = index[None, None] < length
+  begins = (starts[tokens] | (index == 0)[None, None]) & written
+  # Words from each token to the end of the text, its own word included.
+  left = jnp.cumsum(begins[..., ::-1], axis=-1)[..., ::-1]
+  long = jnp.sum(written & (left <= words), axis=-1, keepdims=True)
+  enough = left[..., :1] > words
+  # The text against itself, shifted: tokens from its end that are the same.
+  ends = length - 1 - index[None, None]
+  ends = jnp.broadcast_to(jnp.maximum(ends, 0), tokens.shape)
+  reverse = jnp.take_along_axis(tokens, ends, axis=-1)
+  shifted = index[:, None] + index[None]
+  other = reverse[..., jnp.minimum(shifted, capacity - 1)]
+  same = (other == reverse[:, :, None]) & (
+    shifted[None, None] < length[..., None]
+  )
+  covered = same | (index[None, None, None] >= long[..., None])
+  match = jnp.all(covered, axis=-1)
+  # The earlier words must end where a word does; they may overlap the last.
+  after = jnp.clip(length - index[None, None], 0, capacity - 1)
+  after = jnp.broadcast_to(after, tokens.shape)
+  after = jnp.take_along_axis(begins, after, axis=-1)
+  match = match & after & (index >= 1)[None, None] & enough
+  return jnp.any(match, axis=-1)
+
+
+def _custom(scores, history, options):
+  for processor in options.rules.custom:
+    length = jnp.broadcast_to(history.length[:, None], history.tokens.shape[:2])
+    scores = processor(length, history.tokens, scores)
+  return scores
+
+
+Rule = Callable[[Scores, History, SearchOptions], Scores]
+_RULES: tuple[Rule, ...] = (
+  _sequence_bias,
+  _diversity,
+  _encoder_repetition,
+  _repetition,
+  _no_repeat_ngrams,
+  _encoder_no_repeat_ngrams,
+  _bad_words,
+  _min_length,
+  _forced_start,
+  _forced_end,
+  _remove_invalid,
+  _decay,
+  _suppress,
+  _word_trigrams,
+  _custom,
+)

@@ -1,15 +1,18 @@
 """`generate`: Hugging Face's call around the library's search."""
 
+import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 from transformers import GenerationConfig
 
 from encdec import generate as search
+from encdec.generation.options import Processor, Rules
 from encdec.hub import forward
 from encdec.hub.base import RandomKey
 from encdec.hub.calls import CallableModel
@@ -21,7 +24,8 @@ from encdec.hub.inputs import (
   default_positions,
   side_inputs,
 )
-from encdec.hub.outputs import GenerateOutput
+from encdec.hub.outputs import GenerateOutput, generate_output
+from encdec.hub.search_options import search_options
 
 
 class GeneratingModel(CallableModel):
@@ -43,12 +47,15 @@ class GeneratingModel(CallableModel):
     decoder_attention_mask: Any = None,
     encoder_outputs: Any = None,
     scoring: str = "pytorch",
+    word_starts: Any = None,
     **overrides: Any,
   ) -> GenerateOutput:
-    """Greedy search; compiles once for each bucket of lengths.
+    """Writes targets; compiles once for each bucket of lengths.
 
-    A prompt's length and that of `encoder_outputs` have no buckets: each new
-    one compiles.
+    Greedy search, sampling, beam search, beam sampling and diverse beam
+    search, by the options of GenerationConfig, whose defaults are PyTorch's. A
+    prompt's length and that of `encoder_outputs` have no buckets: each new one
+    compiles.
 
     Lengths count the start token. When no length is set anywhere, 20 tokens
     follow the prompt. Under jit the whole search is one device loop, the
@@ -57,32 +64,34 @@ class GeneratingModel(CallableModel):
     row.
 
     Args:
-      prng_key: for sampling; greedy search draws nothing.
+      prng_key: of sampling, without a default: row i draws with
+        `fold_in(prng_key, i)`; or one key a row.
       trace: True; run under `jax.disable_jit()` to debug.
+      logits_processor: a function, or several, of (length so far `[B, N]`,
+        tokens `[B, N, C]`, scores `[B, N, V]`) to scores; pure, it runs under
+        jit. N are the beams, or the texts a source when sampling.
       attention_mask: 0 at padding; default: ones, whatever the ids.
       decoder_input_ids: a prompt.
       encoder_outputs: of `encode`, in place of `input_ids`.
+      scoring: of beams: "pytorch", or "gnmt" with ((5 + length) / 6)^penalty.
+      word_starts: True for each token of the vocabulary that begins a word:
+        beams that repeat three words are dropped, as BertSum does.
       **overrides: options of GenerationConfig.
 
     Raises:
       TypeError: an option that does not exist.
-      ValueError: an option that is not supported; lengths that contradict each
-        other; a special token that is set nowhere.
+      ValueError: an option that is not supported or out of its range; options
+        that contradict each other; a special token that is set nowhere;
+        sampling without a key.
     """
-    del prng_key
-    if logits_processor:
-      raise ValueError("logits_processor is not supported yet; leave it out")
     if not trace:
       raise ValueError(
         "trace=False is not supported; debug under `with jax.disable_jit():`"
       )
-    if scoring != "pytorch":
-      raise ValueError(f"scoring={scoring!r} is not supported; use 'pytorch'")
     asked = request(self.generation_config, generation_config, overrides)
     asked.check()
     found = self._tokens(asked)
     assert found.start is not None and found.pad is not None
-    tokens = search.SearchTokens(found.start, found.end, found.pad)
     states = None if encoder_outputs is None else encoder_outputs[0]
     source = self._search_source(
       (input_ids, attention_mask, position_ids, token_type_ids), states
@@ -91,30 +100,121 @@ class GeneratingModel(CallableModel):
       decoder_input_ids,
       decoder_attention_mask,
       source.segments.shape[0],
-      tokens.start,
+      found.start,
     )
-    limit = self.module.config.decoder.max_positions
+    config = self.module.config
+    limit = config.decoder.max_positions
     longest, shortest = asked.lengths(prompt.tokens.shape[1], limit)
+    options = search_options(
+      asked.values,
+      max_length=longest,
+      min_length=shortest,
+      end_tokens=found.end,
+      pad_token=found.pad,
+      vocab_size=config.decoder.vocab_size,
+      scoring=scoring,
+      processors=self._processors(logits_processor),
+      word_starts=word_starts,
+    )
+    self._check_source_rules(options.rules, source)
+    key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
     output = search.generate(
       self.module,
       self._decoding_params(tree),
-      source.tokens if states is None else None,
+      source.tokens,
       source.segments,
       source.positions if states is None else None,
-      tokens=tokens,
-      cache_length=bucket(longest, limit),
-      max_length=longest,
-      min_length=shortest,
+      options=options,
       prompt=prompt,
+      cache_length=bucket(longest, limit),
       encoder_states=states,
+      key=key,
     )
-    if forward.is_traced(output.tokens):
-      return GenerateOutput(sequences=output.tokens)
-    length = int(jnp.max(output.lengths))
-    return GenerateOutput(sequences=output.tokens[:, :length])
+    result = generate_output(output, options, prompt.tokens.shape[1])
+    if not asked.values.get("output_attentions", False):
+      return result
+    return self._with_attentions(result, output, source, states, tree, options)
+
+  def _with_attentions(
+    self, result, output, source, states, tree, options
+  ) -> GenerateOutput:
+    """Adds the attentions of one pass over the texts that were found."""
+    if states is None:
+      states = self._encoded(tree, source)
+    sequences, returned = result.sequences, options.num_returned
+    index = jnp.arange(sequences.shape[1], dtype=jnp.int32)[None]
+    decoded: Any = self.decode(
+      sequences,
+      (jnp.repeat(states, returned, axis=0),),
+      encoder_attention_mask=jnp.repeat(source.segments, returned, axis=0),
+      decoder_attention_mask=(index < output.lengths[:, None]).astype(int),
+      output_attentions=True,
+      return_dict=True,
+      params=tree,
+    )
+    return dataclasses.replace(
+      result,
+      decoder_attentions=decoded.attentions,
+      cross_attentions=decoded.cross_attentions,
+    )
+
+  def _processors(self, given: Any) -> tuple[Processor, ...]:
+    """The caller's functions; warns of one that is made anew at each call."""
+    if given is None:
+      return ()
+    functions = tuple(given) if isinstance(given, list | tuple) else (given,)
+    for function in functions:
+      if not callable(function):
+        raise TypeError(
+          f"logits_processor={function!r} is no function of (length, tokens, "
+          "scores)"
+        )
+      code = getattr(function, "__code__", type(function))
+      if self._seen_processors.setdefault(code, function) is not function:
+        warnings.warn(
+          f"logits_processor {function!r} is another object than at the last "
+          "call, so the search compiles again; make it once and keep it",
+          stacklevel=3,
+        )
+        self._seen_processors[code] = function
+    return functions
+
+  def _check_source_rules(self, rules: Rules, source: SideInputs) -> None:
+    for name, value in (
+      ("encoder_repetition_penalty", rules.encoder_repetition_penalty),
+      ("encoder_no_repeat_ngram_size", rules.encoder_no_repeat_ngram_size),
+    ):
+      if value is None or (isinstance(value, int) and not value):
+        continue
+      config = self.module.config
+      if config.encoder.vocab_size != config.decoder.vocab_size:
+        raise ValueError(
+          f"{name} needs one vocabulary on both sides, and they have "
+          f"{config.encoder.vocab_size} and {config.decoder.vocab_size} "
+          "tokens; leave it out"
+        )
+      if source.tokens is None:
+        raise ValueError(
+          f"{name} looks at the source's tokens: pass input_ids beside "
+          "encoder_outputs"
+        )
+
+  def _sampling_key(
+    self, key: RandomKey | None, sample: bool
+  ) -> Key[Array, "*B"] | None:
+    if not sample:
+      return None
+    if key is None:
+      raise ValueError(
+        "do_sample=True draws with prng_key, which has no default: pass "
+        "prng_key=jax.random.key(seed)"
+      )
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+      return key
+    return jax.random.wrap_key_data(key)
 
   def _encoded(self, tree, source: SideInputs):
     return forward.encode(self.module, tree, source, None, False, False).states
@@ -129,7 +229,9 @@ class GeneratingModel(CallableModel):
       segments, dense = as_mask(mask, states.shape[:2], "the source")
       if dense is not None:
         raise ValueError("attention_mask of generate() must be [batch, length]")
-      return SideInputs(None, segments, segments, segments)
+      if ids is not None:
+        ids = as_ids(ids, "input_ids", config.vocab_size)
+      return SideInputs(ids, segments, segments, segments)
     source = side_inputs(
       config, ids, mask, position_ids, types=types, ids_name="input_ids"
     )

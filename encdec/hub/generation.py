@@ -10,33 +10,34 @@ from transformers import GenerationConfig
 from encdec.special_tokens import TokenSource, token_source
 
 DEFAULT_NEW_TOKENS = 20
-# Options that greedy search honours, or that cannot change what it finds:
-# those of sampling and of beams, and those of speed.
-_HARMLESS = {
+# Options of this library's search, see `encdec.hub.search_options`.
+SUPPORTED = {
   "max_length", "max_new_tokens", "min_length", "min_new_tokens",
   "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id",
-  "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p",
-  "epsilon_cutoff", "eta_cutoff", "renormalize_logits",
-  "length_penalty", "early_stopping", "num_assistant_tokens",
-  "num_assistant_tokens_schedule", "assistant_confidence_threshold",
-  "assistant_lookbehind", "target_lookbehind", "is_assistant",
-  "use_cache", "cache_implementation", "cache_config", "max_cache_len",
-  "compile_config", "disable_compile", "low_memory", "prefill_chunk_size",
-  "return_dict_in_generate", "transformers_version", "max_matching_ngram_size",
+  "do_sample", "num_beams", "num_beam_groups", "num_return_sequences",
+  "early_stopping", "length_penalty", "diversity_penalty",
+  "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff",
+  "eta_cutoff", "renormalize_logits", "repetition_penalty",
+  "encoder_repetition_penalty", "no_repeat_ngram_size",
+  "encoder_no_repeat_ngram_size", "bad_words_ids", "sequence_bias",
+  "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
+  "forced_eos_token_id", "exponential_decay_length_penalty",
+  "remove_invalid_values", "output_scores", "output_logits",
+  "output_attentions",
 }  # fmt: skip
-# Values at which an option does nothing; None and False always do nothing.
-_NEUTRAL = {
-  "num_beams": 1,
-  "num_beam_groups": 1,
-  "num_return_sequences": 1,
-  "repetition_penalty": 1.0,
-  "encoder_repetition_penalty": 1.0,
-  "guidance_scale": 1.0,
-  "no_repeat_ngram_size": 0,
-  "encoder_no_repeat_ngram_size": 0,
-  "diversity_penalty": 0.0,
-  "penalty_alpha": 0.0,
-}
+# Options that cannot change what is found: those of speed, of assistants that
+# are not there, and the form of the result.
+_HARMLESS = {
+  "num_assistant_tokens", "num_assistant_tokens_schedule",
+  "assistant_confidence_threshold", "assistant_lookbehind",
+  "target_lookbehind", "is_assistant", "use_cache", "cache_implementation",
+  "cache_config", "max_cache_len", "compile_config", "disable_compile",
+  "low_memory", "prefill_chunk_size", "return_dict_in_generate",
+  "transformers_version", "max_matching_ngram_size",
+}  # fmt: skip
+# Values at which an option that is not supported does nothing; None and False
+# always do nothing.
+_NEUTRAL = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Request:
   bos: int | None
 
   def check(self) -> None:
-    """Raises ValueError for an option that greedy search cannot honour."""
+    """Raises ValueError for an option that is not supported."""
     for name, value in self.values.items():
       _check(name, value)
 
@@ -132,20 +133,10 @@ def _set(config: GenerationConfig) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any) -> None:
-  if name in _HARMLESS or name.startswith("_") or value is False:
+  known = name in SUPPORTED or name in _HARMLESS or name.startswith("_")
+  if known or value is False or value == _NEUTRAL.get(name):
     return
-  if name == "do_sample":
-    raise ValueError(
-      "do_sample=True is not supported yet; pass do_sample=False for greedy "
-      "search"
-    )
-  neutral = _NEUTRAL.get(name)
-  if neutral is None:
-    raise ValueError(f"{name}={value!r} is not supported yet; set it to None")
-  if value != neutral:
-    raise ValueError(
-      f"{name}={value!r} is not supported yet; pass {name}={neutral!r}"
-    )
+  raise ValueError(f"{name}={value!r} is not supported; set it to None")
 
 
 def bucket(length: int, limit: int, step: int = 32) -> int:

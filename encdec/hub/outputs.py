@@ -8,9 +8,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, cast
 
+import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from encdec.generate import Generated
+from encdec.generation.options import SearchOptions
 from encdec.types import CrossCache, SelfCache
 
 
@@ -110,12 +114,53 @@ class Seq2SeqOutput(Fields):
 
 @struct.dataclass
 class GenerateOutput(Fields):
-  """Of `generate`. `sequences` hold the start token, and padding at the end."""
+  """Of `generate`: R texts for each of B sources, as rows of B * R.
 
-  sequences: Int[Array, "B T"] | None = None
-  sequences_scores: Float[Array, "B"] | None = None
-  scores: tuple[Float[Array, "B V"], ...] | None = None
-  logits: tuple[Float[Array, "B V"], ...] | None = None
-  beam_indices: Int[Array, "B T"] | None = None
-  decoder_attentions: tuple[Any, ...] | None = None
-  cross_attentions: tuple[Any, ...] | None = None
+  `sequences` hold the start token, and padding at the end. What follows is
+  None unless it was asked for; scores and logits are one array a step, of all
+  N beams of each source as rows of B * N. `beam_indices` are rows of those, -1
+  after the end. Attentions are one array a layer, over the whole sequences.
+  """
+
+  sequences: Int[Array, "BR T"] | None = None
+  sequences_scores: Float[Array, "BR"] | None = None
+  scores: tuple[Float[Array, "BN V"], ...] | None = None
+  logits: tuple[Float[Array, "BN V"], ...] | None = None
+  beam_indices: Int[Array, "BR T"] | None = None
+  decoder_attentions: tuple[Float[Array, "BR H T T"], ...] | None = None
+  cross_attentions: tuple[Float[Array, "BR H T S"], ...] | None = None
+
+
+def generate_output(
+  found: Generated, options: SearchOptions, prompt: int
+) -> GenerateOutput:
+  """Hugging Face's form; ends with the longest text, but under jit."""
+  length, steps = found.tokens.shape[1], found.tokens.shape[1] - prompt
+  if not isinstance(found.tokens, Tracer):
+    length, steps = int(jnp.max(found.lengths)), int(found.steps)
+
+  def each_step(array: Array | None) -> Any:
+    if array is None:
+      return None
+    return tuple(
+      array[:, step].reshape(-1, array.shape[-1]) for step in range(steps)
+    )
+
+  return GenerateOutput(
+    sequences=found.tokens[:, :length],
+    sequences_scores=found.scores if options.keep_scores else None,
+    scores=each_step(found.step_scores),
+    logits=each_step(found.step_logits),
+    beam_indices=_beam_indices(found.parents, options, slice(prompt, length)),
+  )
+
+
+def _beam_indices(
+  parents: Int[Array, "BR C"] | None, options: SearchOptions, new: slice
+) -> Int[Array, "BR T"] | None:
+  if parents is None:
+    return None
+  row = jnp.arange(parents.shape[0], dtype=jnp.int32)[:, None]
+  first = row // options.num_returned * options.num_beams
+  parents = parents[:, new]
+  return jnp.where(parents >= 0, parents + first, -1)

@@ -8,12 +8,14 @@ import pytest
 from encdec import generate as generate_lib
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
-from encdec.generate import SearchTokens, generate
-from encdec.generation.greedy import greedy
+from encdec.generate import generate, start_prompt
+from encdec.generation import hypotheses, loop, sampling
+from encdec.generation.options import Rules, SearchOptions
+from encdec.generation.search import Search
 from encdec.model import FlaxEncoderDecoderModule, init_params, unstack
 from encdec.types import SelfCache
 
-TOKENS = SearchTokens(start=1, end=(2, 3), pad=0)
+START = 1
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +50,28 @@ def _source(rows=8, length=10, seed=0):
   return tokens, segments, positions
 
 
-def _run(model, source, **options):
+def _options(max_length, min_length=0, **options):
+  return SearchOptions(
+    **{
+      "max_length": jnp.int32(max_length),
+      "pad_token": jnp.int32(0),
+      "end_tokens": (2, 3),
+      "rules": Rules(min_length=jnp.int32(min_length)),
+      **options,
+    }
+  )
+
+
+def _run(model, source, *, cache_length=16, start=START, **options):
   module, params = model
-  options = {"cache_length": 16, "max_length": 16, **options}
-  out = generate(module, params, *source, tokens=TOKENS, **options)
+  out = generate(
+    module,
+    params,
+    *source,
+    options=_options(**{"max_length": 16, **options}),
+    prompt=start_prompt(len(source[0]), start),
+    cache_length=cache_length,
+  )
   return np.asarray(out.tokens), np.asarray(out.lengths)
 
 
@@ -102,7 +122,12 @@ def test_under_jit(model):
   @jax.jit
   def run(params, *source):
     return generate(
-      module, params, *source, tokens=TOKENS, cache_length=16, max_length=16
+      module,
+      params,
+      *source,
+      options=_options(16),
+      prompt=start_prompt(8, START),
+      cache_length=16,
     ).tokens
 
   np.testing.assert_array_equal(run(params, *source), _run(model, source)[0])
@@ -113,24 +138,31 @@ def test_the_loop_stops_when_all_rows_have_ended():
 
   def step(tokens, view, cache):
     jax.debug.callback(lambda: calls.append(1))
-    logits = jnp.zeros((2, 1, 8)).at[..., 2].set(1.0)
+    # The end token after token 5, which follows the start.
+    logits = jnp.zeros((2, 1, 8)).at[..., 5].set(1.0)
+    logits = logits.at[..., 2].set(jnp.where(tokens == 5, 2.0, 0.0))
     return logits, cache
 
-  cache = SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,))
-  tokens = greedy(
-    step,
+  options = _options(max_length=32)
+  texts = hypotheses.start(
     jnp.ones((2, 1), jnp.int32),
     jnp.ones((2, 1), bool),
-    jnp.zeros((2, 8)).at[:, 5].set(1.0),
-    cache,
-    end_tokens=(2,),
-    pad_token=0,
-    min_length=jnp.int32(0),
-    max_length=jnp.int32(32),
+    width=1,
+    slots=32,
+    pad_token=options.pad_token,
+    reorder=False,
   )
+  progress = loop.Progress(
+    state=sampling.start(texts, None),
+    cache=SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,)),
+    slot=jnp.int32(0),
+  )
+  state = loop.run(step, progress, Search(options, vocab_size=8)).state
   jax.effects_barrier()
-  assert len(calls) == 1
-  np.testing.assert_array_equal(tokens[:, :4], [[1, 5, 2, 0]] * 2)
+  assert len(calls) == 2
+  np.testing.assert_array_equal(
+    state.texts.tokens[:, 0, :4], [[1, 5, 2, 0]] * 2
+  )
 
 
 @pytest.mark.parametrize(
@@ -146,14 +178,10 @@ def test_bad_lengths(model, options, message):
     _run(model, _source(), **options)
 
 
-def test_ids_outside_the_vocabulary(model):
-  module, params = model
-  for tokens in (
-    SearchTokens(31, (2,), 0),
-    SearchTokens(1, (2, -1), 0),
-    SearchTokens(1, (2,), 99),
-  ):
-    with pytest.raises(ValueError, match="outside the decoder's vocabulary"):
-      generate(
-        module, params, *_source(), tokens=tokens, cache_length=8, max_length=8
-      )
+@pytest.mark.parametrize(
+  "start, changes",
+  [(31, {}), (1, {"end_tokens": (2, -1)}), (1, {"pad_token": jnp.int32(99)})],
+)
+def test_ids_outside_the_vocabulary(model, start, changes):
+  with pytest.raises(ValueError, match="outside the decoder's vocabulary"):
+    _run(model, _source(), start=start, **changes)

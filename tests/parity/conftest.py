@@ -18,7 +18,8 @@ from encdec.config import EncDecConfig
 from encdec.hub.weights import tree_from_hub
 from encdec.model import FlaxEncoderDecoderModule
 
-torch.set_num_threads(2)
+# Tests run side by side, a process a core.
+torch.set_num_threads(1)
 
 START, END, PAD = 3, 4, 1
 
@@ -73,6 +74,10 @@ PAIRS = {
   "bertgeneration-bertgeneration": (
     lambda: _bert_like(_GENERATION),
     lambda: _bert_like(_GENERATION),
+  ),
+  "xlmr-bert": (
+    lambda: _bert_like(transformers.XLMRobertaConfig, vocab_size=67),
+    lambda: _bert_like(_BERT, hidden_act="gelu_new"),
   ),
   "bert-bert-widths": (
     lambda: _bert_like(_BERT, hidden_size=24),
@@ -154,7 +159,11 @@ def make_pair(
 
 @pytest.fixture(scope="session")
 def pairs():
-  """`pairs(name, seed=0, raise_end=0.0)` gives a `Pair`, made once."""
+  """`pairs(name, seed=0, raise_end=0.0)` gives a `Pair`, made once.
+
+  `pairs.names` are those that there are.
+  """
+  make_pair.names = tuple(PAIRS)
   return make_pair
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from encdec.generate import Prompt, SearchTokens, generate
+from encdec.generate import Prompt, generate, start_prompt
+from encdec.generation.options import Rules, SearchOptions
 from encdec.hub.inputs import mean_loss
 from encdec.model import unstack as unstack_eagerly
 from encdec.types import DecodeView
@@ -193,6 +194,15 @@ def test_greedy_tokens(pairs, make_inputs, name, min_length):
   assert len(lengths) > places, "rows should end at several places"
 
 
+def _options(max_length, min_length=0) -> SearchOptions:
+  return SearchOptions(
+    max_length=jnp.int32(max_length),
+    pad_token=jnp.int32(PAD),
+    end_tokens=(END,),
+    rules=Rules(min_length=jnp.int32(min_length)),
+  )
+
+
 def _same_tokens(pair, inputs, min_length) -> set[int]:
   """Generates with both; the lengths of the rows."""
   max_length = 14
@@ -215,10 +225,9 @@ def _same_tokens(pair, inputs, min_length) -> set[int]:
     jnp.asarray(inputs.tokens),
     jnp.asarray(inputs.mask),
     jnp.asarray(positions),
-    tokens=SearchTokens(START, (END,), PAD),
+    options=_options(max_length, min_length),
+    prompt=start_prompt(len(inputs.tokens), START),
     cache_length=16,
-    max_length=max_length,
-    min_length=min_length,
   )
   tokens = np.asarray(ours.tokens)
   np.testing.assert_array_equal(tokens[:, : theirs.shape[1]], theirs)
@@ -252,9 +261,8 @@ def test_greedy_from_a_prompt(pairs, make_inputs):
     jnp.asarray(inputs.tokens),
     jnp.asarray(inputs.mask),
     jnp.asarray(positions),
-    tokens=SearchTokens(START, (END,), PAD),
+    options=_options(12),
     cache_length=12,
-    max_length=12,
     prompt=Prompt(
       jnp.asarray(prompt), jnp.ones((4, 3), jnp.int32), jnp.asarray(index)
     ),

@@ -330,17 +330,29 @@ def test_a_missing_token_is_named(tiny, batch):
 @pytest.mark.parametrize(
   ("options", "error", "message"),
   [
-    ({"num_beams": 4}, ValueError, "num_beams=4 is not supported yet; pass"),
-    ({"do_sample": True}, ValueError, "do_sample=True is not supported"),
-    ({"no_repeat_ngram_size": 3}, ValueError, "no_repeat_ngram_size=3"),
-    ({"num_return_sequences": 2}, ValueError, "num_return_sequences=2"),
-    ({"output_scores": True}, ValueError, "output_scores=True"),
-    ({"repetition_penalty": 1.2}, ValueError, "repetition_penalty=1.2"),
-    ({"forced_bos_token_id": 0}, ValueError, "forced_bos_token_id=0"),
-    ({"bad_words_ids": [[5]]}, ValueError, "bad_words_ids"),
-    ({"logits_processor": [print]}, ValueError, "logits_processor"),
+    ({"num_beams": 2, "num_return_sequences": 3}, ValueError, "exceeds num_b"),
+    ({"num_return_sequences": 2}, ValueError, "greedy search finds one"),
+    ({"num_beams": 50}, ValueError, "num_beams=50 exceeds the vocabulary"),
+    ({"num_beams": 0}, ValueError, "num_beams=0"),
+    ({"num_beams": 3, "num_beam_groups": 2}, ValueError, "no multiple of"),
+    ({"diversity_penalty": 0.5}, ValueError, "needs num_beam_groups"),
+    ({"early_stopping": "often"}, ValueError, "early_stopping='often'"),
+    ({"do_sample": True}, ValueError, "prng_key"),
+    ({"penalty_alpha": 0.6}, ValueError, "penalty_alpha=0.6 is not supported"),
+    ({"stop_strings": ["."]}, ValueError, "stop_strings"),
+    ({"guidance_scale": 2.0}, ValueError, "guidance_scale=2.0"),
+    ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty=0.0 must"),
+    ({"no_repeat_ngram_size": -1}, ValueError, "no_repeat_ngram_size=-1"),
+    ({"forced_bos_token_id": 41}, ValueError, "forced_bos_token_id holds 41"),
+    ({"bad_words_ids": [5]}, ValueError, "bad_words_ids"),
+    ({"bad_words_ids": [[5, 99]]}, ValueError, "bad_words_ids holds 99"),
+    ({"sequence_bias": {5: 1.0}}, ValueError, "sequence_bias"),
+    ({"suppress_tokens": ["a"]}, ValueError, "suppress_tokens"),
+    ({"encoder_no_repeat_ngram_size": 2}, ValueError, "one vocabulary"),
+    ({"logits_processor": 3}, TypeError, "logits_processor=3 is no function"),
+    ({"word_starts": [True]}, ValueError, "one bool for each"),
     ({"trace": False}, ValueError, "jax.disable_jit"),
-    ({"scoring": "flax"}, ValueError, "scoring='flax'"),
+    ({"scoring": "flax"}, ValueError, "scoring='flax' is not one of"),
     ({"max_lenght": 5}, TypeError, "no option 'max_lenght'"),
     ({"max_length": 1}, ValueError, "max_length allows 1 tokens"),
     ({"max_length": 41}, ValueError, "table ends at 40"),
@@ -355,16 +367,23 @@ def test_options_that_cannot_be_honoured_are_refused(
     tiny.generate(batch[0], **options)
 
 
-def test_a_files_option_is_refused_too_and_can_be_overridden(tiny, batch):
+def test_a_files_option_counts_and_can_be_overridden(tiny, batch):
   tiny.generation_config.num_beams = 4
-  tiny.generation_config.length_penalty = 2.0
-  with pytest.raises(ValueError, match="num_beams=4"):
+  tiny.generation_config.penalty_alpha = 0.6
+  with pytest.raises(ValueError, match=r"penalty_alpha=0\.6"):
     tiny.generate(batch[0], max_length=4)
-  assert tiny.generate(batch[0], max_length=4, num_beams=1).sequences.shape[1]
+  found = tiny.generate(
+    batch[0], max_length=4, penalty_alpha=0.0, output_scores=True
+  )
+  assert found.scores[0].shape[0] == 4 * len(batch[0])
+  found = tiny.generate(
+    batch[0], max_length=4, num_beams=1, penalty_alpha=0.0, output_scores=True
+  )
+  assert found.scores[0].shape[0] == len(batch[0])
 
 
 def test_generation_compiles_once_a_bucket(tiny, batch):
-  tiny.generate(batch[0], max_length=5)
+  tiny.generate(batch[0], max_length=5, min_length=3)
   before = generate._generate._cache_size()
   for length, source in ((9, batch[0]), (32, batch[0][:, :3])):
     tiny.generate(source, max_length=length, min_length=2)

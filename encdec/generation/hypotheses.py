@@ -1,0 +1,146 @@
+"""Texts that grow side by side, and where their keys lie in the cache."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Int
+
+from encdec.types import DecodeView
+
+
+@struct.dataclass
+class Hypotheses:
+  """N texts for each of B sources; those of one source are of one length.
+
+  Every text writes its keys and values at the same slot of the cache, and no
+  cache moves when texts are reordered: `ancestors` says which of the N wrote
+  a slot of a text's history. Slots form a ring, so that a row may start
+  afresh at any of them.
+
+  Attributes:
+    tokens: the first `length` are written.
+    origin: the slot of a row's first token.
+    readable: False at slots of the prompt's padding.
+    ancestors: None where each text only ever continues itself.
+  """
+
+  tokens: Int[Array, "B N C"]
+  length: Int[Array, "B"]
+  origin: Int[Array, "B"]
+  readable: Bool[Array, "B T"]
+  ancestors: Int[Array, "B N T"] | None
+
+
+def start(
+  prompt: Int[Array, "B P"],
+  visible: Bool[Array, "B P"],
+  *,
+  width: int,
+  slots: int,
+  pad_token: Int[Array, ""],
+  reorder: bool,
+) -> Hypotheses:
+  """N copies of the prompt, whose last token is not in the cache yet.
+
+  The others are in the slots of the first text.
+  """
+  batch, length = prompt.shape
+  own = jnp.arange(width, dtype=jnp.int32)[None, :, None]
+  index = jnp.arange(slots, dtype=jnp.int32)[None]
+  blank = jnp.broadcast_to(
+    pad_token.astype(jnp.int32), (batch, width, slots - length)
+  )
+  copies = jnp.broadcast_to(prompt[:, None], (batch, width, length))
+  read = index[:, None] < length - 1
+  return Hypotheses(
+    tokens=jnp.concatenate([copies.astype(jnp.int32), blank], axis=-1),
+    length=jnp.full((batch,), length, jnp.int32),
+    origin=jnp.zeros((batch,), jnp.int32),
+    readable=jnp.pad(
+      visible, ((0, 0), (0, slots - length)), constant_values=True
+    ),
+    ancestors=jnp.broadcast_to(jnp.where(read, 0, own), (batch, width, slots))
+    if reorder
+    else None,
+  )
+
+
+def last_tokens(texts: Hypotheses) -> Int[Array, "B N"]:
+  """The token that a step reads."""
+  at = jnp.broadcast_to(
+    texts.length[:, None, None] - 1, (*texts.tokens.shape[:2], 1)
+  )
+  return jnp.take_along_axis(texts.tokens, at, axis=-1)[..., 0]
+
+
+def view(texts: Hypotheses, slot: Int[Array, ""]) -> DecodeView:
+  """What a step sees that writes its last tokens at `slot`."""
+  batch, width, _ = texts.tokens.shape
+  slots = texts.readable.shape[1]
+  index = jnp.arange(slots, dtype=jnp.int32)[None]
+  position = (index - texts.origin[:, None]) % slots
+  written = (position < texts.length[:, None]) & texts.readable
+  if texts.ancestors is None:
+    visible = jnp.broadcast_to(written[:, None], (batch, width, slots))
+  else:
+    owner = jnp.arange(width, dtype=jnp.int32)[None, None, :, None]
+    visible = (texts.ancestors[:, :, None] == owner) & written[:, None, None]
+    visible = visible.reshape(batch, width, width * slots)
+  return DecodeView(
+    slot=slot,
+    query_positions=jnp.broadcast_to(texts.length[:, None] - 1, (batch, width)),
+    key_positions=position,
+    visible=visible,
+    apart=texts.ancestors is None,
+  )
+
+
+def append(
+  texts: Hypotheses,
+  parents: Int[Array, "B N"] | None,
+  tokens: Int[Array, "B N"],
+  next_slot: Int[Array, ""],
+) -> Hypotheses:
+  """Continues text `parents[b, n]` as text n, by one token.
+
+  Args:
+    next_slot: where the step that reads `tokens` will write.
+  """
+  ancestors = texts.ancestors
+  if ancestors is not None and parents is not None:
+    ancestors = take(ancestors, parents)
+  if ancestors is not None:
+    own = jnp.arange(ancestors.shape[1], dtype=jnp.int32)[None, :, None]
+    index = jnp.arange(ancestors.shape[2], dtype=jnp.int32)[None, None]
+    ancestors = jnp.where(index == next_slot, own, ancestors)
+  return dataclasses.replace(
+    texts,
+    tokens=extend(texts, parents, tokens),
+    length=texts.length + 1,
+    ancestors=ancestors,
+  )
+
+
+def extend(
+  texts: Hypotheses,
+  parents: Int[Array, "B M"] | None,
+  tokens: Int[Array, "B M"],
+) -> Int[Array, "B M C"]:
+  """The tokens of continued texts."""
+  before = texts.tokens if parents is None else take(texts.tokens, parents)
+  index = jnp.arange(before.shape[-1], dtype=jnp.int32)[None, None]
+  here = index == texts.length[:, None, None]
+  return jnp.where(here, tokens[..., None], before)
+
+
+def take(array: Array, parents: Int[Array, "B M"]) -> Array:
+  """`array[b, parents[b, m]]`, for an array of two axes or more."""
+  at = parents.reshape(*parents.shape, *(1,) * (array.ndim - 2))
+  return jnp.take_along_axis(array, at, axis=1)
+
+
+def select_rows(choose: Bool[Array, "B"], new, old):
+  """`new` where `choose`, row by row; works on arrays with a leading batch."""
+  at = choose.reshape(-1, *(1,) * (new.ndim - 1))
+  return jnp.where(at, new, old)

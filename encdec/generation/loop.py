@@ -1,0 +1,103 @@
+"""The device loop: steps of the model and of a search until all is found."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from encdec.generation import beam, groups, hypotheses, sampling
+from encdec.generation.beam import Beams
+from encdec.generation.groups import Groups
+from encdec.generation.hypotheses import select_rows
+from encdec.generation.sampling import Samples
+from encdec.generation.search import Search
+from encdec.types import DecodeView, SelfCache
+
+Step = Callable[
+  [Int[Array, "B N"], DecodeView, SelfCache],
+  tuple[Float[Array, "B N V"], SelfCache],
+]
+State = Samples | Beams | Groups
+
+
+@struct.dataclass
+class Progress:
+  """A search under way.
+
+  Attributes:
+    slot: where the next step writes its keys, the same in every row.
+    scores, logits: of each step so far; None unless they are kept.
+  """
+
+  state: State
+  cache: SelfCache
+  slot: Int[Array, ""]
+  scores: Float[Array, "B T N V"] | None = None
+  logits: Float[Array, "B T N V"] | None = None
+
+
+def run(
+  decode_step: Step,
+  progress: Progress,
+  search: Search,
+  *,
+  steps: Int[Array, ""] | None = None,
+) -> Progress:
+  """Searches until every source is done, or for so many steps."""
+
+  def unfinished(carry: tuple[Int[Array, ""], Progress]) -> Bool[Array, ""]:
+    taken, progress = carry
+    alive = ~jnp.all(progress.state.done)
+    return alive if steps is None else alive & (taken < steps)
+
+  def body(carry: tuple[Int[Array, ""], Progress]):
+    taken, progress = carry
+    return taken + 1, step(decode_step, progress, search)
+
+  zero = jnp.zeros((), jnp.int32)
+  return jax.lax.while_loop(unfinished, body, (zero, progress))[1]
+
+
+def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
+  """One token more for every text of a source that is not done."""
+  before, slot = progress.state, progress.slot
+  texts = before.texts
+  logits, cache = decode_step(
+    hypotheses.last_tokens(texts), hypotheses.view(texts, slot), progress.cache
+  )
+  slots = cache.layers[0][0].shape[2]
+  next_slot = (slot + 1) % slots
+  if isinstance(before, Samples):
+    state, scores = sampling.advance(before, logits, search, next_slot)
+  elif isinstance(before, Beams):
+    state, scores = beam.advance(before, logits, search, next_slot)
+  else:
+    state, scores = groups.advance(before, logits, search, next_slot)
+  if not isinstance(state, Samples) and texts.ancestors is None:
+    take = functools.partial(hypotheses.take, parents=state.chosen)
+    cache = jax.tree.map(take, cache)
+  # A source that is done keeps what it has.
+  state = jax.tree.map(
+    lambda new, old: select_rows(before.done, old, new), state, before
+  )
+  at = slot - (search.prompt - 1)
+  return Progress(
+    state=state,
+    cache=cache,
+    slot=next_slot,
+    scores=_record(progress.scores, scores, at),
+    logits=_record(progress.logits, logits, at),
+  )
+
+
+def _record(
+  held: Float[Array, "B T N V"] | None,
+  new: Float[Array, "B N V"],
+  at: Int[Array, ""],
+) -> Float[Array, "B T N V"] | None:
+  if held is None:
+    return None
+  return jax.lax.dynamic_update_index_in_dim(held, new, at, axis=1)

@@ -1,0 +1,21 @@
+"""How texts of different lengths are compared."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def length_divisor(
+  length: Int[Array, "..."], penalty: Float[Array, ""], scoring: str
+) -> Float[Array, "..."]:
+  """What a sum of log-probabilities is divided by.
+
+  "pytorch" is length^penalty; "gnmt" ((5 + length) / 6)^penalty (Wu et al.
+  2016, equation 14), which Rothe et al. and BertSum report with.
+
+  Args:
+    length: in new tokens, the end token included.
+  """
+  length = length.astype(jnp.float32)
+  if scoring == "gnmt":
+    length = (length + 5.0) / 6.0
+  return length**penalty

@@ -1,0 +1,75 @@
+"""What every search knows: options, source, prompt; and a step's scores."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from encdec.generation import processors
+from encdec.generation.hypotheses import Hypotheses
+from encdec.generation.options import SearchOptions
+from encdec.generation.warpers import warp
+
+
+@struct.dataclass
+class Search:
+  """One call's options and what its rules look at.
+
+  Attributes:
+    source, source_real: for the rules of the encoder; None where none is set.
+    prompt: its length in tokens.
+    vocab_size: scores beyond it are padding.
+  """
+
+  options: SearchOptions
+  source: Int[Array, "B S"] | None = None
+  source_real: Bool[Array, "B S"] | None = None
+  prompt: int = struct.field(pytree_node=False, default=1)
+  vocab_size: int = struct.field(pytree_node=False, default=0)
+
+
+def step_scores(
+  scores: Float[Array, "B N V"],
+  texts: Hypotheses,
+  search: Search,
+  chosen: Int[Array, "B M"] | None = None,
+) -> Float[Array, "B N V"]:
+  """Scores after all that the options ask for, in PyTorch's order.
+
+  Args:
+    scores: logits, or in beam search log-probabilities.
+    chosen: what other groups of beams have just chosen.
+  """
+  options = search.options
+  if processors.are_set(options.rules) or chosen is not None:
+    history = processors.History(
+      tokens=texts.tokens,
+      length=texts.length,
+      readable=texts.readable,
+      source=search.source,
+      source_real=search.source_real,
+      chosen=chosen,
+      prompt=search.prompt,
+    )
+    scores = processors.apply_rules(scores, history, options)
+    if search.vocab_size < scores.shape[-1]:
+      # Where all is banned, padding must not be the best that is left.
+      real = jnp.arange(scores.shape[-1], dtype=jnp.int32) < search.vocab_size
+      scores = jnp.where(real[None, None], scores, -jnp.inf)
+  if options.sample:
+    # Beams need something to go on with besides the ends.
+    keep = len(options.end_tokens) + 1 if options.num_beams > 1 else 1
+    scores = warp(scores, options.warps, keep)
+  if options.renormalize_logits:
+    scores = jax.nn.log_softmax(scores, axis=-1)
+  return scores
+
+
+def is_end(
+  tokens: Int[Array, "..."], end_tokens: tuple[int, ...]
+) -> Bool[Array, "..."]:
+  """Whether each token ends its text."""
+  ended = jnp.zeros(tokens.shape, bool)
+  for end in end_tokens:
+    ended = ended | (tokens == end)
+  return ended

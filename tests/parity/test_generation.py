@@ -1,0 +1,251 @@
+"""Generation against PyTorch's: the same tokens, option by option."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import itertools
+import json
+import pathlib
+import random
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from encdec import FlaxEncoderDecoderModel
+
+START, END, PAD = 3, 4, 1
+
+# Each deterministic option by itself; a list holds values worth comparing.
+OPTIONS: dict[str, list[Any]] = {
+  "max_length": [9],
+  "max_new_tokens": [6],
+  "min_length": [5],
+  "min_new_tokens": [4],
+  "early_stopping": [True, False, "never"],
+  "length_penalty": [0.0, 2.0, -1.0],
+  "no_repeat_ngram_size": [1, 2, 3],
+  "encoder_no_repeat_ngram_size": [1, 2],
+  "repetition_penalty": [1.7, 0.8],
+  "encoder_repetition_penalty": [1.5, 0.7],
+  "bad_words_ids": [[[7], [9, 8], [END], [11, 12, 13], [21]]],
+  "sequence_bias": [
+    {(10,): 3.0, (12, 14): 5.0, (END,): -1.0, (15, 16, 17): 2.0}
+  ],
+  "suppress_tokens": [[6, 8, 10, 12, 30]],
+  "begin_suppress_tokens": [[END, 9, 10, 11]],
+  "forced_bos_token_id": [11],
+  # Of several, exact ties: PyTorch picks in no stated order.
+  "forced_eos_token_id": [END],
+  "exponential_decay_length_penalty": [(2, 1.3)],
+  "remove_invalid_values": [True],
+  "renormalize_logits": [True],
+  "eos_token_id": [[END, 9, 20]],
+}
+# What a search is worth trying with, for options that change little alone.
+BASE = {"max_length": 12}
+ALONE = [
+  (name, i) for name, values in OPTIONS.items() for i in range(len(values))
+]
+
+
+@dataclasses.dataclass
+class Tally:
+  """Rows compared, and rows that PyTorch itself does not decide."""
+
+  rows: int = 0
+  excused: int = 0
+
+
+@pytest.fixture(scope="module")
+def tally():
+  tally = Tally()
+  yield tally
+  assert tally.excused < 0.01 * max(tally.rows, 100)
+
+
+def _source(pair, seed: int, padding: str):
+  """Six sources; those that rules look at hold no padding."""
+  rng = np.random.default_rng(seed)
+  ids = rng.integers(5, pair.config.encoder.vocab_size, (6, 8)).astype(np.int32)
+  mask = np.ones_like(ids)
+  for row, pads in enumerate((0, 1, 3, 5)):
+    if padding == "left":
+      mask[row, :pads] = 0
+    elif padding == "right":
+      mask[row, 8 - pads :] = 0
+  return np.where(mask == 1, ids, PAD).astype(np.int32), mask
+
+
+@contextlib.contextmanager
+def _noise(model, seed: int):
+  """Logits perturbed by 1e-5, as another order of sums would."""
+  generator = torch.Generator().manual_seed(seed)
+
+  def perturb(module, args, output):
+    noise = torch.randn(output.logits.shape, generator=generator)
+    output.logits = output.logits + 1e-5 * noise
+    return output
+
+  handle = model.decoder.register_forward_hook(perturb)
+  try:
+    yield
+  finally:
+    handle.remove()
+
+
+def _theirs(pair, ids, mask, options):
+  # PyTorch pads with the end token in place of a pad id of 0; this one is 1.
+  with torch.no_grad():
+    return pair.torch_model.generate(
+      torch.tensor(ids).long(),
+      attention_mask=torch.tensor(mask).long(),
+      return_dict_in_generate=True,
+      output_scores=True,
+      **options,
+    )
+
+
+def _padded(sequences, length: int) -> np.ndarray:
+  sequences = np.asarray(sequences)
+  more = length - sequences.shape[1]
+  return np.pad(sequences, ((0, 0), (0, more)), constant_values=PAD)
+
+
+def _compare(pair, options, seed: int, padding: str, tally: Tally) -> None:
+  """Asserts that every row is PyTorch's, or that PyTorch wavers there."""
+  options = {
+    "decoder_start_token_id": START,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
+    "do_sample": False,
+    **options,
+  }
+  ids, mask = _source(pair, seed, padding)
+  theirs = _theirs(pair, ids, mask, options)
+  model = FlaxEncoderDecoderModel(pair.torch_model.config, _do_init=False)
+  ours = model.generate(
+    jnp.asarray(ids),
+    attention_mask=jnp.asarray(mask),
+    params=pair.params,
+    output_scores=True,
+    **options,
+  )
+  length = max(theirs.sequences.shape[1], ours.sequences.shape[1])
+  expected = _padded(theirs.sequences, length)
+  same = (_padded(ours.sequences, length) == expected).all(axis=1)
+  tally.rows += len(same)
+  for row in np.flatnonzero(~same):
+    wavers = False
+    for attempt in range(4):
+      with _noise(pair.torch_model, attempt):
+        other = _theirs(pair, ids, mask, options).sequences
+      width = max(length, other.shape[1])
+      again = _padded(other, width)[row]
+      wavers |= bool((again != _padded(expected, width)[row]).any())
+    assert wavers, (
+      f"{pair.name} {options}\nours   {np.asarray(ours.sequences[row])}\n"
+      f"theirs {expected[row]}"
+    )
+    tally.excused += 1
+  if options.get("num_beams", 1) > 1:
+    scores = theirs.sequences_scores.numpy()
+    np.testing.assert_allclose(
+      np.asarray(ours.sequences_scores)[same],
+      scores[same],
+      atol=1e-4,
+      rtol=1e-5,
+    )
+
+
+def _pair(pairs, options, rng):
+  """A model, one with one vocabulary where the options need that."""
+  names = list(pairs.names)
+  if any(name.startswith("encoder_") for name in options):
+    names = ["roberta-roberta", "bertgeneration-bertgeneration"]
+  return pairs(
+    rng.choice(names),
+    seed=rng.randrange(3),
+    raise_end=rng.choice((1.0, 2.0)),
+    vocab_multiple=1,
+  )
+
+
+def _padding(options, rng) -> str:
+  """PyTorch's rules of the encoder count padding as tokens; ours do not."""
+  if any(name.startswith("encoder_") for name in options):
+    return "none"
+  return rng.choice(("left", "right"))
+
+
+@pytest.mark.parametrize("name, index", ALONE)
+def test_each_option_alone(pairs, name, index, full, seed, tally):
+  rng = random.Random(f"{seed} {name} {index}")
+  widths = (1, 3) if full else (rng.choice((1, 3)),)
+  if name in ("early_stopping", "length_penalty"):
+    widths = (3,)
+  for num_beams in widths:
+    options = {**BASE, "num_beams": num_beams, name: OPTIONS[name][index]}
+    if name == "max_new_tokens":
+      del options["max_length"]
+    pair = _pair(pairs, options, rng)
+    _compare(pair, options, rng.randrange(1000), _padding(options, rng), tally)
+
+
+def test_options_together(pairs, count, seed, tally):
+  """Random combinations, on random pairs."""
+  for number in range(count(8, 100)):
+    rng = random.Random(f"{seed} together {number}")
+    options = _combination(rng)
+    pair = _pair(pairs, options, rng)
+    _compare(pair, options, rng.randrange(1000), _padding(options, rng), tally)
+
+
+def _combination(rng: random.Random) -> dict[str, Any]:
+  options: dict[str, Any] = {"max_length": rng.randrange(6, 15)}
+  options["num_beams"] = rng.choice((1, 2, 3, 4))
+  if options["num_beams"] > 1:
+    options["num_return_sequences"] = rng.randint(1, options["num_beams"])
+  names = [n for n in OPTIONS if not n.startswith("max_")]
+  for name in rng.sample(names, rng.randrange(2, 7)):
+    options[name] = rng.choice(OPTIONS[name])
+  if options["num_beams"] == 1:
+    for name in ("early_stopping", "length_penalty"):
+      options.pop(name, None)
+  return options
+
+
+def test_groups_of_beams(tmp_path):
+  """What transformers had before its diverse beam search became remote code."""
+  folder = pathlib.Path(__file__).parent / "fixtures"
+  spec = importlib.util.spec_from_file_location(
+    "group_beams", folder / "group_beams.py"
+  )
+  recorder = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(recorder)
+  recorded = json.loads((folder / "group_beams.json").read_text())["found"]
+  lengths = set()
+  for seed, found in itertools.groupby(
+    recorded, lambda one: one["case"]["seed"]
+  ):
+    recorder.model(seed).save_pretrained(tmp_path / str(seed))
+    model = FlaxEncoderDecoderModel.from_pretrained(tmp_path / str(seed))
+    ids, mask = recorder.sources(seed)
+    for one in found:
+      ours = model.generate(
+        ids, attention_mask=mask, output_scores=True,
+        **recorder.options(one["case"]),
+      )  # fmt: skip
+      np.testing.assert_array_equal(
+        ours.sequences, one["sequences"], err_msg=str(one["case"])
+      )
+      np.testing.assert_allclose(
+        ours.sequences_scores,
+        one["scores"],
+        atol=1e-4,
+        err_msg=str(one["case"]),
+      )
+      lengths |= {int((row != PAD).sum()) for row in ours.sequences}
+  assert len(lengths) > 3, "texts should end at several places"
