@@ -174,14 +174,14 @@ def parse_mixture(text: str) -> dict[str, float]:
   return {parts[0]: 1.0}
 
 
-def parse_eval(text: str) -> dict[str, str]:
-  """{name: uri} of "name=uri,name=uri"; a bare uri is called "valid"."""
+def parse_eval(text: str, bare: str = "valid") -> dict[str, str]:
+  """{name: uri} of "name=uri,name=uri"; a bare uri is called `bare`."""
   sets: dict[str, str] = {}
   for part in filter(None, (part.strip() for part in text.split(","))):
     name, equals, uri = part.partition("=")
     # A path may hold an equals sign; a name is one word.
     if not (equals and _NAME.fullmatch(name)):
-      name, uri = "valid", part
+      name, uri = bare, part
     if name in sets:
       raise ValueError(
         f"{text!r}: two sets are called {name!r}; name each, as name=uri"

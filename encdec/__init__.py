@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from transformers import EncoderDecoderConfig
 
+  from encdec.hub.inputs import shift_tokens_right
   from encdec.hub.model import FlaxEncoderDecoderModel
   from encdec.model import FlaxEncoderDecoderModule
 
@@ -14,6 +15,7 @@ __all__ = [
   "EncoderDecoderConfig",
   "FlaxEncoderDecoderModel",
   "FlaxEncoderDecoderModule",
+  "shift_tokens_right",
 ]
 
 
@@ -27,6 +29,10 @@ def __getattr__(name: str) -> Any:
     from encdec.hub.model import FlaxEncoderDecoderModel
 
     return FlaxEncoderDecoderModel
+  if name == "shift_tokens_right":
+    from encdec.hub.inputs import shift_tokens_right
+
+    return shift_tokens_right
   if name == "EncoderDecoderConfig":
     from transformers import EncoderDecoderConfig
 

@@ -128,9 +128,7 @@ class _Block(nn.Module):
     if cache is not None:
       assert inputs.slot is not None, "a cache is written at a slot"
       cache = _write(cache, keys_values, inputs.slot)
-      keys_values = _read(cache, inputs.apart)
-    if inputs.apart:
-      read = read.reshape(-1, 1, read.shape[-1])
+      keys_values = _read(cache)
     output, weights = self.self_attention.attend(
       read,
       keys_values,
@@ -138,8 +136,8 @@ class _Block(nn.Module):
       divisor=self._divisor(layer),
       dropout=self._dropout(keys, dropout_lib.SELF_ATTENTION),
       return_weights=inputs.weights,
+      apart=inputs.apart,
     )
-    output = output.reshape(states.shape)
     states = self._after(
       self.self_attention_norm, states, output, keys, dropout_lib.SELF_OUTPUT
     )
@@ -175,8 +173,9 @@ class DecoderBlock(_Block):
     self.cross_attention_norm = self._norm()
 
   def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
-    """Keys and values of the source, `B S G K` each."""
-    return self.cross_attention.keys_values(states)
+    """Keys and values of the source as the cache holds them, `B G S K`."""
+    key, value = self.cross_attention.keys_values(states)
+    return key.swapaxes(1, 2), value.swapaxes(1, 2)
 
   def __call__(
     self,
@@ -193,10 +192,12 @@ class DecoderBlock(_Block):
     assert inputs.cross_mask is not None, "a decoder sees a source"
     if cross is None:
       assert inputs.cross_states is not None, "a decoder reads a source"
-      cross = self.cross_keys_values(inputs.cross_states)
+      source = self.cross_attention.keys_values(inputs.cross_states)
+    else:
+      source = cross[0].swapaxes(1, 2), cross[1].swapaxes(1, 2)
     output, cross_weights = self.cross_attention.attend(
       self._before(self.cross_attention_norm, states),
-      cross,
+      source,
       inputs.cross_mask,
       divisor=self._divisor(layer),
       dropout=self._dropout(keys, dropout_lib.CROSS_ATTENTION),
@@ -216,25 +217,21 @@ def _layer_keys(
 
 
 def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:
-  """Puts fresh keys and values, `B Q G K`, at `slot` of `B N T G K`."""
+  """Puts fresh keys and values, `B Q G K`, where the cache's rows begin.
+
+  Args:
+    slot: on the cache's axis of slots.
+  """
   zero = jnp.zeros((), slot.dtype)
 
   def put(held: Array, new: Array) -> Array:
-    batch, beams, _, groups, width = held.shape
-    new = new.reshape(batch, beams, -1, groups, width).astype(held.dtype)
-    return jax.lax.dynamic_update_slice(
-      held, new, (zero, zero, slot, zero, zero)
-    )
+    rows = held.shape[1]
+    new = new.swapaxes(1, 2).astype(held.dtype)
+    new = new.reshape(new.shape[0], rows, -1, new.shape[-1])
+    return jax.lax.dynamic_update_slice(held, new, (zero, zero, slot, zero))
 
   return put(cache[0], fresh[0]), put(cache[1], fresh[1])
 
 
-def _read(cache: KeyValue, apart: bool) -> KeyValue:
-  """Keys and values of all beams of a source, or of each beam by itself."""
-
-  def flat(held: Array) -> Array:
-    batch, beams, _, groups, width = held.shape
-    rows = batch * beams if apart else batch
-    return held.reshape(rows, -1, groups, width)
-
-  return flat(cache[0]), flat(cache[1])
+def _read(cache: KeyValue) -> KeyValue:
+  return cache[0].swapaxes(1, 2), cache[1].swapaxes(1, 2)

@@ -24,7 +24,7 @@ from encdec.generation.options import SearchOptions
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.types import Params, SelfCache
+from encdec.types import CrossCache, Params, SelfCache
 
 # Up to here a beam attends to the slots of all of its source's beams, masked,
 # and no cache ever moves; beyond, that costs more than moving it.
@@ -123,18 +123,26 @@ def generate(
     if key is None:
       raise ValueError("sampling needs a key: pass key=jax.random.key(seed)")
     keys = row_keys(key, encoder_segments.shape[0])
-  return _generate(
+  cross = _encode(
     module,
-    cache_length,
     decoding_params,
-    encoder_tokens,
+    encoder_tokens if encoder_states is None else None,
     encoder_segments,
     encoder_positions,
     encoder_states,
-    prompt,
-    options,
-    keys,
   )
+  search = Search(
+    options,
+    source=encoder_tokens,
+    source_real=encoder_segments != 0,
+    prompt=prompt.tokens.shape[1],
+    vocab_size=module.config.decoder.vocab_size,
+  )
+  progress = _start(
+    module, cache_length, decoding_params, cross, prompt, search, keys
+  )
+  progress = _run(module, decoding_params, cross, prompt, search, progress)
+  return _result(module, search, progress)
 
 
 def _check(
@@ -174,35 +182,37 @@ def _check(
         )
 
 
-@functools.partial(jax.jit, static_argnames=("module", "cache_length"))
-def _generate(
+# What steps read comes from another program than they run in: within one, the
+# compiler may lay it out to suit its making and transpose it at every step.
+@functools.partial(jax.jit, static_argnames="module")
+def _encode(
   module: FlaxEncoderDecoderModule,
-  cache_length: int,
   params: Params,
-  encoder_tokens: Any,
-  encoder_segments: Any,
-  encoder_positions: Any,
-  encoder_states: Any,
-  prompt: Prompt,
-  options: SearchOptions,
-  keys: Key[Array, "B"] | None,
-) -> Generated:
+  tokens: Int[Array, "B S"] | None,
+  segments: Int[Array, "B S"],
+  positions: Int[Array, "B S"] | None,
+  states: Float[Array, "B S W"] | None,
+) -> CrossCache:
   apply: Any = functools.partial(module.apply, {"params": params})
-  if encoder_states is None:
-    encoder_states = apply(
-      tokens=encoder_tokens,
-      segments=encoder_segments,
-      positions=encoder_positions,
-      method="encode",
+  if states is None:
+    states = apply(
+      tokens=tokens, segments=segments, positions=positions, method="encode"
     ).states
-  cross = apply(encoder_states, encoder_segments, method="cross_cache")
-  search = Search(
-    options,
-    source=encoder_tokens,
-    source_real=encoder_segments != 0,
-    prompt=prompt.tokens.shape[1],
-    vocab_size=module.config.decoder.vocab_size,
-  )
+  return apply(states, segments, method="cross_cache")
+
+
+@functools.partial(
+  jax.jit, static_argnames="module", donate_argnames="progress"
+)
+def _run(
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  cross: CrossCache,
+  prompt: Prompt,
+  search: Search,
+  progress: loop.Progress,
+) -> loop.Progress:
+  apply: Any = functools.partial(module.apply, {"params": params})
 
   def decode_step(tokens, view, cache):
     positions = _positions(module, tokens, view.query_positions, prompt)
@@ -211,9 +221,7 @@ def _generate(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
 
-  progress = _start(apply, module, prompt, cross, cache_length, search, keys)
-  progress = loop.run(decode_step, progress, search)
-  return _result(progress, search, module)
+  return loop.run(decode_step, progress, search)
 
 
 def _positions(
@@ -233,16 +241,18 @@ def _positions(
   return jnp.where(index == last, prompt.positions[:, -1:], positions)
 
 
+@functools.partial(jax.jit, static_argnames=("module", "slots"))
 def _start(
-  apply: Any,
   module: FlaxEncoderDecoderModule,
-  prompt: Prompt,
-  cross: Any,
   slots: int,
+  params: Params,
+  cross: CrossCache,
+  prompt: Prompt,
   search: Search,
   keys: Key[Array, "B"] | None,
 ) -> loop.Progress:
   """A search whose cache holds the prompt but for its last token."""
+  apply: Any = functools.partial(module.apply, {"params": params})
   options = search.options
   beams = options.num_beams > 1
   texts = hypotheses.start(
@@ -254,7 +264,8 @@ def _start(
     reorder=beams and options.num_beams <= SHARED_BEAMS,
   )
   batch, length = prompt.tokens.shape
-  cache = apply(batch, options.width, slots, method="empty_cache")
+  apart = texts.ancestors is None and options.width > 1
+  cache = apply(batch, slots, options.width, apart, method="empty_cache")
   if length > 1:
     _, held = apply(
       tokens=prompt.tokens[:, :-1],
@@ -264,7 +275,7 @@ def _start(
       cache_length=length - 1,
       method="prefill",
     )
-    cache = _spread(held, cache, only_first=texts.ancestors is not None)
+    cache = _spread(held, cache, options.width, apart)
   if options.num_groups > 1:
     state = groups.start(
       texts, options.num_groups, keep_parents=options.keep_scores
@@ -283,21 +294,26 @@ def _start(
   )
 
 
-def _spread(held: SelfCache, cache: SelfCache, only_first: bool) -> SelfCache:
+def _spread(
+  held: SelfCache, cache: SelfCache, beams: int, apart: bool
+) -> SelfCache:
   """Puts a prompt's keys into the first slots of one beam, or of each."""
 
   def put(part: Array, whole: Array) -> Array:
-    if not only_first:
-      part = jnp.broadcast_to(
-        part, (part.shape[0], whole.shape[1], *part.shape[2:])
-      )
-    return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
+    if apart:
+      part = jnp.repeat(part, beams, axis=1)
+      return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
+    batch, groups, slots, width = whole.shape
+    by_beam = whole.reshape(batch, groups, slots // beams, beams, width)
+    by_beam = by_beam.at[:, :, : part.shape[2], 0].set(part)
+    return by_beam.reshape(whole.shape)
 
   return jax.tree.map(put, held, cache)
 
 
+@functools.partial(jax.jit, static_argnames="module")
 def _result(
-  progress: loop.Progress, search: Search, module: FlaxEncoderDecoderModule
+  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
 ) -> Generated:
   state, returned = progress.state, search.options.num_returned
   if isinstance(state, Samples):

@@ -244,18 +244,22 @@ class FlaxEncoderDecoderModule(nn.Module):
       key_positions=jnp.pad(positions, ((0, 0), (0, cache_length - length))),
       visible=_prompt_visible(segments, cache_length),
     )
-    cache = self.empty_cache(batch, 1, cache_length)
+    cache = self.empty_cache(batch, cache_length)
     return self.decode_step(tokens=tokens, view=view, cache=cache, cross=cross)
 
-  def empty_cache(self, batch: int, beams: int, cache_length: int) -> SelfCache:
+  def empty_cache(
+    self, batch: int, cache_length: int, beams: int = 1, apart: bool = False
+  ) -> SelfCache:
     """A cache of zeros."""
     c = self.config.decoder
-    shape = (batch, beams, cache_length, c.num_kv_heads, c.head_width)
+    rows = c.num_kv_heads * beams if apart else c.num_kv_heads
+    slots = cache_length if apart else cache_length * beams
+    shape = (batch, rows, slots, c.head_width)
 
     def zeros() -> Array:
       return sharding.constrain(
         jnp.zeros(shape, self.dtype),
-        ("batch", None, None, "kv_heads", None),
+        ("batch", "kv_heads", None, None),
         self.rules,
       )
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec import sharding
 from encdec.blocks import (
@@ -232,13 +232,18 @@ class Stack(nn.Module):
   ) -> tuple[Float[Array, "B Q D"], SelfCache]:
     """States of Q new tokens a row, which are written into the cache."""
     states = self._embed(tokens, view.query_positions, None, None, None)
+    # Slots of the cache a step: one for each beam that is held beside others.
+    stride = cache.layers[0][0].shape[2] // view.key_positions.shape[1]
     visible = view.visible[:, None]
     if view.apart:
-      visible = visible.reshape(-1, 1, 1, visible.shape[-1])
+      visible = self._by_heads(view.visible)
+    # Made once a step: fused into the attention of each layer it would be
+    # made again there, for each head.
+    visible = jax.lax.optimization_barrier(visible)
     inputs = LayerInputs(
       AttentionMask(dense=visible),
       cross_mask=cross_mask,
-      slot=view.slot,
+      slot=view.slot * stride,
       apart=view.apart,
     )
     block, held = self._block(), []
@@ -255,6 +260,14 @@ class Stack(nn.Module):
     if self.config.final_norm:
       states = self.final_norm(states)
     return states, SelfCache(tuple(held))
+
+  def _by_heads(self, visible: Bool[Array, "B N T"]) -> Bool[Array, "B HN 1 T"]:
+    """Each beam's own mask for each head, in the order of `Attention`."""
+    c = self.config
+    batch, beams, slots = visible.shape
+    shape = (batch, c.num_kv_heads, beams, c.num_heads // c.num_kv_heads, slots)
+    visible = jnp.broadcast_to(visible[:, None, :, None], shape)
+    return visible.reshape(batch, -1, 1, slots)
 
   def logits(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
     """Float32 logits; those of padding rows are the lowest finite number."""

@@ -41,14 +41,19 @@ class AttentionMask:
 
 @struct.dataclass
 class SelfCache:
-  """Self-attention keys and values so far, a pair of `B N T G K` a layer."""
+  """Self-attention keys and values so far, a pair a layer.
+
+  `B G TN K`, slot by slot and in each the N beams; or where beams are apart
+  (see `DecodeView`) `B GN T K`, the beams of a group side by side. So a step
+  writes one stretch, and reads without a reshape or a transpose.
+  """
 
   layers: tuple[KeyValue, ...]
 
 
 @struct.dataclass
 class CrossCache:
-  """Keys and values of the source, a pair of `B S G K` a layer.
+  """Keys and values of the source, a pair of `B G S K` a layer.
 
   It has no beam axis: beams share it.
   """
@@ -63,14 +68,14 @@ class DecodeView:
 
   `slot` is where the step writes, one scalar for all rows. `visible` marks,
   for each query, the slots of the cache that it attends to, its own included:
-  of all N beams, or where they are `apart` of its own beam only.
+  slot by slot of all N beams, or where they are `apart` of its own beam only.
   `key_positions` are the slots' own, for attention that goes by distance.
   """
 
   slot: Int[Array, ""]
   query_positions: Int[Array, "B Q"]
   key_positions: Int[Array, "B T"]
-  visible: Bool[Array, "B Q NT"]
+  visible: Bool[Array, "B Q TN"]
   apart: bool = struct.field(pytree_node=False, default=False)
 
 

@@ -110,6 +110,10 @@ def wait(processes: Sequence[subprocess.Popen], received: Sequence[int]) -> int:
     failures = [status for status in statuses if status]
     if failures and not failed:
       failed = failures[0]
+      if len(processes) > 1 and not received:
+        which = statuses.index(failed)
+        how = f"signal {-failed}" if failed < 0 else f"exit status {failed}"
+        print(f"process {which} ended by {how}; ending the others", flush=True)
       if not received:  # After a signal the others may still be saving.
         deadline = time.monotonic() + GRACE_SECONDS
         send(processes, signal.SIGTERM)

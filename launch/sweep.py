@@ -79,7 +79,14 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
       f"--config={config}: {path} has no get_hyper(), which returns the "
       'members of a sweep, such as [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]'
     )
-  values = dict(_flat(module.get_config(*([variant] if variant else []))))
+  try:
+    values = dict(_flat(module.get_config(*([variant] if variant else []))))
+  except ValueError as error:
+    raise Refusal(f"--config={config}: {error}") from error
+  for flag in extra:
+    key = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
+    if key and key[1] not in values:
+      raise Refusal(f"{flag}: the config has no key {key[1]!r}")
   found: dict[str, Member] = {}
   for number, overrides in enumerate(module.get_hyper()):
     unknown = [key for key in overrides if key not in values]
@@ -240,6 +247,9 @@ def main(argv: Sequence[str]) -> None:
   if not CONFIG.value or not WORKDIR.value:
     raise Refusal("--config and --workdir are needed")
   workdir = Path(WORKDIR.value)
+  for folder in (workdir, *workdir.absolute().parents):
+    if folder.exists() and not folder.is_dir():
+      raise Refusal(f"--workdir={workdir}: {folder} is a file")
   sweep = members(CONFIG.value, argv[1:])
   if DRY_RUN.value:
     print("\n".join(shlex.join(m.command(workdir)) for m in sweep))

@@ -5,6 +5,7 @@ Like `validate`, it refuses with the thing, its value and the fix.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from train.config import Config
@@ -55,6 +56,12 @@ def check_path(flag: str, path: str) -> None:
       f"--{flag}={path}: files are written and renamed in place, which a "
       "bucket cannot do; mount it, and give the path"
     )
+  folders = Path(path).absolute().parents
+  if flag == "workdir":
+    folders = (Path(path).absolute(), *folders)
+  for folder in folders:
+    if folder.exists() and not folder.is_dir():
+      raise Refusal(f"--{flag}={path}: {folder} is a file; choose a folder")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -15,11 +15,17 @@ def train_pairs(config: Config, task: Task) -> EncodedPairs:
   return _encode(config, task, uri)
 
 
-def held_out(config: Config, task: Task, text: str) -> dict[str, EncodedPairs]:
-  """The sets that `text` ("name=uri,name=uri") names, in its order."""
+def held_out(
+  config: Config, task: Task, text: str, bare: str = "valid"
+) -> dict[str, EncodedPairs]:
+  """The sets that `text` ("name=uri,name=uri") names, in its order.
+
+  Args:
+    bare: what a set without a name is called.
+  """
   return {
     name: _encode(config, task, uri)
-    for name, uri in sources.parse_eval(text).items()
+    for name, uri in sources.parse_eval(text, bare).items()
   }
 
 

@@ -20,8 +20,10 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
   """
   this = trained.load(config, folder, step)
   with validate.refusing():
-    text = config.data.test or config.data.eval
-    sets = datasets.held_out(config, this.task, text)
+    if config.data.test:
+      sets = datasets.held_out(config, this.task, config.data.test, "test")
+    else:
+      sets = datasets.held_out(config, this.task, config.data.eval)
     suite = Suite(
       config,
       this.task,

@@ -62,6 +62,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
     state, progress = begin(this, checkpoints)
     writer.cut(progress.step if progress.step else -1)
     if progress.step < config.train.steps:
+      logging.info("the first step compiles; that takes a while")
       train(this, state, progress, checkpoints, writer)
   return report(this) if chief else {}
 

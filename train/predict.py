@@ -124,6 +124,8 @@ def open_inputs(source: str, config: Config) -> Inputs:
   Raises:
     ValueError, OSError: it cannot be read, or a record lacks the field.
   """
+  if not URI.match(source) and not Path(source).is_file():
+    raise ValueError(f"--input={source}: there is no such file")
   if source.endswith(".txt") and not URI.match(source):
     return TextFile(source)
   uri = source if URI.match(source) else f"jsonl:{source}"

@@ -84,15 +84,16 @@ def view(texts: Hypotheses, slot: Int[Array, ""]) -> DecodeView:
   if texts.ancestors is None:
     visible = jnp.broadcast_to(written[:, None], (batch, width, slots))
   else:
-    owner = jnp.arange(width, dtype=jnp.int32)[None, None, :, None]
-    visible = (texts.ancestors[:, :, None] == owner) & written[:, None, None]
-    visible = visible.reshape(batch, width, width * slots)
+    owner = jnp.arange(width, dtype=jnp.int32)[None, None, None]
+    visible = texts.ancestors[..., None] == owner
+    visible = visible & written[:, None, :, None]
+    visible = visible.reshape(batch, width, slots * width)
   return DecodeView(
     slot=slot,
     query_positions=jnp.broadcast_to(texts.length[:, None] - 1, (batch, width)),
     key_positions=position,
     visible=visible,
-    apart=texts.ancestors is None,
+    apart=texts.ancestors is None and width > 1,
   )
 
 

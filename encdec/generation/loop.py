@@ -68,17 +68,19 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
   logits, cache = decode_step(
     hypotheses.last_tokens(texts), hypotheses.view(texts, slot), progress.cache
   )
-  slots = cache.layers[0][0].shape[2]
-  next_slot = (slot + 1) % slots
+  next_slot = (slot + 1) % texts.readable.shape[1]
+  chosen = None
   if isinstance(before, Samples):
     state, scores = sampling.advance(before, logits, search, next_slot)
   elif isinstance(before, Beams):
     state, scores = beam.advance(before, logits, search, next_slot)
+    chosen = state.chosen
   else:
     state, scores = groups.advance(before, logits, search, next_slot)
-  if not isinstance(state, Samples) and texts.ancestors is None:
-    take = functools.partial(hypotheses.take, parents=state.chosen)
-    cache = jax.tree.map(take, cache)
+    chosen = state.chosen
+  if chosen is not None and texts.ancestors is None:
+    reorder = functools.partial(_reordered, parents=chosen)
+    cache = jax.tree.map(reorder, cache)
   # A source that is done keeps what it has.
   state = jax.tree.map(
     lambda new, old: select_rows(before.done, old, new), state, before
@@ -91,6 +93,16 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
     scores=_record(progress.scores, scores, at),
     logits=_record(progress.logits, logits, at),
   )
+
+
+def _reordered(
+  held: Float[Array, "B GN T K"], parents: Int[Array, "B N"]
+) -> Float[Array, "B GN T K"]:
+  batch, rows, slots, width = held.shape
+  beams = parents.shape[1]
+  grouped = held.reshape(batch, rows // beams, beams, slots, width)
+  at = parents[:, None, :, None, None]
+  return jnp.take_along_axis(grouped, at, axis=2).reshape(held.shape)
 
 
 def _record(

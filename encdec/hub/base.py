@@ -1,5 +1,6 @@
 """What a model of the facade holds: config, module, parameters, dtypes."""
 
+import copy
 import functools
 import weakref
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from encdec.hub.configs import (
   refuse_tying,
   token_sources,
 )
-from encdec.hub.generation import Request, request
+from encdec.hub.generation import SUPPORTED, Request, request
 from encdec.hub.names import flatten
 from encdec.hub.report import LoadingReport
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
@@ -83,6 +84,7 @@ class ModelBase:
     self.generation_config = GenerationConfig.from_model_config(config)
     self.loading_report: LoadingReport | None = None
     self._loaded_ids = self._config_ids()
+    self._loaded_options = self._config_options()
     # Ids that the generation config has from `config`, and not of its own.
     self._derived_ids = _ids_of(self.generation_config)
     self._has_params = _do_init
@@ -267,6 +269,27 @@ class ModelBase:
       bos = ("the generation config", asked.bos)
     setting = {r: f"model.config.{n}" for r, n in HUB_NAMES.items()}
     return resolve_special_tokens(sources, bos=bos, need=need, setting=setting)
+
+  def _config_options(self) -> dict[str, Any]:
+    return {
+      name: copy.deepcopy(value)
+      for name in SUPPORTED - {*HUB_NAMES.values(), "output_attentions"}
+      if (value := getattr(self._config, name, None)) is not None
+    }
+
+  def _check_config_options(self) -> None:
+    """Options that were set on `config` after loading are read by nothing.
+
+    Raises:
+      ValueError: there is one.
+    """
+    for name, value in self._config_options().items():
+      if value != self._loaded_options.get(name):
+        raise ValueError(
+          f"model.config.{name}={value!r} was set after loading and is not "
+          f"read: set model.generation_config.{name}, or pass {name}= to "
+          "generate()"
+        )
 
   def _config_ids(self) -> dict[str, Any]:
     return {n: getattr(self._config, n, None) for n in HUB_NAMES.values()}

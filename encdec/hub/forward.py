@@ -89,17 +89,15 @@ def empty_cache(
 ) -> DecoderCache:
   """A cache for `slots` tokens that attend to sources of `sources` tokens."""
   config = module.config.decoder
-  head = (config.num_kv_heads, config.head_width)
 
-  def zeros(*shape: int) -> tuple[tuple[Array, Array], ...]:
-    empty = jnp.zeros(shape + head, module.dtype)
+  def zeros(*rows: int) -> tuple[tuple[Array, Array], ...]:
+    shape = (batch, config.num_kv_heads, *rows, config.head_width)
+    empty = jnp.zeros(shape, module.dtype)
     return ((empty, empty),) * config.num_layers
 
   return DecoderCache(
-    decoder=SelfCache(zeros(batch, 1, slots)),
-    cross=CrossCache(
-      zeros(batch, sources), jnp.ones((batch, sources), jnp.int32)
-    ),
+    decoder=SelfCache(zeros(slots)),
+    cross=CrossCache(zeros(sources), jnp.ones((batch, sources), jnp.int32)),
     ready=jnp.zeros((), bool),
     key_mask=jnp.ones((batch, slots), bool),
     length=jnp.zeros((), jnp.int32),
@@ -159,7 +157,7 @@ def grown(cache: DecoderCache, slots: int) -> DecoderCache:
   more = slots - cache.slots
 
   def pad(held: Array) -> Array:
-    return jnp.pad(held, ((0, 0), (0, 0), (0, more), (0, 0), (0, 0)))
+    return jnp.pad(held, ((0, 0), (0, 0), (0, more), (0, 0)))
 
   return dataclasses.replace(
     cache,

@@ -8,13 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
-from transformers import GenerationConfig
+from jaxtyping import Array, Int, Key, UInt32
 
 from encdec import generate as search
 from encdec.generation.options import Processor, Rules
 from encdec.hub import forward
-from encdec.hub.base import RandomKey
 from encdec.hub.calls import CallableModel
 from encdec.hub.generation import bucket, request
 from encdec.hub.inputs import (
@@ -28,14 +26,18 @@ from encdec.hub.outputs import GenerateOutput, generate_output
 from encdec.hub.search_options import search_options
 
 
+# One key, or one a row; typed or raw.
+RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]
+
+
 class GeneratingModel(CallableModel):
   """A model that writes targets."""
 
   def generate(
     self,
     input_ids: Any = None,
-    generation_config: GenerationConfig | None = None,
-    prng_key: RandomKey | None = None,
+    generation_config: Any = None,
+    prng_key: RowKeys | None = None,
     trace: bool = True,
     params: Mapping[str, Any] | None = None,
     logits_processor: Any = None,
@@ -90,6 +92,7 @@ class GeneratingModel(CallableModel):
       )
     asked = request(self.generation_config, generation_config, overrides)
     asked.check()
+    self._check_config_options()
     found = self._tokens(asked)
     assert found.start is not None and found.pad is not None
     states = None if encoder_outputs is None else encoder_outputs[0]
@@ -203,7 +206,7 @@ class GeneratingModel(CallableModel):
         )
 
   def _sampling_key(
-    self, key: RandomKey | None, sample: bool
+    self, key: RowKeys | None, sample: bool
   ) -> Key[Array, "*B"] | None:
     if not sample:
       return None

@@ -81,6 +81,8 @@ class Request:
     shortest = int(values.get("min_length", 0))
     if "min_new_tokens" in values:
       shortest = int(values["min_new_tokens"]) + prompt
+    if name == "max_new_tokens" and longest <= prompt:
+      raise ValueError(f"max_new_tokens={longest - prompt} must be at least 1")
     if longest <= prompt:
       raise ValueError(
         f"{name} allows {longest} tokens and the prompt has {prompt}; raise "
@@ -100,7 +102,7 @@ class Request:
 
 def request(
   model_config: GenerationConfig,
-  call_config: GenerationConfig | None,
+  call_config: Any,
   overrides: Mapping[str, Any],
 ) -> Request:
   """Settles the options: the call's, then its config's, then the model's.
@@ -108,8 +110,18 @@ def request(
   Raises:
     TypeError: an option that does not exist.
   """
+  if call_config is not None and not hasattr(call_config, "to_dict"):
+    raise TypeError(
+      f"the second argument of generate() is generation_config, and a "
+      f"{type(call_config).__name__} was passed; pass attention_mask= or "
+      "max_length= by name"
+    )
   known = GenerationConfig().to_dict()
-  for name in overrides:
+  for name, value in overrides.items():
+    if name in ("seed", "rng", "dropout_rng"):
+      raise TypeError(
+        f"{name}={value!r}: generate() draws with prng_key=jax.random.key(seed)"
+      )
     if name not in known:
       raise TypeError(f"generate() has no option {name!r}; check the spelling")
   call = {k: v for k, v in overrides.items() if v is not None}

@@ -199,12 +199,19 @@ def from_labels(
   """
   labels = jnp.asarray(labels, jnp.int32)
   assert tokens.start is not None and tokens.pad is not None
-  ids = shift_right(labels, tokens.start)
-  ids = jnp.where(ids == IGNORED_LABEL, jnp.int32(tokens.pad), ids)
+  ids = shift_tokens_right(labels, tokens.pad, tokens.start)
   if mask is None:
     first = jnp.arange(ids.shape[1], dtype=jnp.int32)[None] == 0
     mask = ((ids != tokens.pad) | first).astype(jnp.int32)
   return ids, mask
+
+
+def shift_tokens_right(
+  input_ids: Any, pad_token_id: int, decoder_start_token_id: int
+) -> Int[Array, "B T"]:
+  """Decoder inputs of labels: the start token first, -100 as padding."""
+  ids = shift_right(jnp.asarray(input_ids, jnp.int32), decoder_start_token_id)
+  return jnp.where(ids == IGNORED_LABEL, jnp.int32(pad_token_id), ids)
 
 
 def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:

@@ -30,7 +30,8 @@ def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
   ours = encdec_config(config)
   paths = _old_paths(config)
   flat = {
-    paths[name]: _turned(array, paths[name])
+    # safetensors writes the bytes of a view as they lie.
+    paths[name]: np.ascontiguousarray(_turned(array, paths[name]))
     for name, array in hub_from_tree(ours, params)
     if name in paths
   }

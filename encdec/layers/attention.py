@@ -110,10 +110,14 @@ class Attention(nn.Module):
     divisor: Float[Array, ""] | None = None,
     dropout: kernels.AttentionDropout | None = None,
     return_weights: bool = False,
+    apart: bool = False,
   ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:
     """The layer's output, before dropout and residual.
 
-    `divisor` divides the attention logits (GPT-2's scaling by layer).
+    Args:
+      divisor: divides the attention logits (GPT-2's scaling by layer).
+      apart: each query has keys and values of its own, given as `T G` groups
+        of heads, group by group.
     """
     query = sharding.constrain(
       self.query(states), ("batch", None, "heads", None), self.rules
@@ -121,6 +125,8 @@ class Attention(nn.Module):
     query = checkpoint_name(query, "qkv")
     if divisor is not None:
       query = query / divisor.astype(query.dtype)
+    if apart:
+      query = self._as_heads(query)
     context, weights = attention(
       query,
       *keys_values,
@@ -130,9 +136,28 @@ class Attention(nn.Module):
       implementation=self.implementation,
       return_weights=return_weights,
     )
+    if apart:
+      context = self._as_queries(context, states.shape[1])
     context = sharding.constrain(
       context, ("batch", None, "heads", None), self.rules
     )
     context = checkpoint_name(context, "ctx")
     out = self.out(context)
     return out.astype(jnp.dtype(self.dtype)), weights
+
+  def _as_heads(
+    self, query: Float[Array, "B T H K"]
+  ) -> Float[Array, "B 1 HT K"]:
+    """Queries as more heads, in the order group, query, head of the group."""
+    groups = self.config.num_kv_heads
+    batch, count, heads, width = query.shape
+    query = query.reshape(batch, count, groups, heads // groups, width)
+    return query.swapaxes(1, 2).reshape(batch, 1, -1, width)
+
+  def _as_queries(
+    self, context: Float[Array, "B 1 HT K"], count: int
+  ) -> Float[Array, "B T H K"]:
+    groups, heads = self.config.num_kv_heads, self.config.num_heads
+    batch, _, _, width = context.shape
+    context = context.reshape(batch, groups, count, heads // groups, width)
+    return context.swapaxes(1, 2).reshape(batch, count, heads, width)

@@ -110,8 +110,10 @@ class XlaAttention:
     weights = weights.astype(v.dtype).reshape(
       batch, groups, heads // groups, queries, keys
     )
-    out = jnp.einsum("BGRTS,BSGK->BTGRK", weights, v)
-    return out.reshape(batch, queries, heads, width), returned
+    # In the order in which products come out: another one transposes v.
+    out = jnp.einsum("BGRTS,BSGK->BGRTK", weights, v)
+    out = out.reshape(batch, heads, queries, width).swapaxes(1, 2)
+    return out, returned
 
 
 def _softmax(

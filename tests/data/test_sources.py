@@ -141,6 +141,7 @@ def test_parse_eval():
   parse = sources.parse_eval
   assert parse("") == {}
   assert parse("dates@valid") == {"valid": "dates@valid"}
+  assert parse("dates@test", "test") == {"test": "dates@test"}
   assert parse("a=dates@valid, b-2=jsonl:x=y.jsonl@all[:5%]") == {
     "a": "dates@valid",
     "b-2": "jsonl:x=y.jsonl@all[:5%]",

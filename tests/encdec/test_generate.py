@@ -106,13 +106,13 @@ def test_min_length(model, min_length):
 def test_lengths_compile_once(model):
   source = _source()
   _run(model, source)
-  before = generate_lib._generate._cache_size()
+  before = generate_lib._run._cache_size()
   for max_length in (5, 9, 16):
     tokens, _ = _run(model, source, max_length=max_length, min_length=3)
     assert not tokens[:, max_length:].any()
-  assert generate_lib._generate._cache_size() == before
+  assert generate_lib._run._cache_size() == before
   _run(model, source, cache_length=17)
-  assert generate_lib._generate._cache_size() == before + 1
+  assert generate_lib._run._cache_size() == before + 1
 
 
 def test_under_jit(model):

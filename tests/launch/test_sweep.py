@@ -226,6 +226,10 @@ def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
 def test_a_config_without_a_sweep_is_refused(tmp_path):
   with pytest.raises(sweep.Refusal, match="there is no file"):
     sweep.members(str(tmp_path / "absent.py"))
+  with pytest.raises(sweep.Refusal, match=r"dates\.py:smoek"):
+    sweep.members("configs/dates.py:smoek")
+  with pytest.raises(sweep.Refusal, match=r"no key 'train\.stpes'"):
+    sweep.members("configs/dates.py", ["--config.train.stpes=3"])
   with pytest.raises(sweep.Refusal, match="has no get_hyper"):
     sweep.members(str(ROOT / "configs/common.py"))
 

@@ -25,6 +25,15 @@ def test_a_mistyped_override_gets_a_suggestion(argument, suggestion):
     command_line.check_overrides([argument], common.get_config())
 
 
+def test_a_folder_must_not_be_a_file(tmp_path):
+  (tmp_path / "file").write_text("")
+  for path in (tmp_path / "file", tmp_path / "file/run"):
+    with pytest.raises(Refusal, match=r"--workdir=.*file is a file; choose"):
+      command_line.check_path("workdir", str(path))
+  command_line.check_path("workdir", str(tmp_path / "new"))
+  command_line.check_path("output", str(tmp_path / "file"))
+
+
 @pytest.mark.parametrize("flag", ["workdir", "output"])
 def test_a_bucket_is_refused(flag):
   with pytest.raises(Refusal, match=f"--{flag}=gs://b/run: .*mount"):

@@ -354,6 +354,9 @@ def test_a_missing_token_is_named(tiny, batch):
     ({"trace": False}, ValueError, "jax.disable_jit"),
     ({"scoring": "flax"}, ValueError, "scoring='flax' is not one of"),
     ({"max_lenght": 5}, TypeError, "no option 'max_lenght'"),
+    ({"seed": 0}, TypeError, "seed=0: .*prng_key"),
+    ({"generation_config": 7}, TypeError, "attention_mask= or"),
+    ({"max_new_tokens": 0}, ValueError, "max_new_tokens=0 must be at least 1"),
     ({"max_length": 1}, ValueError, "max_length allows 1 tokens"),
     ({"max_length": 41}, ValueError, "table ends at 40"),
     ({"max_length": 5, "min_length": 6}, ValueError, "min_length=6 exceeds"),
@@ -382,14 +385,65 @@ def test_a_files_option_counts_and_can_be_overridden(tiny, batch):
   assert found.scores[0].shape[0] == len(batch[0])
 
 
+def test_an_option_on_the_config_is_not_ignored(tiny, batch):
+  tiny.config.num_beams = 4
+  with pytest.raises(ValueError, match=r"model\.config\.num_beams=4 was set"):
+    tiny.generate(batch[0], max_length=4)
+
+
+def test_a_processor_that_is_made_anew_is_reported(tiny, batch):
+  def make(banned):
+    def ban(length, tokens, scores):
+      assert length.shape == scores.shape[:2] == tokens.shape[:2]
+      return scores.at[..., banned].set(-jnp.inf)
+
+    return ban
+
+  free = tiny.generate(batch[0], max_length=6).sequences
+  banned = int(free[0, 1])
+  ban = make(banned)
+  for _ in range(2):
+    found = tiny.generate(batch[0], max_length=6, logits_processor=ban)
+    assert banned not in np.asarray(found.sequences[:, 1:])
+  with pytest.warns(UserWarning, match="compiles again"):
+    tiny.generate(batch[0], max_length=6, logits_processor=[make(banned)])
+
+
+def test_attentions_of_what_was_found(tiny, batch):
+  found = tiny.generate(
+    batch[0],
+    max_length=6,
+    num_beams=3,
+    num_return_sequences=2,
+    output_attentions=True,
+  )
+  rows, length = found.sequences.shape
+  layers = tiny.module.config.decoder.num_layers
+  assert rows == 2 * len(batch[0]) and len(found.cross_attentions) == layers
+  for weights, keys in (
+    (found.decoder_attentions[0], length),
+    (found.cross_attentions[0], batch[0].shape[1]),
+  ):
+    assert weights.shape[0] == rows and weights.shape[2] == length
+    np.testing.assert_allclose(weights[..., :keys].sum(-1), 1.0, atol=1e-5)
+
+
+def test_lengths_where_padding_is_the_end(tiny, batch):
+  """The first padding is no end: a row may run to its maximum."""
+  tiny.generation_config.eos_token_id = tiny.generation_config.pad_token_id = 1
+  for length in (9, 31, 32, 33):
+    found = tiny.generate(batch[0], max_length=length, min_length=length)
+    assert found.sequences.shape == (len(batch[0]), length)
+
+
 def test_generation_compiles_once_a_bucket(tiny, batch):
   tiny.generate(batch[0], max_length=5, min_length=3)
-  before = generate._generate._cache_size()
+  before = generate._run._cache_size()
   for length, source in ((9, batch[0]), (32, batch[0][:, :3])):
     tiny.generate(source, max_length=length, min_length=2)
-  assert generate._generate._cache_size() == before
+  assert generate._run._cache_size() == before
   tiny.generate(batch[0], max_length=33)
-  assert generate._generate._cache_size() == before + 1
+  assert generate._run._cache_size() == before + 1
 
 
 def test_generation_inside_jit(tiny, batch):
