@@ -25,7 +25,6 @@ from encdec.hub.inputs import (
 from encdec.hub.outputs import GenerateOutput, generate_output
 from encdec.hub.search_options import search_options
 
-
 # One key, or one a row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]
 
