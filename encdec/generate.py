@@ -107,7 +107,8 @@ def generate(
     decoding_params: `unstack(expand(stored, config), module.dtype)`, made
       once for each version of the weights.
     encoder_segments: 0 at padding, to which no token attends.
-    cache_length: slots of the cache, C, at least `options.max_length`.
+    cache_length: slots of the cache, at least `options.max_length - 1`: the
+      last token is never read. C is one more.
     encoder_states: in place of tokens, as `encode` gave them. Rules that look
       at the source need its tokens all the same.
     key: of sampling: one (row i draws with `fold_in(key, i)`) or one a row;
@@ -137,6 +138,7 @@ def generate(
     source_real=encoder_segments != 0,
     prompt=prompt.tokens.shape[1],
     vocab_size=module.config.decoder.vocab_size,
+    rules=module.rules,
   )
   progress = _start(
     module, cache_length, decoding_params, cross, prompt, search, keys
@@ -161,11 +163,11 @@ def _check(
   prompt_length = prompt.tokens.shape[1]
   longest = asked.max_length
   if not isinstance(longest, Tracer) and not (
-    prompt_length < int(longest) <= cache_length
+    prompt_length < int(longest) <= cache_length + 1
   ):
     raise ValueError(
       f"max_length={int(longest)} must exceed the prompt ({prompt_length} "
-      f"tokens) and fit the cache ({cache_length})"
+      f"tokens) and fit the cache ({cache_length} slots, one token more)"
     )
   for name, ids in (
     ("start", prompt.tokens[:, :1]),
@@ -217,9 +219,12 @@ def _run(
   def decode_step(tokens, view, cache):
     positions = _positions(module, tokens, view.query_positions, prompt)
     view = dataclasses.replace(view, query_positions=positions)
-    return apply(
+    logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
+    # Whole rows of the vocabulary are ranked: within a row's device.
+    axes = ("batch", None, None)
+    return sharding.constrain(logits, axes, module.rules), cache
 
   return loop.run(decode_step, progress, search)
 
@@ -336,7 +341,7 @@ def _result(
   return Generated(
     tokens=rows(tokens),
     lengths=rows(lengths),
-    steps=progress.slot - (search.prompt - 1),
+    steps=jnp.max(state.texts.length) - search.prompt,
     scores=rows(scores),
     parents=rows(parents),
     step_scores=progress.scores,

@@ -11,7 +11,7 @@ compiles.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -261,3 +261,27 @@ def constrain(
     return x
   spec = resolve(f"activation {axes}", x.shape, axes, rules, mesh)
   return jax.lax.with_sharding_constraint(x, spec)
+
+
+def by_rows(
+  function: Callable[[Any, Any], Any],
+  rows: Any,
+  shared: Any,
+  rules: Rules | None,
+) -> Any:
+  """`function(rows, shared)`, of each device's own rows of the batch.
+
+  For what treats rows alone and the compiler would gather for, such as a
+  sort. The results have a leading batch axis, as all of `rows`; `shared` is
+  whole on every device. Without rules or a mesh it is a plain call.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if rules is None or mesh.empty:
+    return function(rows, shared)
+  batch = PartitionSpec(rules.mesh_axes("batch") or None)
+  return jax.shard_map(
+    function,
+    in_specs=(batch, PartitionSpec()),
+    out_specs=batch,
+    check_vma=False,
+  )(rows, shared)

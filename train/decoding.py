@@ -55,7 +55,7 @@ class TextGenerator:
       batch["encoder_positions"],
       options=self.options,
       prompt=start_prompt(batch["encoder_segments"].shape[0], self.start),
-      cache_length=self.max_length,
+      cache_length=self.max_length - 1,
     )
 
   def texts(self, generated: Generated, rows: int) -> list[str]:

@@ -43,13 +43,14 @@ def start(
 ) -> Hypotheses:
   """N copies of the prompt, whose last token is not in the cache yet.
 
-  The others are in the slots of the first text.
+  The others are in the slots of the first text. A text has room for a token
+  more than there are slots: the last one is never read.
   """
   batch, length = prompt.shape
   own = jnp.arange(width, dtype=jnp.int32)[None, :, None]
   index = jnp.arange(slots, dtype=jnp.int32)[None]
   blank = jnp.broadcast_to(
-    pad_token.astype(jnp.int32), (batch, width, slots - length)
+    pad_token.astype(jnp.int32), (batch, width, slots + 1 - length)
   )
   copies = jnp.broadcast_to(prompt[:, None], (batch, width, length))
   read = index[:, None] < length - 1

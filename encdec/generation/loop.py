@@ -1,13 +1,16 @@
 """The device loop: steps of the model and of a search until all is found."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from encdec import sharding
 from encdec.generation import beam, groups, hypotheses, sampling
 from encdec.generation.beam import Beams
 from encdec.generation.groups import Groups
@@ -69,22 +72,15 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
     hypotheses.last_tokens(texts), hypotheses.view(texts, slot), progress.cache
   )
   next_slot = (slot + 1) % texts.readable.shape[1]
-  chosen = None
-  if isinstance(before, Samples):
-    state, scores = sampling.advance(before, logits, search, next_slot)
-  elif isinstance(before, Beams):
-    state, scores = beam.advance(before, logits, search, next_slot)
-    chosen = state.chosen
-  else:
-    state, scores = groups.advance(before, logits, search, next_slot)
-    chosen = state.chosen
-  if chosen is not None and texts.ancestors is None:
-    reorder = functools.partial(_reordered, parents=chosen)
-    cache = jax.tree.map(reorder, cache)
-  # A source that is done keeps what it has.
-  state = jax.tree.map(
-    lambda new, old: select_rows(before.done, old, new), state, before
+  state, scores = sharding.by_rows(
+    _advance,
+    (before, logits, search.source, search.source_real),
+    (dataclasses.replace(search, source=None, source_real=None), next_slot),
+    search.rules,
   )
+  if not isinstance(state, Samples) and texts.ancestors is None:
+    reorder = functools.partial(_reordered, parents=state.chosen)
+    cache = jax.tree.map(reorder, cache)
   at = slot - (search.prompt - 1)
   return Progress(
     state=state,
@@ -93,6 +89,23 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
     scores=_record(progress.scores, scores, at),
     logits=_record(progress.logits, logits, at),
   )
+
+
+def _advance(rows: Any, shared: Any) -> tuple[State, Float[Array, "B N V"]]:
+  """A search's own step; a source that is done keeps what it has."""
+  before, logits, source, source_real = rows
+  search, next_slot = shared
+  search = dataclasses.replace(search, source=source, source_real=source_real)
+  if isinstance(before, Samples):
+    state, scores = sampling.advance(before, logits, search, next_slot)
+  elif isinstance(before, Beams):
+    state, scores = beam.advance(before, logits, search, next_slot)
+  else:
+    state, scores = groups.advance(before, logits, search, next_slot)
+  state = jax.tree.map(
+    lambda new, old: select_rows(before.done, old, new), state, before
+  )
+  return state, scores
 
 
 def _reordered(

@@ -32,7 +32,7 @@ class History:
 
   tokens: Int[Array, "B N C"]
   length: Int[Array, "B"]
-  readable: Bool[Array, "B C"]
+  readable: Bool[Array, "B T"]
   source: Int[Array, "B S"] | None
   source_real: Bool[Array, "B S"] | None
   chosen: Int[Array, "B M"] | None
@@ -126,7 +126,12 @@ def _repetition(scores, history, options):
     return scores
   capacity = history.tokens.shape[-1]
   index = jnp.arange(capacity, dtype=jnp.int32)[None]
-  seen = (index < history.length[:, None]) & history.readable
+  readable = jnp.pad(
+    history.readable,
+    ((0, 0), (0, capacity - history.readable.shape[1])),
+    constant_values=True,
+  )
+  seen = (index < history.length[:, None]) & readable
   seen = jnp.broadcast_to(seen[:, None], history.tokens.shape)
   marked = _mark(history.tokens, seen, scores.shape[-1])
   return _penalised(scores, marked, penalty)

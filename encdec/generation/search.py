@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from encdec import sharding
 from encdec.generation import processors
 from encdec.generation.hypotheses import Hypotheses
 from encdec.generation.options import SearchOptions
@@ -19,6 +20,7 @@ class Search:
     source, source_real: for the rules of the encoder; None where none is set.
     prompt: its length in tokens.
     vocab_size: scores beyond it are padding.
+    rules: where rows lie on a mesh; None: there is none.
   """
 
   options: SearchOptions
@@ -26,6 +28,7 @@ class Search:
   source_real: Bool[Array, "B S"] | None = None
   prompt: int = struct.field(pytree_node=False, default=1)
   vocab_size: int = struct.field(pytree_node=False, default=0)
+  rules: sharding.Rules | None = struct.field(pytree_node=False, default=None)
 
 
 def step_scores(

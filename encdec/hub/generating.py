@@ -131,7 +131,7 @@ class GeneratingModel(CallableModel):
       source.positions if states is None else None,
       options=options,
       prompt=prompt,
-      cache_length=bucket(longest, limit),
+      cache_length=bucket(longest - 1, limit),
       encoder_states=states,
       key=key,
     )

@@ -169,7 +169,7 @@ def test_the_loop_stops_when_all_rows_have_ended():
   "options, message",
   [
     ({"cache_length": 25, "max_length": 25}, r"position table \(24\)"),
-    ({"max_length": 17}, "fit the cache"),
+    ({"max_length": 18}, "fit the cache"),
     ({"max_length": 1}, "must exceed the prompt"),
   ],
 )

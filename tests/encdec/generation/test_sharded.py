@@ -1,0 +1,161 @@
+"""Every mesh finds one device's texts, and no cache crosses devices."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec import generate as generate_lib
+from encdec import sharding
+from encdec.archs import ARCHS
+from encdec.config import EncDecConfig
+from encdec.generate import generate, start_prompt
+from encdec.generation.options import Rules, SearchOptions, Warps
+from encdec.generation.search import Search
+from encdec.model import (
+  FlaxEncoderDecoderModule,
+  init_params,
+  unstack,
+)
+from train.mesh import MeshConfig, batch_sharding, make_mesh
+
+ROWS, SOURCE, SLOTS = 16, 8, 11
+# (data, fsdp, tensor).
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+SEARCHES = {
+  "greedy": {},
+  "beams": {
+    "num_beams": 3,
+    "num_returned": 2,
+    "rules": Rules(no_repeat_ngram_size=2, repetition_penalty=jnp.float32(1.2)),
+  },
+  "samples": {"sample": True, "num_returned": 2, "warps": Warps(top_k=20)},
+  "groups": {
+    "num_beams": 4,
+    "num_groups": 2,
+    "diversity_penalty": jnp.float32(0.5),
+  },
+}
+
+
+def _module(rules) -> FlaxEncoderDecoderModule:
+  hub = {
+    **ARCHS["bert"].PRESETS["tiny"],
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_attention_heads": 8,
+    "intermediate_size": 48,
+    "max_position_embeddings": 20,
+    "initializer_range": 0.3,
+  }
+  config = EncDecConfig(
+    ARCHS["bert"].stack_config(hub, "encoder"),
+    ARCHS["bert"].stack_config(hub, "decoder"),
+    vocab_multiple=128,
+  )
+  return FlaxEncoderDecoderModule(config, rules=rules)
+
+
+@pytest.fixture(scope="module")
+def params():
+  params = init_params(_module(None), jax.random.key(0))
+  bias = params["decoder"]["head"]["bias"]
+  params["decoder"]["head"]["bias"] = bias.at[2].set(4.0)
+  return jax.device_get(params)
+
+
+def _source():
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(4, 120, (ROWS, SOURCE)).astype(np.int32)
+  index = np.arange(SOURCE, dtype=np.int32)
+  lengths = rng.integers(3, SOURCE + 1, (ROWS, 1))
+  segments = (index[None] < lengths).astype(np.int32)
+  return tokens, segments, np.broadcast_to(index, tokens.shape)
+
+
+def _options(**options) -> SearchOptions:
+  return SearchOptions(
+    jnp.int32(SLOTS + 1), jnp.int32(0), end_tokens=(2,), **options
+  )
+
+
+def _placed(params, mesh, rules):
+  module = _module(rules)
+  specs = sharding.param_specs(params, rules, mesh)
+  params = jax.device_put(params, specs)
+  prepare = jax.jit(lambda tree: unstack(tree, module.dtype))
+  source = jax.device_put(_source(), batch_sharding(mesh, rules))
+  return module, prepare(params), source
+
+
+def _run(module, params, source, options):
+  return generate(
+    module,
+    params,
+    *source,
+    options=options,
+    prompt=start_prompt(ROWS, 1),
+    cache_length=SLOTS,
+    key=jax.random.key(3),
+  )
+
+
+@pytest.fixture(scope="module")
+def expected(params):
+  module = _module(None)
+  source = tuple(map(jnp.asarray, _source()))
+  tree = unstack(jax.tree.map(jnp.asarray, params))
+  return {
+    name: _run(module, tree, source, _options(**options))
+    for name, options in SEARCHES.items()
+  }
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_a_mesh_finds_the_same_texts(params, expected, shape):
+  mesh = make_mesh(MeshConfig(1, *shape))
+  with jax.set_mesh(mesh):
+    placed = _placed(params, mesh, sharding.DEFAULT_RULES)
+    for name, options in SEARCHES.items():
+      found = _run(*placed, _options(**options))
+      np.testing.assert_array_equal(
+        found.tokens, expected[name].tokens, err_msg=name
+      )
+      lengths = np.asarray(found.lengths)
+      assert len(set(lengths.tolist())) > 2, "texts should end here and there"
+      if found.scores is not None:
+        np.testing.assert_allclose(
+          found.scores, expected[name].scores, atol=1e-4
+        )
+
+
+def test_the_loop_gathers_no_cache_and_no_tree(params):
+  mesh = make_mesh(MeshConfig(1, 2, 2, 2))
+  with jax.set_mesh(mesh):
+    module, tree, source = _placed(params, mesh, sharding.DEFAULT_RULES)
+    options = _options(num_beams=3)
+    search = Search(options, vocab_size=120, rules=module.rules)
+    prompt = start_prompt(ROWS, 1)
+    cross = generate_lib._encode(module, tree, *source, None)
+    progress = generate_lib._start(
+      module, SLOTS, tree, cross, prompt, search, None
+    )
+    text = (
+      generate_lib._run.lower(module, tree, cross, prompt, search, progress)
+      .compile()
+      .as_text()
+    )
+  found = re.findall(
+    r"= \(?\w+\[([\d,]*)\][^=]*? (?:all-gather|all-to-all|collective-permute)",
+    text,
+  )
+  shapes = [tuple(int(n) for n in shape.split(",") if n) for shape in found]
+  assert shapes, "weights over fsdp are gathered, a matrix at a time"
+  weights = max(leaf.size for leaf in jax.tree.leaves(tree))
+  slots = progress.cache.layers[0][0].shape[2]
+  for shape in shapes:
+    assert math.prod(shape) <= weights, shape
+    assert slots not in shape and ROWS not in shape, shape
