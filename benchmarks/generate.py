@@ -172,6 +172,7 @@ def save_model(folder: str, layers: int, width: int, end_bias: float) -> None:
   import torch
   import transformers
 
+  transformers.utils.logging.disable_progress_bar()
   shape = {
     "vocab_size": 30522,
     "hidden_size": width,

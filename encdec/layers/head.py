@@ -31,8 +31,9 @@ class Head(nn.Module):
         kernel_init=nn.initializers.normal(c.init_std),
       )
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
+    # The decoding form holds one for a tied head too, see `unstack`.
     if not c.tied_head:
-      self.kernel = self.param("kernel", self._init_kernel)
+      self.param("kernel", self._init_kernel)
     if c.head_bias:
       self.bias = self.param(
         "bias",
@@ -54,7 +55,7 @@ class Head(nn.Module):
     if c.head == HeadKind.TRANSFORM:
       states = self.norm(activation(c.head_activation)(self.transform(states)))
     states = states.astype(self.dtype)
-    if c.tied_head:
+    if c.tied_head and not self.has_variable("params", "kernel"):
       logits = jnp.einsum(
         "...D,VD->...V",
         states,
@@ -65,7 +66,7 @@ class Head(nn.Module):
       logits = jnp.einsum(
         "...D,DV->...V",
         states,
-        self.kernel.astype(self.dtype),
+        self.get_variable("params", "kernel").astype(self.dtype),
         preferred_element_type=jnp.float32,
       )
     if c.head_bias:

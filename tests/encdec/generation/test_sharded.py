@@ -22,7 +22,7 @@ from encdec.model import (
 )
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
-ROWS, SOURCE, SLOTS = 16, 8, 11
+ROWS, SOURCE, SLOTS = 40, 8, 11
 # (data, fsdp, tensor).
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 SEARCHES = {
