@@ -158,6 +158,11 @@ def check(options: SearchOptions, vocab_size: int) -> None:
     )
   if o.num_groups > 1 and o.sample:
     raise ValueError("num_beam_groups > 1 takes do_sample=False")
+  if o.num_beams == 1 and o.rules.word_starts is not None:
+    raise ValueError(
+      "word_starts drops beams that repeat words and there are none; set "
+      "num_beams, or leave it out"
+    )
   if o.num_groups == 1 and o.diversity_penalty is not None:
     raise ValueError("diversity_penalty needs num_beam_groups > 1")
   for name, value, known in (

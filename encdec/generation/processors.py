@@ -283,10 +283,11 @@ def repeats_words(
   length = length[:, None, None]
   written = index[None, None] < length
   begins = (starts[tokens] | (index == 0)[None, None]) & written
-  # Words from each token to the end of the text, its own word included.
-  left = jnp.cumsum(begins[..., ::-1], axis=-1)[..., ::-1]
+  # Words from each token's own to the end of the text.
+  begun = jnp.cumsum(begins[..., ::-1], axis=-1, dtype=jnp.int32)[..., ::-1]
+  left = begun - begins + 1
   long = jnp.sum(written & (left <= words), axis=-1, keepdims=True)
-  enough = left[..., :1] > words
+  enough = begun[..., :1] > words
   # The text against itself, shifted: tokens from its end that are the same.
   ends = length - 1 - index[None, None]
   ends = jnp.broadcast_to(jnp.maximum(ends, 0), tokens.shape)

@@ -249,3 +249,28 @@ def test_groups_of_beams(tmp_path):
       )
       lengths |= {int((row != PAD).sum()) for row in ours.sequences}
   assert len(lengths) > 3, "texts should end at several places"
+
+
+def test_padding_of_id_0_is_padding(pairs):
+  """PyTorch pads beams with the end token where the pad id is 0."""
+  pair = pairs("bert-bert", seed=1, raise_end=3.0, vocab_multiple=1)
+  ids, mask = _source(pair, 0, "right")
+  options = {
+    "decoder_start_token_id": START,
+    "eos_token_id": END,
+    "pad_token_id": 0,
+    "num_beams": 3,
+    "max_length": 12,
+    "do_sample": False,
+  }
+  theirs = _theirs(pair, ids, mask, options).sequences.numpy()
+  model = FlaxEncoderDecoderModel(pair.torch_model.config, _do_init=False)
+  ours = np.asarray(
+    model.generate(
+      ids, attention_mask=mask, params=pair.params, **options
+    ).sequences
+  )
+  ended = np.cumsum(theirs == END, axis=1) - (theirs == END) > 0
+  assert ended.any() and (theirs[ended] == END).all()
+  assert (ours[ended] == 0).all()
+  np.testing.assert_array_equal(ours[~ended], theirs[~ended])
