@@ -269,8 +269,7 @@ def _start(
     reorder=beams and options.num_beams <= SHARED_BEAMS,
   )
   batch, length = prompt.tokens.shape
-  apart = texts.ancestors is None and options.width > 1
-  cache = apply(batch, slots, options.width, apart, method="empty_cache")
+  cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")
   if length > 1:
     _, held = apply(
       tokens=prompt.tokens[:, :-1],
@@ -280,7 +279,7 @@ def _start(
       cache_length=length - 1,
       method="prefill",
     )
-    cache = _spread(held, cache, options.width, apart)
+    cache = _spread(held, cache, options.width, texts.apart)
   if options.num_groups > 1:
     state = groups.start(
       texts, options.num_groups, keep_parents=options.keep_scores

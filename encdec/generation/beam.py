@@ -173,9 +173,7 @@ def record(
   if parents is None:
     return None
   before = take(parents, found.beams)
-  index = jnp.arange(before.shape[-1], dtype=jnp.int32)[None, None]
-  here = index == length[:, None, None]
-  return jnp.where(here, found.beams[..., None], before)
+  return hypotheses.write(before, found.beams, length)
 
 
 def _finish(

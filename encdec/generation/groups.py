@@ -58,13 +58,12 @@ def start(texts: Hypotheses, groups: int, *, keep_parents: bool) -> Groups:
   batch, width = beams.scores.shape
   first = jnp.arange(width, dtype=jnp.int32) % (width // groups) == 0
   scores = jnp.where(first[None], 0.0, WORST).astype(jnp.float32)
-  worst = jnp.full((batch, width), WORST, jnp.float32)
   return Groups(
     texts=texts,
     scores=jnp.broadcast_to(scores, (batch, width)),
     parents=beams.parents,
     chosen=beams.chosen,
-    finished=dataclasses.replace(beams.finished, scores=worst),
+    finished=beams.finished,
     group_done=jnp.zeros((batch, groups), bool),
     done=beams.done,
   )

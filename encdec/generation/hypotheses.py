@@ -31,6 +31,11 @@ class Hypotheses:
   readable: Bool[Array, "B T"]
   ancestors: Int[Array, "B N T"] | None
 
+  @property
+  def apart(self) -> bool:
+    """Whether each text reads its own keys alone; see `DecodeView`."""
+    return self.ancestors is None and self.tokens.shape[1] > 1
+
 
 def start(
   prompt: Int[Array, "B P"],
@@ -94,7 +99,7 @@ def view(texts: Hypotheses, slot: Int[Array, ""]) -> DecodeView:
     query_positions=jnp.broadcast_to(texts.length[:, None] - 1, (batch, width)),
     key_positions=position,
     visible=visible,
-    apart=texts.ancestors is None and width > 1,
+    apart=texts.apart,
   )
 
 
@@ -131,9 +136,18 @@ def extend(
 ) -> Int[Array, "B M C"]:
   """The tokens of continued texts."""
   before = texts.tokens if parents is None else take(texts.tokens, parents)
+  return write(before, tokens, texts.length)
+
+
+def write(
+  before: Int[Array, "B M C"],
+  values: Int[Array, "B M"],
+  length: Int[Array, "B"],
+) -> Int[Array, "B M C"]:
+  """Puts a value where each text ends so far."""
   index = jnp.arange(before.shape[-1], dtype=jnp.int32)[None, None]
-  here = index == texts.length[:, None, None]
-  return jnp.where(here, tokens[..., None], before)
+  here = index == length[:, None, None]
+  return jnp.where(here, values[..., None], before)
 
 
 def take(array: Array, parents: Int[Array, "B M"]) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from encdec import sharding
 from encdec.generation import beam, groups, hypotheses, sampling
@@ -42,26 +42,13 @@ class Progress:
   logits: Float[Array, "B T N V"] | None = None
 
 
-def run(
-  decode_step: Step,
-  progress: Progress,
-  search: Search,
-  *,
-  steps: Int[Array, ""] | None = None,
-) -> Progress:
-  """Searches until every source is done, or for so many steps."""
-
-  def unfinished(carry: tuple[Int[Array, ""], Progress]) -> Bool[Array, ""]:
-    taken, progress = carry
-    alive = ~jnp.all(progress.state.done)
-    return alive if steps is None else alive & (taken < steps)
-
-  def body(carry: tuple[Int[Array, ""], Progress]):
-    taken, progress = carry
-    return taken + 1, step(decode_step, progress, search)
-
-  zero = jnp.zeros((), jnp.int32)
-  return jax.lax.while_loop(unfinished, body, (zero, progress))[1]
+def run(decode_step: Step, progress: Progress, search: Search) -> Progress:
+  """Searches until every source is done."""
+  return jax.lax.while_loop(
+    lambda progress: ~jnp.all(progress.state.done),
+    lambda progress: step(decode_step, progress, search),
+    progress,
+  )
 
 
 def step(decode_step: Step, progress: Progress, search: Search) -> Progress:

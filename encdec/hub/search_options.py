@@ -94,7 +94,9 @@ def _rules(
   word_starts: Bool[Array, "V"] | None,
 ) -> Rules:
   decay = values.get("exponential_decay_length_penalty")
-  forced_start = values.get("forced_bos_token_id")
+  forced_start = _ids(
+    "forced_bos_token_id", values.get("forced_bos_token_id"), vocab_size
+  )
   forced_end = values.get("forced_eos_token_id")
 
   def ids(name: str) -> np.ndarray | None:
@@ -112,9 +114,7 @@ def _rules(
     repetition_penalty=_penalty("repetition_penalty", values),
     bad_words=_bad_words(values.get("bad_words_ids"), end_tokens, vocab_size),
     min_length=_int(min_length) if min_length > 0 else None,
-    forced_start=None
-    if forced_start is None
-    else _int(ids("forced_bos_token_id"))[0],
+    forced_start=None if forced_start is None else _one_id(forced_start),
     forced_end=None if forced_end is None else _int(ids("forced_eos_token_id")),
     decay=None if decay is None else _decay(decay, end_tokens),
     suppressed=mask("suppress_tokens"),
@@ -140,6 +140,14 @@ def _ids(name: str, value: Any, vocab_size: int) -> np.ndarray | None:
         f"{name} holds {token}, which is outside the vocabulary of {vocab_size}"
       )
   return ids.astype(np.int32)
+
+
+def _one_id(ids: np.ndarray) -> Array:
+  if ids.size > 1:
+    raise ValueError(
+      f"forced_bos_token_id={ids.tolist()} must be one id; pass one"
+    )
+  return _int(ids[0])
 
 
 def _penalty(name: str, values: Values) -> Array | None:

@@ -344,6 +344,7 @@ def test_a_missing_token_is_named(tiny, batch):
     ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty=0.0 must"),
     ({"no_repeat_ngram_size": -1}, ValueError, "no_repeat_ngram_size=-1"),
     ({"forced_bos_token_id": 41}, ValueError, "forced_bos_token_id holds 41"),
+    ({"forced_bos_token_id": [5, 6]}, ValueError, "must be one id"),
     ({"bad_words_ids": [5]}, ValueError, "bad_words_ids"),
     ({"bad_words_ids": [[5, 99]]}, ValueError, "bad_words_ids holds 99"),
     ({"sequence_bias": {5: 1.0}}, ValueError, "sequence_bias"),
