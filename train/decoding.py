@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from encdec.decoding_form import unstack
 from encdec.generate import Generated, generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions
-from encdec.model import unstack
 from encdec.sharing import expand
 from encdec.types import Params
 from train.config import Config

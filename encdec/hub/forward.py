@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
+from encdec.decoding_form import unstack
 from encdec.hub.inputs import SideInputs, default_positions
 from encdec.hub.outputs import DecoderCache
-from encdec.model import FlaxEncoderDecoderModule, unstack
+from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand
 from encdec.types import CrossCache, DecodeView, Params, SelfCache, StackOutput
 

@@ -104,8 +104,7 @@ class GeneratingModel(CallableModel):
       source.segments.shape[0],
       found.start,
     )
-    config = self.module.config
-    limit = config.decoder.max_positions
+    limit = self.module.config.decoder.max_positions
     longest, shortest = asked.lengths(prompt.tokens.shape[1], limit)
     options = search_options(
       asked.values,
@@ -113,7 +112,7 @@ class GeneratingModel(CallableModel):
       min_length=shortest,
       end_tokens=found.end,
       pad_token=found.pad,
-      vocab_size=config.decoder.vocab_size,
+      vocab_size=self.module.config.decoder.vocab_size,
       scoring=scoring,
       processors=self._processors(logits_processor),
       word_starts=word_starts,

@@ -31,7 +31,7 @@ class Head(nn.Module):
         kernel_init=nn.initializers.normal(c.init_std),
       )
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
-    # The decoding form holds one for a tied head too, see `unstack`.
+    # In `encdec.decoding_form` a tied head may have one too.
     if not c.tied_head:
       self.param("kernel", self._init_kernel)
     if c.head_bias:

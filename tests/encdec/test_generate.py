@@ -8,11 +8,12 @@ import pytest
 from encdec import generate as generate_lib
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
+from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation import hypotheses, loop, sampling
 from encdec.generation.options import Rules, SearchOptions
 from encdec.generation.search import Search
-from encdec.model import FlaxEncoderDecoderModule, init_params, unstack
+from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import SelfCache
 
 START = 1

@@ -10,7 +10,8 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Share
-from encdec.model import FlaxEncoderDecoderModule, init_params, unstack
+from encdec.decoding_form import unstack
+from encdec.model import FlaxEncoderDecoderModule, init_params
 
 SMALL = {
   "vocab_size": 37,

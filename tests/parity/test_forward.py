@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from encdec.decoding_form import unstack as unstack_eagerly
 from encdec.generate import Prompt, generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions
 from encdec.hub.inputs import mean_loss
-from encdec.model import unstack as unstack_eagerly
 from encdec.types import DecodeView
 
 NAMES = [

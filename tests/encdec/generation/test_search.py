@@ -8,9 +8,10 @@ import pytest
 from encdec import generate as generate_lib
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
+from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
 from encdec.generation.options import SearchOptions, Warps
-from encdec.model import FlaxEncoderDecoderModule, init_params, unstack
+from encdec.model import FlaxEncoderDecoderModule, init_params
 
 MODES = {
   "greedy": {},

@@ -12,13 +12,13 @@ from encdec import generate as generate_lib
 from encdec import sharding
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
+from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions, Warps
 from encdec.generation.search import Search
 from encdec.model import (
   FlaxEncoderDecoderModule,
   init_params,
-  unstack,
 )
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec import FlaxEncoderDecoderModel, generate
+from encdec import FlaxEncoderDecoderModel, generate, shift_tokens_right
 from encdec.hub import LoadingError, from_flax457, to_flax457
 
 
@@ -87,6 +87,8 @@ def test_casts_reach_floats_that_the_mask_names(tiny):
 
 def test_the_old_tree_and_back(tiny):
   old = to_flax457(tiny.params, tiny.config)
+  # safetensors writes a view's bytes as they lie in memory.
+  assert all(leaf.flags.c_contiguous for leaf in jax.tree.leaves(old))
   layer = old["encoder"]["encoder"]["layer"]["0"]
   ours = tiny.params["encoder"]["layers"]
   np.testing.assert_array_equal(
@@ -110,6 +112,17 @@ def test_the_old_tree_and_back(tiny):
   del block["ln_1"]["scale"]
   with pytest.raises(LoadingError, match=r"h\.0\.ln_1\.weight"):
     from_flax457(old, tiny.config)
+
+
+def test_shifted_labels_are_decoder_inputs(tiny, batch):
+  labels = np.array([[5, 6, 7, -100], [8, -100, -100, -100]], np.int32)
+  ids = shift_tokens_right(labels, 1, 3)
+  np.testing.assert_array_equal(ids, [[3, 5, 6, 7], [3, 8, 1, 1]])
+  given = tiny(batch[0], decoder_input_ids=ids, decoder_attention_mask=ids != 1)
+  tiny.config.pad_token_id, tiny.config.decoder_start_token_id = 1, 3
+  np.testing.assert_array_equal(
+    tiny(batch[0], labels=labels).logits, given.logits
+  )
 
 
 def test_an_old_tree_is_refused_and_its_converter_named(tiny, batch):
