@@ -11,9 +11,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check \
   --quiet --constraint=constraints.txt
-# A file of tests stays in one process: its fixtures are costly.
+# A file of tests stays in one process: its fixtures are costly. Files go in
+# their order, since by default those of few tests come last, and one of them
+# trains for minutes while the other processes have nothing left.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
-  --dist=loadfile
+  --dist=loadfile --no-loadscope-reorder
 QUICKSTART := $(BIN)/python main.py --config=configs/quickstart.py \
   --workdir=runs/quickstart
 ARGS ?=
