@@ -1,66 +1,19 @@
 """Generation with a model: prepares caches and runs a search over its steps."""
 
-import dataclasses
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
-from encdec import sharding
-from encdec.generation import (
-  beam,
-  groups,
-  hypotheses,
-  loop,
-  options,
-  sampling,
-)
-from encdec.generation.groups import Groups
+from encdec import programs
+from encdec.generation import options
 from encdec.generation.options import SearchOptions
-from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.types import CrossCache, Params, SelfCache
+from encdec.programs import Generated, Prompt
+from encdec.types import Params
 
-# Up to here a beam attends to the slots of all of its source's beams, masked,
-# and no cache ever moves; beyond, that costs more than moving it.
-SHARED_BEAMS = 16
-
-
-@struct.dataclass
-class Generated:
-  """R texts for each of B sources, best first, as rows of B * R.
-
-  Attributes:
-    tokens: the prompt included, padding after the end token.
-    lengths: up to and with the end token, or to the maximum length.
-    steps: that were taken until all was found.
-    scores: of beams: the sum of log-probabilities over the length's penalty.
-    parents: of beams, where scores are kept: the beam, of its source, that
-      each token continued; -1 at the prompt and after the end.
-    step_scores, step_logits: of every step, for all N beams or texts.
-  """
-
-  tokens: Int[Array, "BR C"]
-  lengths: Int[Array, "BR"]
-  steps: Int[Array, ""]
-  scores: Float[Array, "BR"] | None = None
-  parents: Int[Array, "BR C"] | None = None
-  step_scores: Float[Array, "B T N V"] | None = None
-  step_logits: Float[Array, "B T N V"] | None = None
-
-
-@struct.dataclass
-class Prompt:
-  """Tokens that every row begins with; segment 0 is padding, on the left."""
-
-  tokens: Int[Array, "B P"]
-  segments: Int[Array, "B P"]
-  positions: Int[Array, "B P"]
+__all__ = ["Generated", "Prompt", "generate", "row_keys", "start_prompt"]
 
 
 def start_prompt(batch: int, start_token: int) -> Prompt:
@@ -118,13 +71,13 @@ def generate(
     ValueError: options that contradict each other; lengths that exceed the
       cache or the position table; a special id outside the vocabulary.
   """
-  _check(module, options, prompt, cache_length)
+  check(module, options, prompt, cache_length)
   keys = None
   if options.sample:
     if key is None:
       raise ValueError("sampling needs a key: pass key=jax.random.key(seed)")
     keys = row_keys(key, encoder_segments.shape[0])
-  cross = _encode(
+  cross = programs.encode(
     module,
     decoding_params,
     encoder_tokens if encoder_states is None else None,
@@ -140,19 +93,23 @@ def generate(
     vocab_size=module.config.decoder.vocab_size,
     rules=module.rules,
   )
-  progress = _start(
+  progress = programs.start(
     module, cache_length, decoding_params, cross, prompt, search, keys
   )
-  progress = _run(module, decoding_params, cross, prompt, search, progress)
-  return _result(module, search, progress)
+  batch = jnp.asarray(encoder_segments.shape[0], jnp.int32)
+  progress = programs.run(
+    module, decoding_params, cross, prompt, search, progress, enough=batch
+  )
+  return programs.result(module, search, progress)
 
 
-def _check(
+def check(
   module: FlaxEncoderDecoderModule,
   asked: SearchOptions,
   prompt: Prompt,
   cache_length: int,
 ) -> None:
+  """Raises ValueError for what `generate` cannot do; its docstring says it."""
   config = module.config.decoder
   options.check(asked, config.vocab_size)
   if cache_length > config.max_positions:
@@ -182,167 +139,3 @@ def _check(
           f"{name} token {token} is outside the decoder's vocabulary of "
           f"{config.vocab_size}; set another {name} token"
         )
-
-
-# What steps read comes from another program than they run in: within one, the
-# compiler may lay it out to suit its making and transpose it at every step.
-@functools.partial(jax.jit, static_argnames="module")
-def _encode(
-  module: FlaxEncoderDecoderModule,
-  params: Params,
-  tokens: Int[Array, "B S"] | None,
-  segments: Int[Array, "B S"],
-  positions: Int[Array, "B S"] | None,
-  states: Float[Array, "B S W"] | None,
-) -> CrossCache:
-  apply: Any = functools.partial(module.apply, {"params": params})
-  if states is None:
-    states = apply(
-      tokens=tokens, segments=segments, positions=positions, method="encode"
-    ).states
-  return apply(states, segments, method="cross_cache")
-
-
-@functools.partial(
-  jax.jit, static_argnames="module", donate_argnames="progress"
-)
-def _run(
-  module: FlaxEncoderDecoderModule,
-  params: Params,
-  cross: CrossCache,
-  prompt: Prompt,
-  search: Search,
-  progress: loop.Progress,
-) -> loop.Progress:
-  apply: Any = functools.partial(module.apply, {"params": params})
-
-  def decode_step(tokens, view, cache):
-    positions = _positions(module, tokens, view.query_positions, prompt)
-    view = dataclasses.replace(view, query_positions=positions)
-    logits, cache = apply(
-      tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
-    )
-    # Whole rows of the vocabulary are ranked: within a row's device.
-    axes = ("batch", None, None)
-    return sharding.constrain(logits, axes, module.rules), cache
-
-  return loop.run(decode_step, progress, search)
-
-
-def _positions(
-  module: FlaxEncoderDecoderModule,
-  tokens: Int[Array, "B N"],
-  index: Int[Array, "B N"],
-  prompt: Prompt,
-) -> Int[Array, "B N"]:
-  """The prompt's own, then the index in the row.
-
-  Where positions come from ids, as RoBERTa's, a written pad has none.
-  """
-  config, last = module.config.decoder, prompt.tokens.shape[1] - 1
-  positions = index
-  if config.positions_from_ids:
-    positions = jnp.where(tokens == config.pad_token_id, -1, positions)
-  return jnp.where(index == last, prompt.positions[:, -1:], positions)
-
-
-@functools.partial(jax.jit, static_argnames=("module", "slots"))
-def _start(
-  module: FlaxEncoderDecoderModule,
-  slots: int,
-  params: Params,
-  cross: CrossCache,
-  prompt: Prompt,
-  search: Search,
-  keys: Key[Array, "B"] | None,
-) -> loop.Progress:
-  """A search whose cache holds the prompt but for its last token."""
-  apply: Any = functools.partial(module.apply, {"params": params})
-  options = search.options
-  beams = options.num_beams > 1
-  texts = hypotheses.start(
-    prompt.tokens,
-    prompt.segments != 0,
-    width=options.width,
-    slots=slots,
-    pad_token=options.pad_token,
-    reorder=beams and options.num_beams <= SHARED_BEAMS,
-  )
-  batch, length = prompt.tokens.shape
-  cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")
-  if length > 1:
-    _, held = apply(
-      tokens=prompt.tokens[:, :-1],
-      segments=prompt.segments[:, :-1],
-      positions=prompt.positions[:, :-1],
-      cross=cross,
-      cache_length=length - 1,
-      method="prefill",
-    )
-    cache = _spread(held, cache, options.width, texts.apart)
-  if options.num_groups > 1:
-    state = groups.start(
-      texts, options.num_groups, keep_parents=options.keep_scores
-    )
-  elif beams:
-    state = beam.start(texts, keys, keep_parents=options.keep_scores)
-  else:
-    state = sampling.start(texts, keys)
-  shape = (batch, slots, options.width, module.config.decoder_vocab_rows)
-  return loop.Progress(
-    state=state,
-    cache=cache,
-    slot=jnp.asarray(length - 1, jnp.int32),
-    scores=jnp.zeros(shape, jnp.float32) if options.keep_scores else None,
-    logits=jnp.zeros(shape, jnp.float32) if options.keep_logits else None,
-  )
-
-
-def _spread(
-  held: SelfCache, cache: SelfCache, beams: int, apart: bool
-) -> SelfCache:
-  """Puts a prompt's keys into the first slots of one beam, or of each."""
-
-  def put(part: Array, whole: Array) -> Array:
-    if apart:
-      part = jnp.repeat(part, beams, axis=1)
-      return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
-    batch, groups, slots, width = whole.shape
-    by_beam = whole.reshape(batch, groups, slots // beams, beams, width)
-    by_beam = by_beam.at[:, :, : part.shape[2], 0].set(part)
-    return by_beam.reshape(whole.shape)
-
-  return jax.tree.map(put, held, cache)
-
-
-@functools.partial(jax.jit, static_argnames="module")
-def _result(
-  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
-) -> Generated:
-  state, returned = progress.state, search.options.num_returned
-  if isinstance(state, Samples):
-    tokens, lengths = state.texts.tokens, state.lengths
-    scores = parents = None
-  else:
-    found = state.finished
-    if isinstance(state, Groups):
-      found = groups.best(state, returned)
-    tokens, lengths = found.tokens, found.lengths
-    scores, parents = found.scores, found.parents
-
-  def rows(array: Array | None) -> Any:
-    if array is None:
-      return None
-    array = array[:, :returned].reshape(-1, *array.shape[2:])
-    axes = ("batch", *(None,) * (array.ndim - 1))
-    return sharding.constrain(array, axes, module.rules)
-
-  return Generated(
-    tokens=rows(tokens),
-    lengths=rows(lengths),
-    steps=jnp.max(state.texts.length) - search.prompt,
-    scores=rows(scores),
-    parents=rows(parents),
-    step_scores=progress.scores,
-    step_logits=progress.logits,
-  )

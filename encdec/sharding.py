@@ -263,6 +263,51 @@ def constrain(
   return jax.lax.with_sharding_constraint(x, spec)
 
 
+def shards(logical: str, rules: Rules | None) -> int:
+  """Parts into which `logical` is split; 1 without rules or a mesh."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if rules is None or mesh.empty:
+    return 1
+  return math.prod(mesh.shape[axis] for axis in rules.mesh_axes(logical))
+
+
+def by_shard(
+  function: Callable[..., Any],
+  arguments: tuple[Any, ...],
+  axes: tuple[Any, ...],
+  out_axes: Any,
+  rules: Rules | None,
+) -> Any:
+  """`function(*arguments)`, of the part of them that each device holds.
+
+  For what the compiler would gather for. Without rules or a mesh it is a
+  plain call.
+
+  Args:
+    axes: the logical axes of each leaf, or of all leaves below; axes that are
+      left out at the end are whole on every device.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if rules is None or mesh.empty:
+    return function(*arguments)
+
+  def spec(axes: Axes) -> PartitionSpec:
+    return PartitionSpec(*(rules.mesh_axes(axis) or None for axis in axes))
+
+  def specs(tree: Any) -> Any:
+    return jax.tree.map(spec, tree, is_leaf=_is_axes)
+
+  return jax.shard_map(
+    function, in_specs=specs(axes), out_specs=specs(out_axes), check_vma=False
+  )(*arguments)
+
+
+def _is_axes(tree: Any) -> bool:
+  return isinstance(tree, tuple) and all(
+    axis is None or isinstance(axis, str) for axis in tree
+  )
+
+
 def by_rows(
   function: Callable[[Any, Any], Any],
   rows: Any,
@@ -271,17 +316,8 @@ def by_rows(
 ) -> Any:
   """`function(rows, shared)`, of each device's own rows of the batch.
 
-  For what treats rows alone and the compiler would gather for, such as a
-  sort. The results have a leading batch axis, as all of `rows`; `shared` is
-  whole on every device. Without rules or a mesh it is a plain call.
+  The results have a leading batch axis, as all of `rows`; `shared` is whole on
+  every device.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  if rules is None or mesh.empty:
-    return function(rows, shared)
-  batch = PartitionSpec(rules.mesh_axes("batch") or None)
-  return jax.shard_map(
-    function,
-    in_specs=(batch, PartitionSpec()),
-    out_specs=batch,
-    check_vma=False,
-  )(rows, shared)
+  batch = ("batch",)
+  return by_shard(function, (rows, shared), (batch, ()), batch, rules)

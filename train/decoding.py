@@ -1,24 +1,48 @@
-"""From a batch of sources to texts, with the settings of `generation`."""
+"""From sources to texts, with the settings of `generation`."""
 
-from collections.abc import Mapping
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Int32
 
+from data import device, examples
 from encdec.decoding_form import unstack
-from encdec.generate import Generated, generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions
 from encdec.sharing import expand
+from encdec.streaming import generate_stream
 from encdec.types import Params
+from train import datasets
 from train.config import Config
 from train.initialize import Task
-from train.mesh import replicated
-from train.step import eval_step
+from train.mesh import batch_sharding
 
-Batch = Mapping[str, Array]
+Key = TypeVar("Key")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(Generic[Key]):
+  """A source as ids; `key` is the caller's own."""
+
+  key: Key
+  ids: Int32[np.ndarray, " S"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found(Generic[Key]):
+  """The text of a source: without start and end, and its score.
+
+  The score is the log-probability over the length's penalty.
+  """
+
+  key: Key
+  text: str
+  score: float
 
 
 class TextGenerator:
@@ -29,79 +53,85 @@ class TextGenerator:
 
   def __init__(self, task: Task, config: Config, mesh: Mesh):
     tokens = task.tokens
-    start, pad = task.batch_tokens.start, task.batch_tokens.target_pad
     self.module = task.module
     self.tokenizer = task.target_tokenizer
-    self.start, self.end = start, tokens.end
+    self.tokens = task.batch_tokens
+    self.end = tokens.end
     self.max_length = max_length(config)
-    self.options = search_options(config, tokens.end, pad)
-    self.loss_chunks = config.train.loss_chunks
-    self.length_penalty = config.generation.length_penalty
+    self.options = search_options(config, tokens.end, self.tokens.target_pad)
+    self.lengths = sorted({source for source, _ in datasets.buckets(config)})
+    self.rows = rows_per_batch(config)
+    self.sharding = batch_sharding(mesh, task.rules)
     self.prepare = jax.jit(self._prepare)
-    self._score = jax.jit(self._log_probability, out_shardings=replicated(mesh))
-    self._gather = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
   def _prepare(self, params: Params) -> Params:
     """The decoding form of stored parameters, once a version of them."""
     return unstack(expand(params, self.module.config), self.module.dtype)
 
-  def generate(self, decoding_params: Params, batch: Batch) -> Generated:
-    """Tokens of each row, on the devices."""
-    return generate(
-      self.module,
-      decoding_params,
-      batch["encoder_tokens"],
-      batch["encoder_segments"],
-      batch["encoder_positions"],
-      options=self.options,
-      prompt=start_prompt(batch["encoder_segments"].shape[0], self.start),
-      cache_length=self.max_length - 1,
-    )
+  def generate(
+    self,
+    decoding_params: Params,
+    sources: Iterable[Source[Key]],
+    window: int | None = None,
+  ) -> Iterator[Found[Key]]:
+    """The text of each source, as they are found.
 
-  def texts(self, generated: Generated, rows: int) -> list[str]:
-    """Texts of the first `rows`, without start and end."""
-    host = jax.device_get(self._gather(generated))
-    return [
-      self._text(ids[1:length])
-      for ids, length in zip(host.tokens[:rows], host.lengths, strict=False)
-    ]
-
-  def scores(
-    self, params: Params, batch: Batch, generated: Generated, rows: int
-  ) -> list[float]:
-    """Log-probabilities of the first `rows`, over length^length_penalty.
-
-    Args:
-      params: stored parameters.
+    Sources are grouped by their bucket of lengths within `window` of them, or
+    all. At most a window and two batches are held.
     """
-    if generated.scores is not None:
-      return jax.device_get(self._gather(generated.scores))[:rows].tolist()
-    out = jax.device_get(self._score(params, dict(batch), generated))
-    scores = -out["example_loss"] / out["example_weight"] ** self.length_penalty
-    return [float(score) for score in scores[:rows]]
+    in_order = _by_bucket(sources, self.bucket, window)
+    for length, group in itertools.groupby(in_order, key=self.bucket):
+      found = generate_stream(
+        self.module,
+        decoding_params,
+        group,
+        lambda batch, length=length: self._place(batch, length),
+        options=self.options,
+        start_token=self.tokens.start,
+        cache_length=self.max_length - 1,
+        rows=self.rows,
+      )
+      for source, texts in found:
+        assert texts.scores is not None, "options ask for scores"
+        ids = texts.tokens[0, 1 : texts.lengths[0]]
+        yield Found(source.key, self._text(ids), float(texts.scores[0]))
 
-  def _log_probability(
-    self, params: Params, batch: Batch, generated: Generated
-  ):
-    inputs, targets = generated.tokens[:, :-1], generated.tokens[:, 1:]
-    index = jnp.arange(targets.shape[1], dtype=jnp.int32)[None]
-    # `lengths` counts the start token, which is no target.
-    segments = (index < generated.lengths[:, None] - 1).astype(jnp.int32)
-    scored = {
-      **batch,
-      "decoder_inputs": inputs,
-      "decoder_targets": targets,
-      "decoder_segments": segments,
-      "decoder_positions": index * segments,
-      "decoder_weights": segments.astype(jnp.float32),
-    }
-    return eval_step(
-      params, scored, module=self.module, loss_chunks=self.loss_chunks
+  def bucket(self, source: Source) -> int:
+    """The smallest length of the configuration that holds a source."""
+    return next(n for n in self.lengths if n >= len(source.ids))
+
+  def _place(
+    self, sources: Sequence[Source | None], length: int
+  ) -> dict[str, jax.Array]:
+    """The encoder's arrays; each process builds its own devices' rows."""
+    rows = device.local_rows(self.sharding, self.rows)
+    nothing = np.zeros(0, np.int32)
+    mine = [sources[row] for row in rows.tolist()]
+    batch = examples.collate_sources(
+      [nothing if source is None else source.ids for source in mine],
+      length=length,
+      pad_id=self.tokens.source_pad,
     )
+    return device.to_device(batch, rows, self.sharding, self.rows)
 
   def _text(self, ids: np.ndarray) -> str:
     kept = [int(i) for i in ids if int(i) not in self.end]
     return self.tokenizer.decode(kept)
+
+
+def _by_bucket(
+  sources: Iterable[Source[Key]],
+  bucket: Callable[[Source[Key]], int],
+  window: int | None,
+) -> Iterator[Source[Key]]:
+  """Windows, each sorted by bucket, up and down by turns.
+
+  So that the search changes its shape as seldom as can be.
+  """
+  sources, descending = iter(sources), False
+  while held := list(itertools.islice(sources, window)):
+    yield from sorted(held, key=bucket, reverse=descending)
+    descending = not descending
 
 
 def search_options(
@@ -120,6 +150,7 @@ def search_options(
     end_tokens=end_tokens,
     num_beams=g.num_beams,
     early_stopping=g.early_stopping,
+    sum_log_probs=True,
   )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,20 @@ class Output:
     self.made_by = json.loads(json.dumps(made_by))
     self.chief = jax.process_index() == 0
 
-  def open(self, *, overwrite: bool, total: int, unit: int) -> int:
+  def open(self, *, overwrite: bool, total: int) -> int:
     """How many lines are there already, `total` when it is complete.
-
-    Args:
-      unit: lines are kept in whole multiples of it, so that batches are those
-        of a run that was never stopped.
 
     Raises:
       Refusal: something else made this output, and `overwrite` is False.
     """
     return processes.on_chief(
-      f"opening {self.path}", lambda: self._open(overwrite, total, unit)
+      f"opening {self.path}", lambda: self._open(overwrite, total)
     )
 
-  def _open(self, overwrite: bool, total: int, unit: int) -> int:
+  def _open(self, overwrite: bool, total: int) -> int:
     if self.path.exists() or self.partial.exists():
       if not (other := self._difference()):
-        return total if self.path.exists() else self._keep(unit)
+        return total if self.path.exists() else self._keep()
       if not overwrite:
         raise validate.Refusal(
           f"--output={self.path} was made by something else ({other}): pass "
@@ -64,26 +61,35 @@ class Output:
     changes = workdir.difference(old, self.made_by)
     return ", ".join(f"{k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
 
-  def _keep(self, unit: int) -> int:
-    """Cuts the partial file to whole lines, a multiple of `unit`."""
+  def _keep(self) -> int:
+    """Cuts the partial file to whole lines."""
     self.partial.touch()
+    done = end = 0
     with open(self.partial, "rb+") as file:
-      ends = []
       for line in file:
         if line.endswith(b"\n"):
-          ends.append((ends[-1] if ends else 0) + len(line))
-      done = len(ends) // unit * unit
-      file.truncate(ends[done - 1] if done else 0)
+          done, end = done + 1, end + len(line)
+      file.truncate(end)
     return done
 
   def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Adds lines; they are on the disk when it returns."""
+    """Adds a line for each row as it comes.
+
+    A killed process loses none of them; a machine that fails those of the last
+    second.
+    """
     if not self.chief:
+      for _ in rows:
+        pass
       return
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     with open(self.partial, "a", encoding="utf-8") as file:
-      file.write("".join(lines))
-      file.flush()
+      synced = time.monotonic()
+      for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        if time.monotonic() - synced > 1.0:
+          os.fsync(file.fileno())
+          synced = time.monotonic()
       os.fsync(file.fileno())
 
   def finish(self) -> None:

@@ -2,19 +2,26 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import tqdm
 
-from data import device, examples, sources
-from train import command_line, datasets, decoding, trained, validate, workdir
+from data import examples, sources
+from train import command_line, decoding, trained, validate, workdir
 from train.config import Config
-from train.mesh import batch_sharding
+from train.decoding import Found, Source
 from train.output import Output, digest
 from train.trained import Trained
+
+# Batches of sources that are sorted by length together. What was found out of
+# order when a run is killed, less than that many, is found again.
+WINDOW = 16
+# Texts that are tokenised together.
+_TOKENIZED = 64
 
 # "scheme:location@split", or a built-in set's "name@split".
 URI = re.compile(r"(\w+:[^\\]|\w+@)")
@@ -106,12 +113,17 @@ def run(
   this = trained.load(config, folder, step)
   with validate.refusing():
     file = Output(Path(output), fingerprint(this, inputs))
-    size = decoding.rows_per_batch(config)
-    done = file.open(overwrite=overwrite, total=len(inputs), unit=size)
+    done = file.open(overwrite=overwrite, total=len(inputs))
   if done < len(inputs):
     with jax.set_mesh(this.mesh):
-      for rows in predict(this, inputs, done):
-        file.append(rows)
+      with tqdm.tqdm(
+        total=len(inputs),
+        initial=done,
+        disable=jax.process_index() != 0 or not sys.stderr.isatty(),
+        unit="source",
+        dynamic_ncols=True,
+      ) as bar:
+        file.append(_counted(predict(this, inputs, done), bar))
   file.finish()
   if jax.process_index() == 0:
     print(f"{len(inputs)} predictions of step {this.step} in {output}")
@@ -152,50 +164,57 @@ def _check_flags(source: str, output: str) -> None:
     )
 
 
-def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[list[dict]]:
-  """Objects of `inputs[start:]`, a batch at a time, in order.
+def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
+  """Objects of `inputs[start:]`, in order.
 
   Every process must exhaust it; all get the same.
   """
-  config, task = this.config, this.task
-  generator = decoding.TextGenerator(task, config, this.mesh)
-  decoding_params = generator.prepare(this.params)
-  size = decoding.rows_per_batch(config)
-  sharding = batch_sharding(this.mesh, task.rules)
-  rows = device.local_rows(sharding, size)
-  texts_left = inputs.read(start)
-  while chunk := list(itertools.islice(texts_left, size)):
-    host = _sources(this, chunk, size)
-    mine = {name: array[rows] for name, array in host.items()}
-    batch = device.to_device(mine, rows, sharding, size)
-    generated = generator.generate(decoding_params, batch)
-    texts = generator.texts(generated, len(chunk))
-    scores = generator.scores(this.params, batch, generated, len(chunk))
-    yield [
-      {"id": start + i, "source": chunk[i], "prediction": text, "score": score}
-      for i, (text, score) in enumerate(zip(texts, scores, strict=True))
-    ]
-    start += len(chunk)
+  generator = decoding.TextGenerator(this.task, this.config, this.mesh)
+  found = generator.generate(
+    generator.prepare(this.params),
+    _sources(this, inputs, start),
+    window=WINDOW * generator.rows,
+  )
+  for row in _in_order(found, start):
+    number, source = row.key
+    yield {
+      "id": number,
+      "source": source,
+      "prediction": row.text,
+      "score": row.score,
+    }
+
+
+def _counted(rows: Iterator[dict], bar: tqdm.tqdm) -> Iterator[dict]:
+  for row in rows:
+    yield row
+    bar.update()
 
 
 def _sources(
-  this: Trained, texts: Sequence[str], rows: int
-) -> dict[str, np.ndarray]:
-  """The encoder's arrays of a batch, in the smallest bucket that holds it."""
+  this: Trained, inputs: Inputs, start: int
+) -> Iterator[Source[tuple[int, str]]]:
+  """Sources with their numbers and texts."""
   tokenizer = this.task.source_tokenizer
   longest = this.config.data.max_source_length
-  ids = [
-    examples.truncate(encoded, longest, tokenizer.suffix)[0]
-    for encoded in tokenizer.encode_batch(texts)
-  ]
-  lengths = sorted({source for source, _ in datasets.buckets(this.config)})
-  needed = max(len(row) for row in ids)
-  return examples.collate_sources(
-    ids,
-    length=next(length for length in lengths if length >= needed),
-    pad_id=this.task.batch_tokens.source_pad,
-    rows=rows,
-  )
+  texts = enumerate(inputs.read(start), start)
+  while chunk := list(itertools.islice(texts, _TOKENIZED)):
+    encoded = tokenizer.encode_batch([text for _, text in chunk])
+    for key, ids in zip(chunk, encoded, strict=True):
+      kept, _ = examples.truncate(ids, longest, tokenizer.suffix)
+      yield Source(key, kept)
+
+
+def _in_order(
+  found: Iterator[Found[tuple[int, str]]], start: int
+) -> Iterator[Found[tuple[int, str]]]:
+  """By their numbers, from `start`; holds those that come early."""
+  early: dict[int, Found[tuple[int, str]]] = {}
+  for row in found:
+    early[row.key[0]] = row
+    while start in early:
+      yield early.pop(start)
+      start += 1
 
 
 def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
@@ -203,12 +222,9 @@ def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
   settings = {
     key: value
     for key, value in workdir.plain(this.config).items()
-    if key.startswith(
-      ("generation.", "model.dtype", "data.max_", "data.source_buckets")
-    )
+    if key.startswith(("generation.", "model.dtype", "data.max_"))
   }
   return {
-    "rows": decoding.rows_per_batch(this.config),
     "step": this.step,
     "weights": this.weights,
     "inputs": inputs.fingerprint,

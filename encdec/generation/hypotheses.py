@@ -45,11 +45,15 @@ def start(
   slots: int,
   pad_token: Int[Array, ""],
   reorder: bool,
+  origin: Int[Array, ""] | None = None,
 ) -> Hypotheses:
   """N copies of the prompt, whose last token is not in the cache yet.
 
   The others are in the slots of the first text. A text has room for a token
   more than there are slots: the last one is never read.
+
+  Args:
+    origin: the slot of a prompt of one token; 0 by default.
   """
   batch, length = prompt.shape
   own = jnp.arange(width, dtype=jnp.int32)[None, :, None]
@@ -62,7 +66,9 @@ def start(
   return Hypotheses(
     tokens=jnp.concatenate([copies.astype(jnp.int32), blank], axis=-1),
     length=jnp.full((batch,), length, jnp.int32),
-    origin=jnp.zeros((batch,), jnp.int32),
+    origin=jnp.broadcast_to(
+      jnp.zeros((), jnp.int32) if origin is None else origin, (batch,)
+    ),
     readable=jnp.pad(
       visible, ((0, 0), (0, slots - length)), constant_values=True
     ),

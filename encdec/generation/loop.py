@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.generation import beam, groups, hypotheses, sampling
 from encdec.generation.beam import Beams
 from encdec.generation.groups import Groups
-from encdec.generation.hypotheses import select_rows
+from encdec.generation.hypotheses import Hypotheses, select_rows
+from encdec.generation.options import SearchOptions
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
 from encdec.types import DecodeView, SelfCache
@@ -42,10 +43,28 @@ class Progress:
   logits: Float[Array, "B T N V"] | None = None
 
 
-def run(decode_step: Step, progress: Progress, search: Search) -> Progress:
-  """Searches until every source is done."""
+def start(
+  texts: Hypotheses, options: SearchOptions, keys: Key[Array, "B"] | None
+) -> State:
+  """The search that the options ask for, before its first step."""
+  if options.num_groups > 1:
+    return groups.start(
+      texts, options.num_groups, keep_parents=options.keep_scores
+    )
+  if options.num_beams > 1:
+    return beam.start(texts, keys, keep_parents=options.keep_scores)
+  return sampling.start(texts, keys, sum_scores=options.sum_log_probs)
+
+
+def run(
+  decode_step: Step,
+  progress: Progress,
+  search: Search,
+  enough: Int[Array, ""],
+) -> Progress:
+  """Searches until `enough` sources are done."""
   return jax.lax.while_loop(
-    lambda progress: ~jnp.all(progress.state.done),
+    lambda progress: jnp.sum(progress.state.done) < enough,
     lambda progress: step(decode_step, progress, search),
     progress,
   )

@@ -100,6 +100,8 @@ class SearchOptions:
     num_groups: of beams, each kept apart from those before it.
     num_returned: texts a source; up to `num_beams` when there are beams.
     sample: draws instead of taking the best.
+    sum_log_probs: texts that are no beams have a score as beams do, of the
+      model's own log-probabilities: rules and warps are not in it.
     keep_scores, keep_logits: of every step, as large as they are.
   """
 
@@ -119,6 +121,7 @@ class SearchOptions:
   early_stopping: str = static("false")
   scoring: str = static("pytorch")
   renormalize_logits: bool = static(False)
+  sum_log_probs: bool = static(False)
   keep_scores: bool = static(False)
   keep_logits: bool = static(False)
 

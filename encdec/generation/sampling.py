@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec.generation import hypotheses
 from encdec.generation.hypotheses import Hypotheses
+from encdec.generation.scoring import length_divisor
 from encdec.generation.search import Search, is_end, step_scores
 
 
@@ -20,6 +21,7 @@ class Samples:
     lengths: up to and with the end token.
     done: all texts of a source have ended.
     keys: one a source; None in greedy search.
+    scores: sums of log-probabilities; None unless they are asked for.
   """
 
   texts: Hypotheses
@@ -27,9 +29,12 @@ class Samples:
   lengths: Int[Array, "B N"]
   done: Bool[Array, "B"]
   keys: Key[Array, "B"] | None
+  scores: Float[Array, "B N"] | None
 
 
-def start(texts: Hypotheses, keys: Key[Array, "B"] | None) -> Samples:
+def start(
+  texts: Hypotheses, keys: Key[Array, "B"] | None, *, sum_scores: bool
+) -> Samples:
   """Before the first step."""
   batch, width, _ = texts.tokens.shape
   return Samples(
@@ -38,6 +43,7 @@ def start(texts: Hypotheses, keys: Key[Array, "B"] | None) -> Samples:
     lengths=jnp.broadcast_to(texts.length[:, None], (batch, width)),
     done=jnp.zeros((batch,), bool),
     keys=keys,
+    scores=jnp.zeros((batch, width), jnp.float32) if sum_scores else None,
   )
 
 
@@ -57,6 +63,11 @@ def advance(
       state.keys, state.texts.length - search.prompt, scores
     )
   tokens = jnp.argmax(drawn, axis=-1).astype(jnp.int32)
+  total = state.scores
+  if total is not None:
+    own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    own = own - jax.nn.logsumexp(logits, axis=-1)
+    total = total + jnp.where(state.ended, 0.0, own)
   pad = options.pad_token.astype(jnp.int32)
   tokens = jnp.where(state.ended, pad, tokens)
   ended = state.ended | is_end(tokens, options.end_tokens)
@@ -68,7 +79,18 @@ def advance(
     ended=ended,
     lengths=jnp.where(state.ended, state.lengths, length[:, None]),
     done=jnp.all(ended, axis=-1) | (length >= options.max_length),
+    scores=total,
   ), scores
+
+
+def final_scores(state: Samples, search: Search) -> Float[Array, "B N"] | None:
+  """Sums of log-probabilities over their lengths' penalties."""
+  if state.scores is None:
+    return None
+  options = search.options
+  return state.scores / length_divisor(
+    state.lengths - search.prompt, options.length_penalty, options.scoring
+  )
 
 
 def noise(

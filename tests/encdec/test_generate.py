@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec import generate as generate_lib
+from encdec import programs
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
@@ -107,13 +107,13 @@ def test_min_length(model, min_length):
 def test_lengths_compile_once(model):
   source = _source()
   _run(model, source)
-  before = generate_lib._run._cache_size()
+  before = programs.run._cache_size()
   for max_length in (5, 9, 16):
     tokens, _ = _run(model, source, max_length=max_length, min_length=3)
     assert not tokens[:, max_length:].any()
-  assert generate_lib._run._cache_size() == before
+  assert programs.run._cache_size() == before
   _run(model, source, cache_length=17)
-  assert generate_lib._run._cache_size() == before + 1
+  assert programs.run._cache_size() == before + 1
 
 
 def test_under_jit(model):
@@ -154,11 +154,13 @@ def test_the_loop_stops_when_all_rows_have_ended():
     reorder=False,
   )
   progress = loop.Progress(
-    state=sampling.start(texts, None),
+    state=sampling.start(texts, None, sum_scores=False),
     cache=SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,)),
     slot=jnp.int32(0),
   )
-  state = loop.run(step, progress, Search(options, vocab_size=8)).state
+  state = loop.run(
+    step, progress, Search(options, vocab_size=8), jnp.int32(2)
+  ).state
   jax.effects_barrier()
   assert len(calls) == 2
   np.testing.assert_array_equal(

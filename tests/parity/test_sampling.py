@@ -81,15 +81,17 @@ def _draw(logits: np.ndarray, draws: int, warps: Warps, **options):
   texts = hypotheses.start(
     ones, ones > 0, width=1, slots=2, pad_token=jnp.int32(0), reorder=False
   )
-  keys = jax.random.split(jax.random.key(5), draws)
+  keys, rows = jax.random.split(jax.random.key(5), draws), jnp.int32(draws)
 
   def step(tokens, view, cache):
     shape = (draws, 1, logits.size)
     return jnp.broadcast_to(jnp.asarray(logits), shape), cache
 
   cache = SelfCache(((jnp.zeros((draws, 1, 2, 1)),) * 2,))
-  progress = loop.Progress(sampling.start(texts, keys), cache, jnp.int32(0))
-  state = jax.jit(lambda p: loop.run(step, p, search).state)(progress)
+  progress = loop.Progress(
+    sampling.start(texts, keys, sum_scores=False), cache, jnp.int32(0)
+  )
+  state = jax.jit(lambda p: loop.run(step, p, search, rows).state)(progress)
   return np.asarray(state.texts.tokens[:, 0, 1])
 
 

@@ -41,8 +41,13 @@ def tiny(folder):
 
 
 @pytest.fixture
-def pairs_folder(tmp_path):
-  write_pairs(tmp_path / "pairs.jsonl")
+def pairs_count() -> int:
+  return 61
+
+
+@pytest.fixture
+def pairs_folder(tmp_path, pairs_count):
+  write_pairs(tmp_path / "pairs.jsonl", pairs_count)
   return tmp_path
 
 

@@ -15,7 +15,7 @@ from data.pipeline import eval_batches
 from encdec.types import Params
 from train import datasets, workdir
 from train.config import Config
-from train.decoding import TextGenerator, rows_per_batch
+from train.decoding import Source, TextGenerator, rows_per_batch
 from train.evaluators import loss, permuted, text
 from train.initialize import Task
 from train.mesh import batch_sharding
@@ -119,26 +119,34 @@ class Suite:
     losses = loss.measure(self.eval_step, params, self._batches(pairs))
     if chosen is None or decoding_params is None:
       return Result(losses, {}, [])
-    samples = []
-    for batch in self._batches(chosen):
-      rows = len(batch.pairs)
-      generated = self.generator.generate(decoding_params, batch.arrays)
-      texts = self.generator.texts(generated, rows)
-      for pair, prediction in zip(batch.pairs, texts, strict=True):
-        record = chosen.record(pair)
-        samples.append(
-          Sample(
-            int(chosen.records[pair]),
-            record[self.config.data.source_field],
-            record[self.config.data.target_field],
-            prediction,
-          )
-        )
+    samples = self._samples(decoding_params, chosen)
     scores = text.score(
       [sample.prediction for sample in samples],
       [sample.target for sample in samples],
     )
     return Result(losses, scores, samples)
+
+  def _samples(
+    self, decoding_params: Params, pairs: EncodedPairs
+  ) -> list[Sample]:
+    """The text of each pair's source beside its target, in their order."""
+    sources = (Source(i, pairs[i].source) for i in range(len(pairs)))
+    texts = {
+      found.key: found.text
+      for found in self.generator.generate(decoding_params, sources)
+    }
+    samples = []
+    for index in range(len(pairs)):
+      record = pairs.record(index)
+      samples.append(
+        Sample(
+          int(pairs.records[index]),
+          record[self.config.data.source_field],
+          record[self.config.data.target_field],
+          texts[index],
+        )
+      )
+    return samples
 
   def _batches(self, pairs: EncodedPairs):
     return eval_batches(

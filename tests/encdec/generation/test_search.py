@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec import generate as generate_lib
+from encdec import programs
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
@@ -107,7 +107,7 @@ def test_moving_the_cache_finds_the_same(model, monkeypatch, mode):
   """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors."""
   options = MODES[mode]
   shared = _run(model, _source(), keep_scores=True, **options)
-  monkeypatch.setattr(generate_lib, "SHARED_BEAMS", 0)
+  monkeypatch.setattr(programs, "SHARED_BEAMS", 0)
   moved = _run(model, _source(), keep_scores=True, **options)
   np.testing.assert_array_equal(moved.tokens, shared.tokens)
   np.testing.assert_allclose(moved.step_scores, shared.step_scores, atol=2e-4)
@@ -144,7 +144,7 @@ def test_a_prompt_is_read_by_every_text(model, mode):
       jnp.int32(12), jnp.int32(0), end_tokens=(2, 3),
       **{**MODES[mode], "num_returned": 1},
     ),
-    prompt=generate_lib.Prompt(
+    prompt=programs.Prompt(
       tokens[going], ones[going], jnp.cumsum(ones, axis=1)[going] - 1
     ),
     cache_length=14,

@@ -8,18 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec import generate as generate_lib
-from encdec import sharding
-from encdec.archs import ARCHS
-from encdec.config import EncDecConfig
+from encdec import programs, sharding
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions, Warps
 from encdec.generation.search import Search
-from encdec.model import (
-  FlaxEncoderDecoderModule,
-  init_params,
-)
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 ROWS, SOURCE, SLOTS = 40, 8, 11
@@ -41,32 +34,6 @@ SEARCHES = {
 }
 
 
-def _module(rules) -> FlaxEncoderDecoderModule:
-  hub = {
-    **ARCHS["bert"].PRESETS["tiny"],
-    "vocab_size": 120,
-    "hidden_size": 32,
-    "num_attention_heads": 8,
-    "intermediate_size": 48,
-    "max_position_embeddings": 20,
-    "initializer_range": 0.3,
-  }
-  config = EncDecConfig(
-    ARCHS["bert"].stack_config(hub, "encoder"),
-    ARCHS["bert"].stack_config(hub, "decoder"),
-    vocab_multiple=128,
-  )
-  return FlaxEncoderDecoderModule(config, rules=rules)
-
-
-@pytest.fixture(scope="module")
-def params():
-  params = init_params(_module(None), jax.random.key(0))
-  bias = params["decoder"]["head"]["bias"]
-  params["decoder"]["head"]["bias"] = bias.at[2].set(4.0)
-  return jax.device_get(params)
-
-
 def _source():
   rng = np.random.default_rng(0)
   tokens = rng.integers(4, 120, (ROWS, SOURCE)).astype(np.int32)
@@ -82,8 +49,8 @@ def _options(**options) -> SearchOptions:
   )
 
 
-def _placed(params, mesh, rules):
-  module = _module(rules)
+def _placed(module, params, mesh):
+  rules = module.rules
   specs = sharding.param_specs(params, rules, mesh)
   params = jax.device_put(params, specs)
   prepare = jax.jit(lambda tree: unstack(tree, module.dtype))
@@ -104,10 +71,10 @@ def _run(module, params, source, options):
 
 
 @pytest.fixture(scope="module")
-def expected(params):
-  module = _module(None)
+def expected(tiny_module, tiny_params):
+  module = tiny_module()
   source = tuple(map(jnp.asarray, _source()))
-  tree = unstack(jax.tree.map(jnp.asarray, params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
   return {
     name: _run(module, tree, source, _options(**options))
     for name, options in SEARCHES.items()
@@ -115,10 +82,10 @@ def expected(params):
 
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_a_mesh_finds_the_same_texts(params, expected, shape):
+def test_a_mesh_finds_the_same_texts(tiny_module, tiny_params, expected, shape):
   mesh = make_mesh(MeshConfig(1, *shape))
   with jax.set_mesh(mesh):
-    placed = _placed(params, mesh, sharding.DEFAULT_RULES)
+    placed = _placed(tiny_module(sharding.DEFAULT_RULES), tiny_params, mesh)
     for name, options in SEARCHES.items():
       found = _run(*placed, _options(**options))
       np.testing.assert_array_equal(
@@ -132,30 +99,55 @@ def test_a_mesh_finds_the_same_texts(params, expected, shape):
         )
 
 
-def test_the_loop_gathers_no_cache_and_no_tree(params):
+def test_the_loop_gathers_no_cache_and_no_tree(tiny_module, tiny_params):
   mesh = make_mesh(MeshConfig(1, 2, 2, 2))
   with jax.set_mesh(mesh):
-    module, tree, source = _placed(params, mesh, sharding.DEFAULT_RULES)
+    module = tiny_module(sharding.DEFAULT_RULES)
+    module, tree, source = _placed(module, tiny_params, mesh)
     options = _options(num_beams=3)
     search = Search(options, vocab_size=120, rules=module.rules)
     prompt = start_prompt(ROWS, 1)
-    cross = generate_lib._encode(module, tree, *source, None)
-    progress = generate_lib._start(
-      module, SLOTS, tree, cross, prompt, search, None
-    )
+    cross = programs.encode(module, tree, *source, None)
+    progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)
+    enough = jnp.int32(ROWS)
     text = (
-      generate_lib._run.lower(module, tree, cross, prompt, search, progress)
+      programs.run.lower(module, tree, cross, prompt, search, progress, enough)
       .compile()
       .as_text()
     )
-  found = re.findall(
-    r"= \(?\w+\[([\d,]*)\][^=]*? (?:all-gather|all-to-all|collective-permute)",
-    text,
-  )
-  shapes = [tuple(int(n) for n in shape.split(",") if n) for shape in found]
+  shapes = _collectives(text)
   assert shapes, "weights over fsdp are gathered, a matrix at a time"
   weights = max(leaf.size for leaf in jax.tree.leaves(tree))
   slots = progress.cache.layers[0][0].shape[2]
   for shape in shapes:
     assert math.prod(shape) <= weights, shape
     assert slots not in shape and ROWS not in shape, shape
+
+
+def test_refilling_moves_nothing_between_devices(tiny_module, tiny_params):
+  mesh = make_mesh(MeshConfig(1, 2, 2, 2))
+  with jax.set_mesh(mesh):
+    module = tiny_module(sharding.DEFAULT_RULES)
+    module, tree, source = _placed(module, tiny_params, mesh)
+    search = Search(_options(num_beams=3), vocab_size=120, rules=module.rules)
+    prompt = start_prompt(ROWS, 1)
+    cross = programs.encode(module, tree, *source, None)
+    progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)
+    taken = jnp.zeros(ROWS, jnp.int32)
+    text = (
+      programs.refill.lower(
+        module, prompt, search, progress, cross, cross, taken
+      )
+      .compile()
+      .as_text()
+    )
+  assert not _collectives(text)
+
+
+def _collectives(text: str) -> list[tuple[int, ...]]:
+  """Shapes of what a compiled program sends between devices whole."""
+  found = re.findall(
+    r"= \(?\w+\[([\d,]*)\][^=]*? (?:all-gather|all-to-all|collective-permute)",
+    text,
+  )
+  return [tuple(int(n) for n in shape.split(",") if n) for shape in found]

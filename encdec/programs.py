@@ -1,0 +1,270 @@
+"""The compiled programs of generation: encode, start, run, refill, result."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from encdec import sharding
+from encdec.generation import groups, hypotheses, loop, refilling, sampling
+from encdec.generation.groups import Groups
+from encdec.generation.sampling import Samples
+from encdec.generation.search import Search
+from encdec.model import FlaxEncoderDecoderModule
+from encdec.types import CrossCache, Params, SelfCache
+
+# Up to here a beam attends to the slots of all of its source's beams, masked,
+# and no cache ever moves; beyond, that costs more than moving it.
+SHARED_BEAMS = 16
+
+
+@struct.dataclass
+class Generated:
+  """R texts for each of B sources, best first, as rows of B * R.
+
+  Attributes:
+    tokens: the prompt included, padding after the end token.
+    lengths: up to and with the end token, or to the maximum length.
+    steps: that were taken until all was found.
+    scores: the sum of log-probabilities over the length's penalty; None
+      without beams, unless the options ask for it.
+    parents: of beams, where scores are kept: the beam, of its source, that
+      each token continued; -1 at the prompt and after the end.
+    step_scores, step_logits: of every step, for all N beams or texts.
+  """
+
+  tokens: Int[Array, "BR C"]
+  lengths: Int[Array, "BR"]
+  steps: Int[Array, ""]
+  scores: Float[Array, "BR"] | None = None
+  parents: Int[Array, "BR C"] | None = None
+  step_scores: Float[Array, "B T N V"] | None = None
+  step_logits: Float[Array, "B T N V"] | None = None
+
+
+@struct.dataclass
+class Prompt:
+  """Tokens that every row begins with; segment 0 is padding, on the left."""
+
+  tokens: Int[Array, "B P"]
+  segments: Int[Array, "B P"]
+  positions: Int[Array, "B P"]
+
+
+# What steps read comes from another program than they run in: within one, the
+# compiler may lay it out to suit its making and transpose it at every step.
+@functools.partial(jax.jit, static_argnames="module")
+def encode(
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  tokens: Int[Array, "B S"] | None,
+  segments: Int[Array, "B S"],
+  positions: Int[Array, "B S"] | None,
+  states: Float[Array, "B S W"] | None,
+) -> CrossCache:
+  """What every step reads of the source, from its tokens or its states."""
+  apply: Any = functools.partial(module.apply, {"params": params})
+  if states is None:
+    states = apply(
+      tokens=tokens, segments=segments, positions=positions, method="encode"
+    ).states
+  return apply(states, segments, method="cross_cache")
+
+
+@functools.partial(
+  jax.jit, static_argnames="module", donate_argnames="progress"
+)
+def run(
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  cross: CrossCache,
+  prompt: Prompt,
+  search: Search,
+  progress: loop.Progress,
+  enough: Int[Array, ""],
+) -> loop.Progress:
+  """Searches until `enough` sources are done."""
+  apply: Any = functools.partial(module.apply, {"params": params})
+
+  def decode_step(tokens, view, cache):
+    positions = _positions(module, tokens, view.query_positions, prompt)
+    view = dataclasses.replace(view, query_positions=positions)
+    logits, cache = apply(
+      tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
+    )
+    # Whole rows of the vocabulary are ranked: within a row's device.
+    axes = ("batch", None, None)
+    return sharding.constrain(logits, axes, module.rules), cache
+
+  return loop.run(decode_step, progress, search, enough)
+
+
+def _positions(
+  module: FlaxEncoderDecoderModule,
+  tokens: Int[Array, "B N"],
+  index: Int[Array, "B N"],
+  prompt: Prompt,
+) -> Int[Array, "B N"]:
+  """The prompt's own, then the index in the row.
+
+  Where positions come from ids, as RoBERTa's, a written pad has none.
+  """
+  config, last = module.config.decoder, prompt.tokens.shape[1] - 1
+  positions = index
+  if config.positions_from_ids:
+    positions = jnp.where(tokens == config.pad_token_id, -1, positions)
+  return jnp.where(index == last, prompt.positions[:, -1:], positions)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "slots"))
+def start(
+  module: FlaxEncoderDecoderModule,
+  slots: int,
+  params: Params,
+  cross: CrossCache,
+  prompt: Prompt,
+  search: Search,
+  keys: Key[Array, "B"] | None,
+) -> loop.Progress:
+  """A search whose cache holds the prompt but for its last token."""
+  apply: Any = functools.partial(module.apply, {"params": params})
+  options = search.options
+  state = _beginning(slots, prompt, search, keys)
+  texts = state.texts
+  batch, length = prompt.tokens.shape
+  cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")
+  if length > 1:
+    _, held = apply(
+      tokens=prompt.tokens[:, :-1],
+      segments=prompt.segments[:, :-1],
+      positions=prompt.positions[:, :-1],
+      cross=cross,
+      cache_length=length - 1,
+      method="prefill",
+    )
+    cache = _spread(held, cache, options.width, texts.apart)
+  shape = (batch, slots, options.width, module.config.decoder_vocab_rows)
+  return loop.Progress(
+    state=state,
+    cache=cache,
+    slot=jnp.asarray(length - 1, jnp.int32),
+    scores=jnp.zeros(shape, jnp.float32) if options.keep_scores else None,
+    logits=jnp.zeros(shape, jnp.float32) if options.keep_logits else None,
+  )
+
+
+def _beginning(
+  slots: int,
+  prompt: Prompt,
+  search: Search,
+  keys: Key[Array, "B"] | None,
+  slot: Int[Array, ""] | None = None,
+) -> loop.State:
+  """Before any step, the prompt's first token being at `slot` (or 0)."""
+  options = search.options
+  texts = hypotheses.start(
+    prompt.tokens,
+    prompt.segments != 0,
+    width=options.width,
+    slots=slots,
+    pad_token=options.pad_token,
+    reorder=1 < options.num_beams <= SHARED_BEAMS,
+    origin=slot,
+  )
+  return loop.start(texts, options, keys)
+
+
+@functools.partial(
+  jax.jit, static_argnames="module", donate_argnames=("progress", "seated")
+)
+def refill(
+  module: FlaxEncoderDecoderModule,
+  prompt: Prompt,
+  search: Search,
+  progress: loop.Progress,
+  seated: CrossCache,
+  waiting: CrossCache,
+  taken: Int[Array, "B"],
+) -> tuple[loop.Progress, CrossCache]:
+  """Gives rows to sources that wait; those rows start afresh.
+
+  Args:
+    prompt: of one token.
+    taken: for each row which of its own device's waiting rows it takes; -1
+      keeps the row as it is.
+  """
+  state, slots = progress.state, progress.state.texts.readable.shape[1]
+  fresh = _beginning(slots, prompt, search, None, progress.slot)
+  state = jax.tree.map(
+    lambda new, old: hypotheses.select_rows(taken >= 0, new, old), fresh, state
+  )
+  # Keys and values have rank 4; the only other leaf are the segments.
+  axes = jax.tree.map(
+    lambda leaf: ("batch", "kv_heads") if leaf.ndim == 4 else ("batch",),
+    seated,
+  )
+  seated = refilling.take_rows(seated, waiting, taken, axes, module.rules)
+  return dataclasses.replace(progress, state=state), seated
+
+
+@functools.partial(jax.jit, static_argnames="rules")
+def replicate(tree: Any, rules: sharding.Rules | None) -> Any:
+  """All of it on every device, so that each process can read it."""
+  return jax.tree.map(
+    lambda leaf: sharding.constrain(leaf, (None,) * leaf.ndim, rules), tree
+  )
+
+
+def _spread(
+  held: SelfCache, cache: SelfCache, beams: int, apart: bool
+) -> SelfCache:
+  """Puts a prompt's keys into the first slots of one beam, or of each."""
+
+  def put(part: Array, whole: Array) -> Array:
+    if apart:
+      part = jnp.repeat(part, beams, axis=1)
+      return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
+    batch, groups, slots, width = whole.shape
+    by_beam = whole.reshape(batch, groups, slots // beams, beams, width)
+    by_beam = by_beam.at[:, :, : part.shape[2], 0].set(part)
+    return by_beam.reshape(whole.shape)
+
+  return jax.tree.map(put, held, cache)
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def result(
+  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
+) -> Generated:
+  """The texts that were found so far, best first."""
+  state, returned = progress.state, search.options.num_returned
+  if isinstance(state, Samples):
+    tokens, lengths = state.texts.tokens, state.lengths
+    scores, parents = sampling.final_scores(state, search), None
+  else:
+    found = state.finished
+    if isinstance(state, Groups):
+      found = groups.best(state, returned)
+    tokens, lengths = found.tokens, found.lengths
+    scores, parents = found.scores, found.parents
+
+  def rows(array: Array | None) -> Any:
+    if array is None:
+      return None
+    array = array[:, :returned].reshape(-1, *array.shape[2:])
+    axes = ("batch", *(None,) * (array.ndim - 1))
+    return sharding.constrain(array, axes, module.rules)
+
+  return Generated(
+    tokens=rows(tokens),
+    lengths=rows(lengths),
+    steps=jnp.max(state.texts.length) - search.prompt,
+    scores=rows(scores),
+    parents=rows(parents),
+    step_scores=progress.scores,
+    step_logits=progress.logits,
+  )

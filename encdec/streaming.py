@@ -1,0 +1,181 @@
+"""Generation for a stream of sources: continuous batching.
+
+A batch's rows end at different times. Here the search stops as soon as enough
+rows have ended, and those rows go to sources that wait, so that the device is
+never busy with texts that are complete (Yu et al. 2022, "Orca").
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32
+
+from encdec import programs, sharding
+from encdec.generate import check, start_prompt
+from encdec.generation import loop
+from encdec.generation.options import SearchOptions
+from encdec.generation.refilling import Seating
+from encdec.generation.search import Search
+from encdec.model import FlaxEncoderDecoderModule
+from encdec.types import Params
+
+Source = TypeVar("Source")
+
+# Rows are refilled when this part of them has ended. Each time the host waits
+# for the devices, and until then those rows are idle.
+REFILLED = 1 / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """R texts of one source, best first.
+
+  Attributes:
+    tokens: the start token included, padding after the end token.
+    lengths: up to and with the end token, or to the maximum length.
+    scores: as of `Generated`.
+  """
+
+  tokens: Int32[np.ndarray, "R C"]
+  lengths: Int32[np.ndarray, " R"]
+  scores: Float32[np.ndarray, " R"] | None
+
+
+def generate_stream(
+  module: FlaxEncoderDecoderModule,
+  decoding_params: Params,
+  sources: Iterable[Source],
+  place: Callable[[Sequence[Any]], dict[str, Array]],
+  *,
+  options: SearchOptions,
+  start_token: int,
+  cache_length: int,
+  rows: int,
+) -> Iterator[tuple[Source, Texts]]:
+  """The texts of each source, as they are found: not in order.
+
+  What is found for a source is what `generate` finds. At any time `rows`
+  sources are searched and as many wait, encoded; `sources` is read no further.
+  Where there are several processes each must exhaust the iterator.
+
+  Args:
+    place: makes `encoder_tokens`, `encoder_segments` and `encoder_positions`
+      of `rows` sources, None standing for a row without one, of segment 0.
+      Their length must not change.
+    options: neither sampling nor scores or logits of every step.
+    cache_length: as of `generate`.
+    rows: a multiple of the batch's shards.
+
+  Raises:
+    ValueError: what `generate` refuses, and the options above.
+  """
+  prompt = start_prompt(rows, start_token)
+  check(module, options, prompt, cache_length)
+  _check_options(options)
+  search = Search(
+    options,
+    vocab_size=module.config.decoder.vocab_size,
+    rules=module.rules,
+  )
+  shards = sharding.shards("batch", module.rules)
+  seating: Seating[Source] = Seating(iter(sources), rows, shards)
+  progress = seated = waiting = None
+  while True:
+    if seating.short and seating.fetch():
+      batch = place(seating.waiting)
+      waiting = programs.encode(
+        module,
+        decoding_params,
+        batch["encoder_tokens"],
+        batch["encoder_segments"],
+        batch["encoder_positions"],
+        None,
+      )
+    if seating.free == rows:
+      if seating.settled:
+        return
+      seating.seat_all()
+      # The caches of the batch before are freed first.
+      progress, seated, waiting = None, waiting, None
+      progress = programs.start(
+        module, cache_length, decoding_params, seated, prompt, search, None
+      )
+      progress = _without_empty_rows(progress, seating.seated)
+    elif (taken := seating.seat()).max() >= 0:
+      progress, seated = programs.refill(
+        module, prompt, search, progress, seated, waiting, jnp.asarray(taken)
+      )
+    enough = rows
+    if not seating.settled:
+      enough = min(rows, seating.free + max(1, round(rows * REFILLED)))
+    progress = programs.run(
+      module,
+      decoding_params,
+      seated,
+      prompt,
+      search,
+      progress,
+      enough=jnp.asarray(enough, jnp.int32),
+    )
+    yield from _leave(seating, *_read(module, search, progress))
+
+
+def _check_options(options: SearchOptions) -> None:
+  rules = options.rules
+  for refused, name in (
+    (options.sample, "sampling"),
+    (options.keep_scores, "scores of every step"),
+    (options.keep_logits, "logits of every step"),
+    (
+      rules.encoder_repetition_penalty is not None,
+      "encoder_repetition_penalty",
+    ),
+    (rules.encoder_no_repeat_ngram_size, "encoder_no_repeat_ngram_size"),
+  ):
+    if refused:
+      raise ValueError(f"a stream has no {name}: call generate for a batch")
+
+
+def _without_empty_rows(
+  progress: loop.Progress, seated: Sequence[Any]
+) -> loop.Progress:
+  state = progress.state
+  empty = jnp.asarray([source is None for source in seated])
+  return dataclasses.replace(
+    progress, state=dataclasses.replace(state, done=state.done | empty)
+  )
+
+
+def _read(
+  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
+) -> tuple[np.ndarray, list[Texts]]:
+  """Which rows are done, and every row's texts so far."""
+  found = programs.result(module, search, progress)
+  tokens, lengths, scores, done = jax.device_get(
+    programs.replicate(
+      (found.tokens, found.lengths, found.scores, progress.state.done),
+      module.rules,
+    )
+  )
+  texts = []
+  for row in range(len(done)):
+    mine = slice(
+      row * search.options.num_returned, (row + 1) * search.options.num_returned
+    )
+    texts.append(
+      Texts(
+        tokens[mine], lengths[mine], None if scores is None else scores[mine]
+      )
+    )
+  return done, texts
+
+
+def _leave(
+  seating: Seating[Source], done: np.ndarray, texts: Sequence[Texts]
+) -> Iterator[tuple[Source, Texts]]:
+  for row, source in seating.leave(done.tolist()):
+    yield source, texts[row]

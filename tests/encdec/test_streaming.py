@@ -1,0 +1,197 @@
+"""Streams: what `generate` finds, whoever shared the batch."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec import sharding
+from encdec.decoding_form import unstack
+from encdec.generate import generate, start_prompt
+from encdec.generation.options import Rules, SearchOptions
+from encdec.generation.refilling import Seating
+from encdec.streaming import generate_stream
+from train.mesh import MeshConfig, batch_sharding, make_mesh
+
+SOURCES, LENGTH, SLOTS, ROWS = 37, 8, 11, 4
+SEARCHES = {
+  "greedy": {
+    "sum_log_probs": True,
+    "rules": Rules(repetition_penalty=jnp.float32(1.2)),
+  },
+  "beams": {"num_beams": 3, "num_returned": 2},
+  "groups": {
+    "num_beams": 4,
+    "num_groups": 2,
+    "diversity_penalty": jnp.float32(0.5),
+  },
+}
+
+
+@pytest.fixture(scope="module")
+def sources():
+  rng = np.random.default_rng(0)
+  return [
+    rng.integers(4, 120, rng.integers(3, LENGTH + 1)) for _ in range(SOURCES)
+  ]
+
+
+def _place(sources):
+  """Rows of 8, as numpy arrays."""
+  index = np.arange(LENGTH, dtype=np.int32)
+  lengths = [0 if ids is None else len(ids) for ids in sources]
+  tokens = np.zeros((len(sources), LENGTH), np.int32)
+  for row, ids in enumerate(sources):
+    tokens[row, : lengths[row]] = 0 if ids is None else ids
+  segments = (index[None] < np.asarray(lengths)[:, None]).astype(np.int32)
+  positions = np.broadcast_to(index, tokens.shape)
+  return {
+    "encoder_tokens": jnp.asarray(tokens),
+    "encoder_segments": jnp.asarray(segments),
+    "encoder_positions": jnp.asarray(positions),
+  }
+
+
+def _options(**options) -> SearchOptions:
+  return SearchOptions(
+    jnp.int32(SLOTS + 1), jnp.int32(0), end_tokens=(2,), **options
+  )
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_module, tiny_params, sources):
+  """By search: the texts of all sources in one batch."""
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  return {
+    name: generate(
+      tiny_module(),
+      tree,
+      *_place(sources).values(),
+      options=_options(**options),
+      prompt=start_prompt(SOURCES, 1),
+      cache_length=SLOTS,
+    )
+    for name, options in SEARCHES.items()
+  }
+
+
+def _stream(module, tree, sources, place=_place, rows=ROWS, **options):
+  return generate_stream(
+    module,
+    tree,
+    enumerate(sources),
+    lambda batch: place([row and row[1] for row in batch]),
+    options=_options(**options),
+    start_token=1,
+    cache_length=SLOTS,
+    rows=rows,
+  )
+
+
+def _check(found, expected, returned):
+  """Each source once, with the texts and scores of the batch."""
+  numbers = [number for (number, _), _ in found]
+  assert sorted(numbers) == list(range(SOURCES))
+  assert numbers != sorted(numbers), "rows are refilled as they end"
+  for (number, _), texts in found:
+    mine = slice(number * returned, (number + 1) * returned)
+    np.testing.assert_array_equal(texts.tokens, expected.tokens[mine])
+    np.testing.assert_array_equal(texts.lengths, expected.lengths[mine])
+    np.testing.assert_allclose(texts.scores, expected.scores[mine], atol=1e-4)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_stream_finds_what_a_batch_finds(
+  tiny_module, tiny_params, sources, expected, search
+):
+  options = SEARCHES[search]
+  assert len({*np.asarray(expected[search].lengths).tolist()}) > 3
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  found = list(_stream(tiny_module(), tree, sources, **options))
+  _check(found, expected[search], options.get("num_returned", 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)], ids=str)
+def test_a_mesh_streams_the_same(
+  tiny_module, tiny_params, sources, expected, shape
+):
+  mesh = make_mesh(MeshConfig(1, *shape))
+  rules = sharding.DEFAULT_RULES
+  with jax.set_mesh(mesh):
+    module = tiny_module(rules)
+    tree = jax.device_put(
+      tiny_params, sharding.param_specs(tiny_params, rules, mesh)
+    )
+    tree = jax.jit(unstack)(tree)
+
+    def place(batch):
+      return jax.device_put(_place(batch), batch_sharding(mesh, rules))
+
+    found = list(
+      _stream(module, tree, sources, place, rows=16, **SEARCHES["beams"])
+    )
+  _check(found, expected["beams"], 2)
+
+
+def test_sources_are_read_as_rows_end(tiny_module, tiny_params, sources):
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  read = iter(sources)
+  found = _stream(tiny_module(), tree, read, **SEARCHES["greedy"])
+  for count, _ in enumerate(found, 1):
+    unread = operator.length_hint(read)
+    assert SOURCES - unread <= count + 2 * ROWS
+
+
+@pytest.mark.parametrize(
+  ("options", "named"),
+  [
+    ({"sample": True}, "no sampling"),
+    ({"keep_scores": True}, "scores of every step"),
+    (
+      {"rules": Rules(encoder_no_repeat_ngram_size=2)},
+      "encoder_no_repeat_ngram_size",
+    ),
+    ({"num_beams": 2, "num_returned": 3}, "exceeds num_beams"),
+  ],
+)
+def test_what_a_stream_cannot_do_is_refused(tiny_module, options, named):
+  with pytest.raises(ValueError, match=named):
+    next(_stream(tiny_module(), {}, [], **options))
+
+
+def test_a_source_takes_a_row_of_its_own_shard():
+  seating = Seating(iter(range(1, 20)), rows=6, shards=2)
+  assert seating.short and seating.fetch()
+  # Neighbours lie on different shards.
+  assert seating.waiting == [1, 3, 5, 2, 4, 6]
+  seating.seat_all()
+  assert seating.free == 0 and not seating.short
+  assert seating.leave([False, True, False, False, False, True]) == [
+    (1, 3),
+    (5, 6),
+  ]
+  assert seating.short and seating.fetch()
+  assert seating.waiting == [7, 9, 11, 8, 10, 12]
+  assert seating.seat().tolist() == [-1, 0, -1, -1, -1, 0]
+  assert seating.seated == [1, 7, 5, 2, 4, 8]
+  assert seating.waiting == [None, 9, 11, None, 10, 12]
+
+
+def test_the_last_sources_are_seated_whatever_shard_they_wait_on():
+  seating = Seating(iter("abcde"), rows=4, shards=2)
+  left = []
+  while True:
+    if seating.short:
+      seating.fetch()
+    if seating.free == 4:
+      if seating.settled:
+        break
+      seating.seat_all()
+    else:
+      seating.seat()
+    # One row at a time is done.
+    first = next(i for i, held in enumerate(seating.seated) if held)
+    left += seating.leave([row == first for row in range(4)])
+  assert sorted(source for _, source in left) == list("abcde")
