@@ -165,9 +165,14 @@ def _generation() -> Any:
   generation.max_length = 0
   # Before it, no end token.
   generation.min_length = 0
-  # A score is the log-probability over length^length_penalty.
+  # A text's score: "pytorch", its log-probability over length^length_penalty;
+  # "gnmt", over ((5 + length) / 6)^length_penalty, as Rothe et al. and BertSum.
+  generation.scoring = "pytorch"
   generation.length_penalty = 1.0
+  # In tokens; 0: off.
   generation.no_repeat_ngram_size = 0
+  # Drop beams that repeat three words in a row (BertSum).
+  generation.block_trigrams = False
   # "false", "true" or "never", of beam search.
   generation.early_stopping = "false"
   return generation

@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tokenizers
 import transformers
+from jaxtyping import Bool
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 
@@ -49,6 +51,16 @@ class Tokenizer:
       skip_special_tokens=True,
       clean_up_tokenization_spaces=False,
     )
+
+  def word_starts(self) -> Bool[np.ndarray, " V"]:
+    """Whether each token begins a word: in a text a space comes before it.
+
+    Of tokens that are no part of a text, such as special ones, it is True.
+    """
+    letter = self.encode_batch(["a"])[0][len(self.prefix)]
+    alone = len(self.decode([letter]))
+    follow = (self.decode([letter, i])[alone:] for i in range(self.vocab_size))
+    return np.fromiter((not text or text[0].isspace() for text in follow), bool)
 
   def token_id(self, token: str) -> int | None:
     """The id of a token's string; None where it has none."""

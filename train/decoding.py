@@ -52,13 +52,12 @@ class TextGenerator:
   """
 
   def __init__(self, task: Task, config: Config, mesh: Mesh):
-    tokens = task.tokens
     self.module = task.module
     self.tokenizer = task.target_tokenizer
     self.tokens = task.batch_tokens
-    self.end = tokens.end
+    self.end = task.tokens.end
     self.max_length = max_length(config)
-    self.options = search_options(config, tokens.end, self.tokens.target_pad)
+    self.options = search_options(config, task)
     self.lengths = sorted({source for source, _ in datasets.buckets(config)})
     self.rows = rows_per_batch(config)
     self.sharding = batch_sharding(mesh, task.rules)
@@ -134,21 +133,26 @@ def _by_bucket(
     descending = not descending
 
 
-def search_options(
-  config: Config, end_tokens: tuple[int, ...], pad_token: int
-) -> SearchOptions:
+def search_options(config: Config, task: Task) -> SearchOptions:
   """What `generation` asks for."""
   g = config.generation
+  word_starts = None
+  if g.block_trigrams:
+    word_starts = np.ones(task.module.config.decoder.vocab_size, bool)
+    own = task.target_tokenizer.word_starts()
+    word_starts[: len(own)] = own
   return SearchOptions(
     max_length=jnp.asarray(max_length(config), jnp.int32),
-    pad_token=jnp.asarray(pad_token, jnp.int32),
+    pad_token=jnp.asarray(task.batch_tokens.target_pad, jnp.int32),
     length_penalty=jnp.asarray(g.length_penalty, jnp.float32),
     rules=Rules(
       min_length=jnp.asarray(g.min_length, jnp.int32) if g.min_length else None,
+      word_starts=None if word_starts is None else jnp.asarray(word_starts),
       no_repeat_ngram_size=g.no_repeat_ngram_size,
     ),
-    end_tokens=end_tokens,
+    end_tokens=task.tokens.end,
     num_beams=g.num_beams,
+    scoring=g.scoring,
     early_stopping=g.early_stopping,
     sum_log_probs=True,
   )

@@ -111,6 +111,14 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
       "heed it: %s",
       ", ".join(left_out),
     )
+  for key, default in (("scoring", "pytorch"), ("block_trigrams", False)):
+    if (value := config.generation[key]) != default:
+      logging.warning(
+        "generation.%s=%r has no place in a generation_config.json: what reads "
+        "the export must be told",
+        key,
+        value,
+      )
   return own
 
 

@@ -44,6 +44,7 @@ CHOICES = {
   "optim.name": ("adamw",),
   "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
   "generation.early_stopping": ("false", "true", "never"),
+  "generation.scoring": ("pytorch", "gnmt"),
 }
 # Key, least and greatest value.
 RANGES: dict[str, tuple[float, float]] = {
@@ -260,6 +261,11 @@ def _check_steps(flat: dict[str, Any]) -> None:
     raise Refusal(
       f"generation.min_length = {flat['generation.min_length']} exceeds the "
       f"maximum of {longest}: lower it or raise generation.max_length"
+    )
+  if flat["generation.block_trigrams"] and flat["generation.num_beams"] < 2:
+    raise Refusal(
+      "generation.block_trigrams = True drops beams that repeat words, and "
+      "there are none: raise generation.num_beams, or unset it"
     )
 
 

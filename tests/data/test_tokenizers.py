@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+import tokenizers as hf_tokenizers
 import transformers
 
 from data import tokenizers
@@ -14,6 +15,25 @@ from .conftest import TEXTS
 @pytest.fixture(scope="session")
 def roberta() -> tokenizers.Tokenizer:
   return tokenizers.train_bpe(TEXTS, 300, family="roberta")
+
+
+@pytest.fixture(scope="session")
+def metaspace() -> tokenizers.Tokenizer:
+  """As of SentencePiece: a piece that begins a word begins with a mark."""
+  backend = hf_tokenizers.Tokenizer(hf_tokenizers.models.Unigram())
+  backend.pre_tokenizer = hf_tokenizers.pre_tokenizers.Metaspace()
+  backend.decoder = hf_tokenizers.decoders.Metaspace()
+  trainer = hf_tokenizers.trainers.UnigramTrainer(
+    vocab_size=60,
+    special_tokens=["<unk>", "</s>"],
+    unk_token="<unk>",
+    show_progress=False,
+  )
+  backend.train_from_iterator(TEXTS, trainer)
+  inner = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token="</s>", unk_token="<unk>"
+  )
+  return tokenizers.Tokenizer(inner)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +83,25 @@ def test_bpe_gives_every_text_back(bpe, roberta):
   for tokenizer in (bpe, roberta):
     for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
       assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["wordpiece", "bpe", "roberta", "metaspace"])
+def test_pieces_of_a_word_begin_with_its_start(name, request):
+  tokenizer = request.getfixturevalue(name)
+  starts = tokenizer.word_starts()
+  assert starts.shape == (tokenizer.vocab_size,)
+  text = "apple apples boat appleboat is very"
+  ids = tokenizer.encode_batch([text])[0]
+  ids = ids[len(tokenizer.prefix) : len(ids) - len(tokenizer.suffix)]
+  words = []
+  for index, token in enumerate(ids):
+    if index == 0 or starts[token]:
+      words.append([])
+    words[-1].append(token)
+  # No space precedes a text's first word.
+  assert not starts[ids[0]] or name in ("wordpiece", "metaspace")
+  assert max(map(len, words)) > 1
+  assert [tokenizer.decode(word).strip() for word in words] == text.split()
 
 
 def test_encoding_never_truncates(wordpiece):

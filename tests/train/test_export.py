@@ -75,6 +75,17 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
   assert "heed it: do_sample, max_new_tokens" in caplog.text
 
 
+def test_an_export_says_what_its_files_cannot(finished, caplog):
+  config, folder, _ = finished
+  task = initialize.restore(config, folder)
+  config = config.copy_and_resolve_references()
+  config.generation.scoring = "gnmt"
+  with caplog.at_level("WARNING", logger="absl"):
+    export.generation_settings(config, task)
+  assert "generation.scoring='gnmt'" in caplog.text
+  assert "block_trigrams" not in caplog.text
+
+
 def test_a_missing_output_is_refused(finished, tmp_path):
   config, folder, _ = finished
   with pytest.raises(validate.Refusal, match="--output is missing"):

@@ -51,6 +51,8 @@ def test_a_feature_that_comes_later_is_refused_by_name(key, value):
     ("optim.schedule", "step", "cosine"),
     ("generation.num_beams", 0, "between"),
     ("generation.early_stopping", "often", "false, true, never"),
+    ("generation.scoring", "t5", "pytorch, gnmt"),
+    ("generation.block_trigrams", True, "num_beams"),
     ("optim.b2", 1.0, "between"),
     ("train.rng", "rbg", "threefry, unsafe_rbg"),
     ("train.steps", 0, "between"),

@@ -1,0 +1,60 @@
+"""Text of a run: its settings reach the search."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from data.tokenizers import Tokenizer
+from train import decoding, trained
+
+SOURCES = ("red blue 0", "green pink 7", "white white 11", "grey red 2")
+
+
+@pytest.fixture
+def generate(finished, one_device):
+  """`generate(**settings)`: what the tiny model finds for some sources."""
+  config, folder, _ = finished
+
+  def run(**settings):
+    own = config.copy_and_resolve_references()
+    own.generation.update(settings)
+    this = trained.load(own, str(folder), 4)
+    encoded = this.task.source_tokenizer.encode_batch(SOURCES)
+    sources = [
+      decoding.Source(key, np.asarray(ids, np.int32))
+      for key, ids in enumerate(encoded)
+    ]
+    with jax.set_mesh(this.mesh):
+      generator = decoding.TextGenerator(this.task, own, this.mesh)
+      params = generator.prepare(this.params)
+      found = list(generator.generate(params, sources))
+    return sorted(found, key=lambda row: row.key)
+
+  return run
+
+
+def test_trigrams_of_words_are_blocked(generate, monkeypatch):
+  # The tiny model writes no spaces: let each of its tokens be a word.
+  monkeypatch.setattr(
+    Tokenizer, "word_starts", lambda self: np.ones(self.vocab_size, bool)
+  )
+  beams = {"num_beams": 3, "max_length": 18}
+  texts = [
+    [row.text for row in generate(**beams, block_trigrams=blocked)]
+    for blocked in (False, True)
+  ]
+  # Four times a character are twice three of them; what the last token of a
+  # full text repeats is not seen any more.
+  repeats = [[re.search(r"(.)\1{3}.", text) for text in both] for both in texts]
+  assert any(repeats[0]) and not any(repeats[1])
+
+
+def test_scores_are_over_the_penalty_that_is_named(generate):
+  """All texts have as many tokens, so that the same ones are found."""
+  beams = {"num_beams": 2, "length_penalty": 2.0, "min_length": 9}
+  plain, gnmt = generate(**beams), generate(**beams, scoring="gnmt")
+  assert [row.text for row in plain] == [row.text for row in gnmt]
+  for a, b in zip(plain, gnmt, strict=True):
+    assert b.score == pytest.approx(a.score * 8.0**2 / (13 / 6) ** 2, rel=1e-5)
