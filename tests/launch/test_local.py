@@ -158,10 +158,15 @@ def launched(tmp_path_factory, one_device_env):
     "--config=configs/dates.py:smoke",
     "--config.data.train=dates@train[:300]",
     "--config.model.dropout=0.1",
+    # At random, this decoder ends some of its texts early.
+    "--config.model.decoder=bert:tiny",
+    "--config.model.init_std=0.4",
+    "--config.optim.lr=3e-4",
+    "--config.generation.num_beams=3",
     "--config.train.steps=3",
     "--config.train.log_every_steps=1",
     "--config.train.eval_every_steps=0",
-    "--config.eval.text_examples=3",
+    "--config.eval.text_examples=20",
   ]
 
   def run(processes: int, *more: str) -> str:
@@ -222,8 +227,26 @@ def test_what_the_first_process_refuses_ends_the_others(launched):
   # Not after the minutes that a process waits for one that is gone.
   assert time.monotonic() - began < 100
   assert (folder / "mine.jsonl").read_text() == "precious\n"
-  options[-1] = f"--output={folder}/out.jsonl"
-  log = run(2, *options)
-  assert log.count("5 predictions of step 3") == 1
-  rows = (folder / "out.jsonl").read_text().splitlines()
-  assert [json.loads(row)["id"] for row in rows] == list(range(5))
+
+
+def test_two_processes_predict_what_one_predicts(launched):
+  """By beams, in rows that are refilled, with halves of the parameters."""
+  folder, run = launched
+  options = [
+    f"--workdir={folder}/one",
+    "--mode=predict",
+  ]
+  options += ["--input=dates@test[:200]"]
+  run(1, *options, f"--output={folder}/out1.jsonl")
+  halves = ["--config.mesh.data=1", "--config.mesh.fsdp=2"]
+  log = run(2, *options, *halves, f"--output={folder}/out2.jsonl")
+  assert log.count("predictions of step 3") == 1
+  one, two = (
+    [json.loads(row) for row in (folder / name).read_text().splitlines()]
+    for name in ("out1.jsonl", "out2.jsonl")
+  )
+  assert [row["id"] for row in one] == list(range(len(one)))
+  assert len({len(row["prediction"].split()) for row in one}) > 3
+  for a, b in zip(one, two, strict=True):
+    assert a["prediction"] == b["prediction"]
+    assert a["score"] == pytest.approx(b["score"], abs=1e-4)
