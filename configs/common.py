@@ -39,7 +39,9 @@ def _model() -> Any:
   # A preset has no weights and must say "random".
   model.encoder_init = "pretrained"
   model.decoder_init = "pretrained"
-  # What the sides share: "none".
+  # What the sides share: "none"; "embeddings", of the tokens, and with them a
+  # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then start
+  # from one checkpoint, or from none, with one tokenizer.
   model.share = "none"
   # Of computation and of storage: "float32" or "bfloat16".
   model.dtype = "float32"

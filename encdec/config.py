@@ -27,6 +27,13 @@ class HeadKind(enum.StrEnum):
 
 
 class Share(enum.StrEnum):
+  """What the sides share.
+
+  EMBEDDINGS are the tokens' and with them a tied head; ALL is every array of
+  the encoder that the decoder has too, which leaves the decoder its
+  cross-attention and head (Rothe et al. 2020, "BERTShare").
+  """
+
   NONE = "none"
   EMBEDDINGS = "embeddings"
   ALL = "all"
@@ -108,6 +115,25 @@ class StackConfig:
         )
 
 
+# What shapes the table of tokens.
+_EMBEDDED = ("vocab_size", "width")
+# What sides that share all may yet differ in.
+_OF_ONE_SIDE = (
+  "role",
+  "pooler",
+  "head",
+  "head_activation",
+  "head_bias",
+  "tied_head",
+  "embedding_dropout",
+  "residual_dropout",
+  "attention_dropout",
+  "init_std",
+  "residual_init_scale",
+  "pad_token_id",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class EncDecConfig:
   """Both sides, what they share, and the multiple vocabularies are padded to.
@@ -135,10 +161,30 @@ class EncDecConfig:
       raise ValueError(
         f"vocab_multiple={self.vocab_multiple} must be at least 1"
       )
-    if self.share != Share.NONE:
+    if differences := self.share_differences(self.share):
       raise ValueError(
-        f"share={str(self.share)!r} is not supported yet; use 'none'"
+        f"share={str(self.share)!r}: the sides differ in "
+        f"{', '.join(differences)}; share between equal ones, or use 'none'"
       )
+
+  def share_differences(self, share: Share) -> list[str]:
+    """What keeps the sides from sharing so, as "field (encoder, decoder)"."""
+    fields = {
+      Share.NONE: (),
+      Share.EMBEDDINGS: _EMBEDDED,
+      Share.ALL: [
+        field.name
+        for field in dataclasses.fields(StackConfig)
+        if field.name not in _OF_ONE_SIDE
+      ],
+    }[share]
+    pairs = {
+      name: (getattr(self.encoder, name), getattr(self.decoder, name))
+      for name in fields
+    }
+    return [
+      f"{name} ({a!s}, {b!s})" for name, (a, b) in pairs.items() if a != b
+    ]
 
   @property
   def needs_projection(self) -> bool:

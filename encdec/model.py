@@ -11,6 +11,7 @@ from encdec import sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
 from encdec.layers.dropout import stack_keys
+from encdec.sharing import collapse
 from encdec.stacks import Stack
 from encdec.types import (
   AttentionMask,
@@ -303,7 +304,11 @@ def _prompt_visible(
 def init_params(
   module: FlaxEncoderDecoderModule, key: Key[Array, ""]
 ) -> Params:
-  """Fresh parameters from a typed key; jit with shardings for large ones."""
+  """Fresh stored parameters from a typed key.
+
+  Jit it with shardings for large ones. The module applies what
+  `encdec.sharing.expand` makes of them.
+  """
   ids = jnp.zeros((1, 1), jnp.int32)
   # The row of one token has no batch to lay over a mesh.
   variables: Any = module.clone(rules=None).init(
@@ -315,7 +320,7 @@ def init_params(
     decoder_segments=ids,
     decoder_positions=ids,
   )
-  return variables["params"]
+  return collapse(variables["params"], module.config)
 
 
 def param_shapes(module: FlaxEncoderDecoderModule) -> Params:

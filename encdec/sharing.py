@@ -1,13 +1,66 @@
-"""From the stored parameter tree to the tree that the model applies."""
+"""What the sides share: between the stored parameter tree and the applied one.
+
+A shared array is stored once, under the encoder; both sides apply it, so that
+its gradient is the sum of both.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 from encdec.config import EncDecConfig, Share
 from encdec.types import Params
 
 
+def stored_path(path: str, share: Share) -> str:
+  """Where the leaf at `path` of the applied tree is stored."""
+  side, _, rest = path.partition("/")
+  if side != "decoder":
+    return path
+  shared = {
+    Share.NONE: False,
+    Share.EMBEDDINGS: rest.startswith("embeddings/tokens/"),
+    # The decoder's own: what no encoder has.
+    Share.ALL: not rest.startswith(("layers/cross_attention", "head/")),
+  }[share]
+  return f"encoder/{rest}" if shared else path
+
+
 def expand(stored: Params, config: EncDecConfig) -> Params:
   """The tree that the module applies; gradients flow back to `stored`."""
-  if config.share != Share.NONE:
-    raise ValueError(
-      f"share={str(config.share)!r} is not supported yet; use 'none'"
-    )
-  return stored
+  if config.share == Share.NONE:
+    return stored
+  encoder, own = stored["encoder"], stored["decoder"]
+  if config.share == Share.EMBEDDINGS:
+    tokens = {"tokens": encoder["embeddings"]["tokens"]}
+    decoder = {**own, "embeddings": own.get("embeddings", {}) | tokens}
+  else:
+    shared = {name: tree for name, tree in encoder.items() if name != "pooler"}
+    decoder = shared | own | {"layers": encoder["layers"] | own["layers"]}
+  return {**stored, "decoder": decoder}
+
+
+def collapse(applied: Params, config: EncDecConfig) -> Params:
+  """The tree that is stored; of what is shared it keeps the encoder's."""
+
+  def kept(tree: Mapping[str, Any], prefix: str) -> Params:
+    result = {}
+    for name, value in tree.items():
+      path = f"{prefix}{name}"
+      if isinstance(value, Mapping):
+        if inner := kept(value, f"{path}/"):
+          result[name] = inner
+      elif stored_path(path, config.share) == path:
+        result[name] = value
+    return result
+
+  return kept(applied, "")
+
+
+def share_of(stored: Mapping[str, Any]) -> Share:
+  """What the sides of a stored tree share."""
+  decoder = stored["decoder"]
+  if "mlp" not in decoder["layers"]:
+    return Share.ALL
+  if "tokens" not in decoder.get("embeddings", {}):
+    return Share.EMBEDDINGS
+  return Share.NONE

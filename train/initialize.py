@@ -92,6 +92,7 @@ def build(config: Config, folder: Path) -> Task:
 
   def make_tokenizers() -> None:
     made = {side: _make_tokenizer(config, side, sides[side]) for side in SIDES}
+    _check_one(config, made)
     _save_tokenizers(made, folder)
 
   processes.on_chief("making the tokenizers", make_tokenizers)
@@ -176,18 +177,37 @@ def _side_config(config: Config, side: str) -> Any:
 def _make_tokenizer(
   config: Config, side: str, hub_config: Any
 ) -> tokenizers.Tokenizer:
-  """Named by the config, the model's own, or trained on the training split."""
+  """Named by the config, the model's own, or trained on the training split.
+
+  Sides that share embeddings have one tokenizer, of both sides' texts.
+  """
   kind = SIDES[side]
   named = config.data[f"{kind}_tokenizer"]
   if named or not validate.is_preset(config.model[side]):
     return tokenizers.load(named or config.model[side])
-  field = config.data[f"{kind}_field"]
+  fields = [config.data[f"{kind}_field"]]
+  if config.model.share != "none":
+    fields = [config.data.source_field, config.data.target_field]
   source = sources.open_source(
-    config.data.train, fields=[field], on_bad_record=config.data.on_bad_record
+    config.data.train, fields=fields, on_bad_record=config.data.on_bad_record
   )
-  texts = (source[i][field] for i in range(len(source)))
+  texts = (source[i][field] for i in range(len(source)) for field in fields)
   train = TRAINERS[hub_config.model_type]
   return train(texts, config.data[f"{kind}_vocab_size"])
+
+
+def _check_one(
+  config: Config, made: Mapping[str, tokenizers.Tokenizer]
+) -> None:
+  """Raises Refusal where the sides share embeddings of different ids."""
+  one, other = made.values()
+  if config.model.share != "none" and one.fingerprint != other.fingerprint:
+    raise validate.Refusal(
+      f"model.share = {config.model.share!r}, but the tokenizers of "
+      f"{config.model.encoder!r} and {config.model.decoder!r} differ: name one "
+      "in data.source_tokenizer and data.target_tokenizer, or set model.share "
+      "to 'none'"
+    )
 
 
 def _save_tokenizers(

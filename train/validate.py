@@ -25,7 +25,6 @@ class Refusal(Failure, ValueError):
 
 # Keys whose feature does not exist yet, and the one value they may have.
 NEUTRAL = {
-  "model.share": "none",
   "data.packing": "none",
   "data.pack_source_length": 0,
   "data.pack_target_length": 0,
@@ -35,6 +34,7 @@ NEUTRAL = {
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
   "model.decoder_init": ("pretrained", "random"),
+  "model.share": ("none", "embeddings", "all"),
   "model.dtype": ("float32", "bfloat16"),
   "model.param_dtype": ("float32", "bfloat16"),
   "model.attention_dropout": ("values", "weights"),
@@ -151,6 +151,7 @@ def check_values(config: Config) -> None:
   _check_buckets(flat)
   _check_steps(flat)
   _check_best(flat)
+  _check_share(flat)
 
 
 def best_metric(flat: Mapping[str, Any]) -> str:
@@ -220,6 +221,26 @@ def _check_buckets(flat: dict[str, Any]) -> None:
       f"data.source_buckets = {sources}, data.target_buckets = {targets}: no "
       "bucket has both maximum lengths; add it"
     )
+
+
+def _check_share(flat: dict[str, Any]) -> None:
+  """Shared sides start alike and read the same ids."""
+  if flat["model.share"] == "none":
+    return
+  for one, other in (
+    ("model.encoder_init", "model.decoder_init"),
+    ("data.source_tokenizer", "data.target_tokenizer"),
+    ("data.source_vocab_size", "data.target_vocab_size"),
+    ("model.encoder", "model.decoder"),
+  ):
+    if one == "model.encoder" and flat["model.share"] != "all":
+      continue
+    if flat[one] != flat[other]:
+      raise Refusal(
+        f"model.share = {flat['model.share']!r}, but {one} = {flat[one]!r} and "
+        f"{other} = {flat[other]!r}: set them to the same, or model.share to "
+        "'none'"
+      )
 
 
 def _check_best(flat: dict[str, Any]) -> None:

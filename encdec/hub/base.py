@@ -1,6 +1,7 @@
 """What a model of the facade holds: config, module, parameters, dtypes."""
 
 import copy
+import dataclasses
 import functools
 import weakref
 from collections.abc import Mapping
@@ -16,11 +17,13 @@ from transformers import (
   PretrainedConfig,
 )
 
+from encdec.config import Share
 from encdec.hub import forward
 from encdec.hub.configs import (
   decoder_bos,
   encdec_config,
-  refuse_tying,
+  set_tied,
+  tied_by,
   token_sources,
 )
 from encdec.hub.generation import SUPPORTED, Request, request
@@ -71,10 +74,9 @@ class ModelBase:
         f"config is a {type(config).__name__}; pass an EncoderDecoderConfig, "
         "such as EncoderDecoderConfig.from_encoder_decoder_configs makes"
       )
-    refuse_tying(getattr(config, "tie_encoder_decoder", None), "config")
     self._config = config
     self._module = FlaxEncoderDecoderModule(
-      encdec_config(config),
+      encdec_config(config, share=tied_by(config)),
       dtype=jnp.dtype(dtype),
       attention_dropout="weights",
     )
@@ -102,6 +104,12 @@ class ModelBase:
   @property
   def module(self) -> FlaxEncoderDecoderModule:
     return self._module
+
+  def _set_share(self, share: Share) -> None:
+    """What the sides share, before there are any parameters."""
+    config = dataclasses.replace(self._module.config, share=share)
+    self._module = self._module.clone(config=config)
+    set_tied(self._config, share)
 
   @functools.cached_property
   def params_shape_tree(self) -> Params:

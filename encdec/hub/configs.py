@@ -121,7 +121,7 @@ def composite_config(
   """A pair's config out of config.json's values, old files included.
 
   Raises:
-    ValueError: it is no pair, or asks for tied sides.
+    ValueError: it is no pair.
   """
   values = dict(values)
   if values.get("model_type") not in COMPOSITE_TYPES:
@@ -132,7 +132,6 @@ def composite_config(
   values["model_type"] = COMPOSITE_TYPES[0]
   for side in ("encoder", "decoder"):
     side_config(values.get(side) or {}, f"{name} {side}")
-  refuse_tying(values.get("tie_encoder_decoder"), name)
   return EncoderDecoderConfig.from_dict(values)
 
 
@@ -143,12 +142,23 @@ def sides_of(
   return cast(Any, hub.encoder), cast(Any, hub.decoder)
 
 
-def refuse_tying(tied: Any, name: str) -> None:
-  if tied:
-    raise ValueError(
-      f"{name}: tie_encoder_decoder={tied!r} is not supported yet; set it to "
-      "false, which keeps the sides apart"
-    )
+def tied_by(hub: EncoderDecoderConfig) -> Share:
+  """What the sides share by `tie_encoder_decoder`, which means all."""
+  tied = getattr(hub, "tie_encoder_decoder", None)
+  return Share.ALL if tied else Share.NONE
+
+
+def set_tied(hub: EncoderDecoderConfig, share: Share) -> None:
+  """Writes what the sides share into the config.
+
+  `tie_encoder_decoder` is all or nothing: False, for sides that merely start
+  equal must not be taken for shared ones; None beside a `share` of ours.
+  """
+  values = {Share.ALL: True, Share.EMBEDDINGS: None, Share.NONE: False}
+  hub.tie_encoder_decoder = values[share]
+  hub.__dict__.pop("share", None)
+  if share == Share.EMBEDDINGS:
+    hub.share = str(share)
 
 
 def encdec_config(

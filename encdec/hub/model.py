@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
+from encdec.config import Share
 from encdec.hub.card import Card
 from encdec.hub.configs import (
   check_pair_options,
@@ -21,11 +23,11 @@ from encdec.hub.configs import (
   encdec_config,
   read_config,
   read_generation_config,
-  refuse_tying,
 )
 from encdec.hub.files import Origin
 from encdec.hub.generating import GeneratingModel
 from encdec.hub.saving import push_folder, save_folder, save_part
+from encdec.hub.shared import detect_share
 from encdec.hub.sides import read_side, route
 from encdec.hub.weights import Checkpoint, load
 from encdec.types import Params
@@ -97,9 +99,11 @@ class FlaxEncoderDecoderModel(GeneratingModel):
       config = composite_config(read_config(where), where.name)
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_generation_config(*read_generation_config(origin, config))
+    checkpoint = Checkpoint(origin.weights(), origin.name)
+    model._set_share(_share_of(checkpoint, config))
     params, report = load(
       model.module,
-      [Checkpoint(origin.weights(), origin.name)],
+      [checkpoint],
       jax.random.key(seed),
       place=_on_device,
       initialise_missing=initialise_missing,
@@ -127,7 +131,8 @@ class FlaxEncoderDecoderModel(GeneratingModel):
     """Composes a pair of two pretrained models; cross-attention is new.
 
     Args:
-      share: what the sides share.
+      share: what the sides share: "none", "embeddings" (of the tokens, and
+        with them a tied head) or "all" (see `encdec.config.Share`).
       **kwargs: with `encoder_` or `decoder_` in front, that side's: `model` (a
         ready one), `config`, `revision`, `subfolder`, `token`, `cache_dir`,
         `local_files_only`, or a value of its config. Without, the pair's:
@@ -153,11 +158,13 @@ class FlaxEncoderDecoderModel(GeneratingModel):
       name: own.pop(name, False)
       for name in ("initialise_missing", "ignore_mismatched_sizes")
     }
-    refuse_tying(own.pop("tie_encoder_decoder", None), "the call")
+    if own.pop("tie_encoder_decoder", False):
+      share = "all"
     check_pair_options(own)
     config = compose_config(encoder.config, decoder.config, **own)
-    encdec_config(config, share=share)
+    of_pair = encdec_config(config, share=share).share
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
+    model._set_share(of_pair)
     params, model.loading_report = load(
       model.module,
       [encoder.checkpoint, decoder.checkpoint],
@@ -240,6 +247,28 @@ class FlaxEncoderDecoderModel(GeneratingModel):
         private=private,
         commit_message=commit_message,
       )
+
+
+def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
+  """What a saved pair shares, as its config says or its tensors show."""
+  tied = getattr(hub, "tie_encoder_decoder", None)
+  if tied is False:
+    return Share.NONE
+  config = encdec_config(hub)
+  said = getattr(hub, "share", "all" if tied else None)
+  found = detect_share(
+    checkpoint.by_name(config),
+    config,
+    most=Share(said or "all"),
+    tied=said is not None,
+  )
+  if said is not None and found != said:
+    warnings.warn(
+      f"{checkpoint.where}: config.json says that the sides share "
+      f"{said!r}, but their tensors differ: they share {str(found)!r}",
+      stacklevel=3,
+    )
+  return found
 
 
 def _on_device(path: str, leaf: np.ndarray) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from encdec.archs import ARCHS
 from encdec.archs.weights import Weight, to_hub, to_tree
 from encdec.config import EncDecConfig, StackConfig
+from encdec.sharing import stored_path
 from encdec.types import Params
 
 PROJECTION = (
@@ -38,16 +39,33 @@ class Slot:
 
   Attributes:
     name: of the tensor in a composite checkpoint.
-    path: of the leaf in the tree, side included.
+    side: whose tensor it is; "" for the projection.
+    path: of the leaf in the stored tree, its side included.
     config: the side's; the decoder's for the projection.
     layer: which slice of the leaf; None: the whole leaf.
   """
 
   name: str
+  side: str
   path: str
   weight: Weight
   config: StackConfig
   layer: int | None
+
+  @property
+  def second(self) -> bool:
+    """Whether another tensor fills this piece of the leaf as well."""
+    return self.weight.alias or self.shared
+
+  @property
+  def shared(self) -> bool:
+    """Whether the other side has this tensor too, and it is stored there."""
+    return bool(self.side) and not self.path.startswith(f"{self.side}/")
+
+  @property
+  def piece(self) -> tuple[str, int | None, int]:
+    """What of the tree it fills: equal for tensors that must be equal."""
+    return self.path, self.layer, self.weight.part
 
   def cut(self, leaf: Any) -> Any:
     """The piece of the leaf, without padding rows; a view of a numpy leaf."""
@@ -84,11 +102,11 @@ def slots(config: EncDecConfig) -> Iterator[Slot]:
       layers = range(stack.num_layers) if weight.layered else (None,)
       for layer in layers:
         name = weight.hub if layer is None else weight.hub.format(layer=layer)
-        path = f"{side}/{weight.path}"
-        yield Slot(prefix + name, path, weight, stack, layer)
+        path = stored_path(f"{side}/{weight.path}", config.share)
+        yield Slot(prefix + name, side, path, weight, stack, layer)
   if config.needs_projection:
     for weight in PROJECTION:
-      yield Slot(weight.hub, weight.path, weight, config.decoder, None)
+      yield Slot(weight.hub, "", weight.path, weight, config.decoder, None)
 
 
 def hub_shape(slot: Slot, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:

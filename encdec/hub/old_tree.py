@@ -11,9 +11,10 @@ import numpy as np
 from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
-from encdec.hub.configs import encdec_config, sides_of
+from encdec.hub.configs import encdec_config, sides_of, tied_by
 from encdec.hub.names import Slot, flatten, slots, unflatten
 from encdec.hub.weights import hub_from_tree, tree_from_hub
+from encdec.sharing import share_of
 from encdec.types import Params
 
 # Architectures that had no Flax class.
@@ -27,7 +28,7 @@ def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
     ValueError: transformers 4.57 had no Flax class for an architecture.
   """
   _check(config)
-  ours = encdec_config(config)
+  ours = encdec_config(config, share=share_of(params))
   paths = _old_paths(config)
   flat = {
     # safetensors writes the bytes of a view as they lie.
@@ -39,9 +40,16 @@ def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
 
 
 def from_flax457(
-  params: Mapping[str, Any], config: EncoderDecoderConfig
+  params: Mapping[str, Any],
+  config: EncoderDecoderConfig,
+  *,
+  share: str | None = None,
 ) -> Params:
   """This tree, as numpy arrays, out of the old one.
+
+  Args:
+    share: what its sides share; by default all where the config says
+      `tie_encoder_decoder`, else nothing.
 
   Raises:
     LoadingError: it lacks something or holds what the config does not imply;
@@ -55,7 +63,8 @@ def from_flax457(
   for path, leaf in flatten(dict(params)).items():
     name = names.get(path, path.replace("/", "."))
     tensors[name] = _turned(np.asarray(leaf), path)
-  tree, _ = tree_from_hub(encdec_config(config), tensors)
+  ours = encdec_config(config, share=share or tied_by(config))
+  tree, _ = tree_from_hub(ours, tensors)
   return tree
 
 

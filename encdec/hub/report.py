@@ -27,6 +27,7 @@ class LoadingReport:
     unused: known and not needed: copies of a tied head, buffers, the head of
       a checkpoint that became an encoder, the pooler of one that became a
       decoder.
+    shared: the decoder's, which equal the encoder's and are stored once.
   """
 
   missing: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class LoadingReport:
   initialised: tuple[str, ...] = ()
   expected: tuple[str, ...] = ()
   unused: tuple[str, ...] = ()
+  shared: tuple[str, ...] = ()
 
   def as_dict(self) -> dict[str, Any]:
     """With the names of transformers' `output_loading_info`."""
@@ -45,6 +47,7 @@ class LoadingReport:
       "initialised_keys": list(self.initialised),
       "expected_keys": list(self.expected),
       "unused_keys": list(self.unused),
+      "shared_keys": list(self.shared),
       "error_msgs": [],
     }
 
@@ -60,7 +63,11 @@ class LoadingReport:
         names = new
       if names:
         lines.append(f"{kind}: {_few(names)}")
-    return "\n".join(lines) or "every tensor was read"
+    if not lines:
+      lines.append("every tensor was read")
+    if self.shared:
+      lines.append(f"equal on both sides, stored once: {_few(self.shared)}")
+    return "\n".join(lines)
 
 
 def check(

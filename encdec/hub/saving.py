@@ -16,10 +16,11 @@ from transformers import (
 )
 
 from encdec.hub.card import MARK, Card, render
-from encdec.hub.configs import encdec_config
+from encdec.hub.configs import encdec_config, set_tied
 from encdec.hub.files import HTTPError, HubError, first_line
 from encdec.hub.weights import outgoing
 from encdec.hub.writer import parse_size, write_text, write_weights
+from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
 
@@ -63,14 +64,14 @@ def save_folder(
     ValueError: the tree does not fit the config, or a size is none; the folder
       is as it was.
   """
-  tensors = outgoing(encdec_config(hub_config), params)
+  share = share_of(params)
+  tensors = outgoing(encdec_config(hub_config, share=share), params)
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   config = copy.deepcopy(hub_config)
   config.architectures = ["EncoderDecoderModel"]
-  # Sides that merely start equal must not be taken for tied ones.
-  config.tie_encoder_decoder = False
+  set_tied(config, share)
   config.dtype = tensors[0].dtype.name
   values = dict(generation or {})
   if tokens is not None:
@@ -116,7 +117,8 @@ def save_part(
   """Writes one side as a model of its own, "encoder" or "decoder"."""
   if part not in ("encoder", "decoder"):
     raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
-  tensors = outgoing(encdec_config(hub_config), params, part)
+  share = share_of(params)
+  tensors = outgoing(encdec_config(hub_config, share=share), params, part)
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)

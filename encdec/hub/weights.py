@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from encdec.config import EncDecConfig
+from encdec.config import EncDecConfig, Share
 from encdec.hub import names as names_lib
 from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
-from encdec.hub.report import LoadingReport, check
+from encdec.hub.report import LoadingError, LoadingReport, check
+from encdec.hub.shared import check_shared
 from encdec.hub.writer import Outgoing
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
@@ -49,6 +50,10 @@ class Checkpoint:
     stack = getattr(config, self.side)
     return names_lib.in_composite(self.tensors, self.side, stack)
 
+  def by_name(self, config: EncDecConfig) -> dict[str, np.ndarray]:
+    """The tensors under their composite names."""
+    return {name: self.tensors[own] for name, own in self.names(config).items()}
+
 
 def load(
   module: FlaxEncoderDecoderModule,
@@ -71,15 +76,19 @@ def load(
     LoadingError: something is missing, unknown or of another shape.
   """
   config = module.config
+  covered = {checkpoint.side for checkpoint in checkpoints}
+  if config.share != Share.NONE and len(covered) == 1 and None not in covered:
+    raise LoadingError(
+      f"share={str(config.share)!r} needs the weights of both sides, or of "
+      f"none; those of the {covered.pop()} alone are given"
+    )
   shapes = flatten(param_shapes(module))
   found: dict[str, np.ndarray] = {}
   fresh: list[Slot] = []
   reports = []
   for checkpoint in checkpoints:
     wanted = [
-      slot
-      for slot in slots(config)
-      if checkpoint.side in (None, slot.path.split("/")[0])
+      slot for slot in slots(config) if checkpoint.side in (None, slot.side)
     ]
     report, arrays = _match(checkpoint, wanted, shapes, config)
     check(
@@ -89,12 +98,15 @@ def load(
     )
     found |= arrays
     reports.append(report)
-  covered = {checkpoint.side for checkpoint in checkpoints}
   for slot in slots(config):
-    if slot.name not in found and not slot.weight.alias:
+    if slot.name not in found and not slot.second:
       fresh.append(slot)
+  for checkpoint in checkpoints:
+    check_shared(checkpoint.by_name(config) | found, config, checkpoint.where)
   params = _fill(module, shapes, found, fresh, key, place or _keep)
-  return params, _joined(reports, fresh, covered)
+  report = _joined(reports, fresh, covered)
+  shared = (slot.name for slot in slots(config) if slot.shared)
+  return params, dataclasses.replace(report, shared=_unique(shared))
 
 
 def _keep(path: str, leaf: np.ndarray) -> np.ndarray:
@@ -113,7 +125,7 @@ def _match(
   arrays: dict[str, np.ndarray] = {}
   missing, mismatched = [], []
   for slot in wanted:
-    if slot.name in arrays or slot.weight.alias:
+    if slot.name in arrays or slot.second:
       continue
     source = own.get(slot.name) or own.get(_alias(slot, wanted))
     if source is None:
@@ -141,7 +153,7 @@ def _match(
 
 def _alias(slot: Slot, wanted: list[Slot]) -> str:
   for other in wanted:
-    if other.weight.alias and other.path == slot.path:
+    if other.second and other.piece == slot.piece:
       return other.name
   return ""
 
@@ -208,7 +220,7 @@ def _fill(
   drawn = _draw(module, key, {slot.path for slot in fresh})
   by_path: dict[str, list[Slot]] = {}
   for slot in slots(module.config):
-    if slot.name in found and not slot.weight.alias:
+    if slot.name in found and not slot.second:
       by_path.setdefault(slot.path, []).append(slot)
   flat = {}
   for path, shape in shapes.items():
@@ -263,7 +275,7 @@ def _joined(
       slot.name
       for slot in fresh
       # A side that no checkpoint was named for, and the projection.
-      if slot.path.split("/")[0] not in covered
+      if slot.side not in covered
     ]
   return LoadingReport(
     missing=tuple(name for report in reports for name in report.missing),
@@ -289,7 +301,7 @@ def outgoing(
   wanted = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
   grouped: dict[str, list[Slot]] = {}
   for slot in slots(config):
-    if part is None or slot.path.startswith(f"{part}/"):
+    if part in (None, slot.side):
       grouped.setdefault(slot.name, []).append(slot)
   result = []
   for name, pieces in grouped.items():

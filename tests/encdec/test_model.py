@@ -243,7 +243,7 @@ def test_computing_in_bfloat16(config, params, batch):
 def test_sides_are_checked(config):
   with pytest.raises(ValueError, match="built with role='decoder'"):
     EncDecConfig(config.decoder, config.decoder)
-  with pytest.raises(ValueError, match="share='all' is not supported"):
+  with pytest.raises(ValueError, match="share='all': the sides differ"):
     dataclasses.replace(config, share=Share.ALL)
 
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from encdec.archs import ARCHS
-from encdec.config import EncDecConfig
+from encdec.config import EncDecConfig, Share
 from encdec.hub.weights import tree_from_hub
 from encdec.model import FlaxEncoderDecoderModule
 
@@ -123,12 +123,25 @@ def _raise_end(model: torch.nn.Module, amount: float) -> None:
     decoder.transformer.ln_f.bias.add_(amount * row / row.square().sum())
 
 
+def _share_all(model: torch.nn.Module) -> None:
+  """Ties by hand: what both sides have is the encoder's."""
+  encoder, decoder = model.encoder, model.decoder.base_model
+  own = dict(encoder.named_parameters())
+  for name, module in decoder.named_modules():
+    for leaf in list(module._parameters):
+      path = f"{name}.{leaf}" if name else leaf
+      if path in own:
+        module._parameters[leaf] = own[path]
+  model.decoder.tie_weights()
+
+
 @functools.cache
 def make_pair(
   name: str,
   seed: int = 0,
   raise_end: float = 0.0,
   vocab_multiple: int = 16,
+  share: str = "none",
 ) -> Pair:
   encoder, decoder = PAIRS[name]
   config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
@@ -139,6 +152,8 @@ def make_pair(
   model.set_attn_implementation("eager")
   model = model.eval().float()
   _perturb(model, seed)
+  if share == "all":
+    _share_all(model)
   if raise_end:
     _raise_end(model, raise_end)
   ours = EncDecConfig(
@@ -149,6 +164,7 @@ def make_pair(
         (config.decoder, "decoder"),
       )
     ),
+    share=Share(share),
     vocab_multiple=vocab_multiple,
   )
   tensors = {k: v.numpy() for k, v in model.state_dict().items()}

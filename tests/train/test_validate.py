@@ -24,7 +24,6 @@ def test_an_empty_config_says_what_to_set():
 @pytest.mark.parametrize(
   ("key", "value"),
   [
-    ("model.share", "all"),
     ("data.packing", "pack"),
     ("data.pack_source_length", 64),
     ("data.store", "folder"),

@@ -1,0 +1,68 @@
+"""Tensors that both sides of a checkpoint have, and whether they are equal."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from encdec.config import EncDecConfig, Share
+from encdec.hub.names import Slot, slots
+from encdec.hub.report import LoadingError
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def detect_share(
+  tensors: Tensors,
+  config: EncDecConfig,
+  *,
+  most: Share = Share.ALL,
+  tied: bool = False,
+) -> Share:
+  """What the sides of a checkpoint share: the most that is equal.
+
+  Args:
+    tensors: by their composite names.
+    config: with `share` none.
+    most: what is not looked beyond.
+    tied: of what is shared the checkpoint may have one side's name alone.
+  """
+  order = [Share.NONE, Share.EMBEDDINGS, Share.ALL]
+  for share in order[order.index(most) : 0 : -1]:
+    if config.share_differences(share):
+      continue
+    pairs = _pairs(dataclasses.replace(config, share=share))
+    least = 1 if tied else 2
+    there = (sum(slot.name in tensors for slot in pair) for pair in pairs)
+    if min(there) >= least and _difference(tensors, pairs) is None:
+      return share
+  return Share.NONE
+
+
+def check_shared(tensors: Tensors, config: EncDecConfig, where: str) -> None:
+  """Raises LoadingError where the sides share a tensor and it differs."""
+  if pair := _difference(tensors, _pairs(config)):
+    raise LoadingError(
+      f"{where}: {pair[1].name} is not equal to {pair[0].name}, though "
+      f"share={str(config.share)!r}; name one checkpoint for both sides, or "
+      "use share='none'"
+    )
+
+
+def _pairs(config: EncDecConfig) -> list[tuple[Slot, Slot]]:
+  """Both names of each tensor that the sides share, the encoder's first."""
+  every = list(slots(config))
+  first = {slot.piece: slot for slot in every if not slot.second}
+  return [(first[slot.piece], slot) for slot in every if slot.shared]
+
+
+def _difference(
+  tensors: Tensors, pairs: list[tuple[Slot, Slot]]
+) -> tuple[Slot, Slot] | None:
+  """The first pair of which both are there and not equal."""
+  for pair in pairs:
+    if all(slot.name in tensors for slot in pair):
+      one, other = (tensors[slot.name] for slot in pair)
+      if one is not other and not np.array_equal(one, other):
+        return pair
+  return None

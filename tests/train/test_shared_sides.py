@@ -1,0 +1,104 @@
+"""A run whose sides share: trained, exported, refused where it cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from configs import dates
+from data import tokenizers
+from train import export, loop, trained, validate
+
+
+def _shared(config, share):
+  config.model.decoder = "bert:tiny"
+  config.model.share = share
+  config.data.target_vocab_size = config.data.source_vocab_size
+  config.eval.text_examples = 8
+  return config
+
+
+def test_pytorch_generates_what_a_shared_run_does(
+  tiny_config, tmp_path, one_device
+):
+  config = _shared(tiny_config, "all")
+  loop.run(config, str(tmp_path / "run"))
+  this = trained.load(config, str(tmp_path / "run"))
+  assert set(this.params["decoder"]["layers"]) == {
+    "cross_attention",
+    "cross_attention_norm",
+  }
+  export.run(config, str(tmp_path / "run"), output=str(tmp_path / "hub"))
+  model, info = transformers.EncoderDecoderModel.from_pretrained(
+    str(tmp_path / "hub"), output_loading_info=True
+  )
+  assert not info["missing_keys"] and not info["unexpected_keys"]
+  tables = [
+    side.get_input_embeddings().weight.detach().numpy()
+    for side in (model.encoder, model.decoder)
+  ]
+  np.testing.assert_array_equal(*tables)
+  # One tokenizer, where AutoTokenizer looks.
+  assert not (tmp_path / "hub/target_tokenizer").exists()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "hub"))
+  path = tmp_path / f"run/samples/valid-{this.step:08d}.jsonl"
+  samples = [json.loads(line) for line in path.read_text().splitlines()]
+  batch = tokenizer([s["source"] for s in samples], padding=True)
+  with torch.no_grad():
+    tokens = model.eval().generate(
+      torch.tensor(batch["input_ids"]),
+      attention_mask=torch.tensor(batch["attention_mask"]),
+    )
+  texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+  assert texts == [s["prediction"] for s in samples]
+  assert len(set(texts)) > 2
+
+
+@pytest.mark.parametrize(
+  ("share", "key", "value", "other"),
+  [
+    ("all", "model.decoder", "gpt2:tiny", "model.encoder"),
+    ("all", "model.encoder", "my/bert", "model.decoder"),
+    ("embeddings", "data.target_vocab_size", 999, "data.source_vocab_size"),
+    ("embeddings", "data.target_tokenizer", "x", "data.source_tokenizer"),
+  ],
+)
+def test_sides_that_start_apart_cannot_share(share, key, value, other):
+  config = _shared(dates.get_config("smoke"), share)
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(validate.Refusal) as caught:
+    validate.check_values(config)
+  for part in (f"model.share = {share!r}", f"{key} = {value!r}", other):
+    assert part in str(caught.value)
+
+
+def test_tokenizers_that_differ_cannot_share(
+  tiny_config, tmp_path, one_device, write_tokenizers
+):
+  config = _shared(tiny_config, "embeddings")
+  config.model.encoder, config.model.decoder = write_tokenizers
+  config.model.encoder_init = config.model.decoder_init = "random"
+  with pytest.raises(validate.Refusal, match="differ: name one"):
+    loop.prepare(config, tmp_path / "run")
+
+
+@pytest.fixture
+def write_tokenizers(tmp_path) -> list[str]:
+  """Folders of two models of one shape, each with words of its own."""
+
+  names = []
+  for name, words in (("one", "red blue"), ("other", "black white")):
+    folder = str(tmp_path / name)
+    tokenizer = tokenizers.train_wordpiece([f"{words} 0123456789"] * 9, 300)
+    tokenizer.save(folder)
+    transformers.BertConfig(
+      vocab_size=tokenizer.vocab_size,
+      hidden_size=32,
+      num_hidden_layers=1,
+      num_attention_heads=2,
+      intermediate_size=64,
+    ).save_pretrained(folder)
+    names.append(folder)
+  return names
