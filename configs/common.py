@@ -163,6 +163,9 @@ def _generation() -> Any:
   generation = ConfigDict()
   # 1: greedy.
   generation.num_beams = 1
+  # Texts a source in --mode=predict, the best of the beams; more than one make
+  # lists.
+  generation.num_return_sequences = 1
   # In tokens, the start token included; 0: data.max_target_length + 1.
   generation.max_length = 0
   # Before it, no end token.

@@ -86,6 +86,8 @@ def generate_stream(
   progress = seated = waiting = None
   while True:
     if seating.short and seating.fetch():
+      # All that wait are encoded, and the memory of those before is free.
+      waiting = None
       batch = place(seating.waiting)
       waiting = programs.encode(
         module,
@@ -152,8 +154,8 @@ def _without_empty_rows(
 
 def _read(
   module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
-) -> tuple[np.ndarray, list[Texts]]:
-  """Which rows are done, and every row's texts so far."""
+) -> tuple[np.ndarray, Callable[[int], Texts]]:
+  """Which rows are done, and a function that gives a row's texts."""
   found = programs.result(module, search, progress)
   tokens, lengths, scores, done = jax.device_get(
     programs.replicate(
@@ -161,21 +163,22 @@ def _read(
       module.rules,
     )
   )
-  texts = []
-  for row in range(len(done)):
-    mine = slice(
-      row * search.options.num_returned, (row + 1) * search.options.num_returned
+  returned = search.options.num_returned
+
+  def texts(row: int) -> Texts:
+    # Copies: what is kept of a row must not keep the batch.
+    mine = slice(row * returned, (row + 1) * returned)
+    return Texts(
+      tokens[mine].copy(),
+      lengths[mine].copy(),
+      None if scores is None else scores[mine].copy(),
     )
-    texts.append(
-      Texts(
-        tokens[mine], lengths[mine], None if scores is None else scores[mine]
-      )
-    )
+
   return done, texts
 
 
 def _leave(
-  seating: Seating[Source], done: np.ndarray, texts: Sequence[Texts]
+  seating: Seating[Source], done: np.ndarray, texts: Callable[[int], Texts]
 ) -> Iterator[tuple[Source, Texts]]:
   for row, source in seating.leave(done.tolist()):
-    yield source, texts[row]
+    yield source, texts(row)

@@ -35,14 +35,14 @@ class Source(Generic[Key]):
 
 @dataclasses.dataclass(frozen=True)
 class Found(Generic[Key]):
-  """The text of a source: without start and end, and its score.
+  """The texts of a source, best first: without start and end.
 
-  The score is the log-probability over the length's penalty.
+  A score is the log-probability over the length's penalty.
   """
 
   key: Key
-  text: str
-  score: float
+  texts: tuple[str, ...]
+  scores: tuple[float, ...]
 
 
 class TextGenerator:
@@ -73,7 +73,7 @@ class TextGenerator:
     sources: Iterable[Source[Key]],
     window: int | None = None,
   ) -> Iterator[Found[Key]]:
-    """The text of each source, as they are found.
+    """The texts of each source, as they are found.
 
     Sources are grouped by their bucket of lengths within `window` of them, or
     all. At most a window and two batches are held.
@@ -92,8 +92,12 @@ class TextGenerator:
       )
       for source, texts in found:
         assert texts.scores is not None, "options ask for scores"
-        ids = texts.tokens[0, 1 : texts.lengths[0]]
-        yield Found(source.key, self._text(ids), float(texts.scores[0]))
+        rows = zip(texts.tokens, texts.lengths, strict=True)
+        yield Found(
+          source.key,
+          tuple(self._text(ids[1:length]) for ids, length in rows),
+          tuple(map(float, texts.scores)),
+        )
 
   def bucket(self, source: Source) -> int:
     """The smallest length of the configuration that holds a source."""
@@ -152,6 +156,7 @@ def search_options(config: Config, task: Task) -> SearchOptions:
     ),
     end_tokens=task.tokens.end,
     num_beams=g.num_beams,
+    num_returned=g.num_return_sequences,
     scoring=g.scoring,
     early_stopping=g.early_stopping,
     sum_log_probs=True,

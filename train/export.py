@@ -99,6 +99,7 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
     "max_length": decoding.max_length(config),
     "min_length": config.generation.min_length,
     "num_beams": config.generation.num_beams,
+    "num_return_sequences": config.generation.num_return_sequences,
     "length_penalty": config.generation.length_penalty,
     "no_repeat_ngram_size": config.generation.no_repeat_ngram_size,
     "early_stopping": {"false": False, "true": True, "never": "never"}[

@@ -1,12 +1,13 @@
 """The output of a prediction: lines that a crash cannot lose or double."""
 
+import fcntl
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -17,7 +18,9 @@ class Output:
   """`path`, written as `path`.partial and renamed when it is complete.
 
   `path`.made_by says which weights, settings and inputs made it. All processes
-  call every method; the first one writes.
+  call every method; the first one writes, and locks the partial file, so that
+  a second command for the same output is refused (where the file system has
+  locks; a killed process holds none).
   """
 
   def __init__(self, path: Path, made_by: Mapping[str, Any]):
@@ -26,76 +29,143 @@ class Output:
     self.label = path.with_name(f"{path.name}.made_by")
     self.made_by = json.loads(json.dumps(made_by))
     self.chief = jax.process_index() == 0
+    self.done = self.total = 0
+    self._file: IO[bytes] | None = None
 
   def open(self, *, overwrite: bool, total: int) -> int:
     """How many lines are there already, `total` when it is complete.
 
     Raises:
-      Refusal: something else made this output, and `overwrite` is False.
+      Refusal: something else made this output, and `overwrite` is False; or
+        another command is writing it.
     """
-    return processes.on_chief(
-      f"opening {self.path}", lambda: self._open(overwrite, total)
+    self.total = total
+    self.done = processes.on_chief(
+      f"opening {self.path}", lambda: self._open(overwrite)
     )
+    return self.done
 
-  def _open(self, overwrite: bool, total: int) -> int:
+  def _open(self, overwrite: bool) -> int:
+    if self.path.is_dir():
+      raise validate.Refusal(
+        f"--output={self.path} is a folder: name a file in it"
+      )
+    if self.partial.exists():
+      self._file = self._locked()
     if self.path.exists() or self.partial.exists():
       if not (other := self._difference()):
-        return total if self.path.exists() else self._keep()
+        if not self.path.exists():
+          return self._keep()
+        # Left by a machine that failed, or by hand; the output is complete.
+        self.close()
+        self.partial.unlink(missing_ok=True)
+        return self.total
       if not overwrite:
+        self.close()
         raise validate.Refusal(
           f"--output={self.path} was made by something else ({other}): pass "
           "--overwrite, or choose another --output"
         )
     self.path.parent.mkdir(parents=True, exist_ok=True)
-    for old in (self.path, self.partial, self.label):
-      old.unlink(missing_ok=True)
+    if self._file is None:
+      self._file = self._locked()
+    # In this order a label never stands beside what it did not make.
+    self.path.unlink(missing_ok=True)
+    self._file.truncate(0)
+    self.label.unlink(missing_ok=True)
     workdir.write_json(self.label, self.made_by)
-    self.partial.touch()
     return 0
+
+  def _locked(self) -> IO[bytes]:
+    """The partial file, which no other command has."""
+    file = open(self.partial, "ab+")
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      mine = os.fstat(file.fileno()).st_ino == self.partial.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+      mine = False
+    if not mine:
+      file.close()
+      raise validate.Refusal(
+        f"--output={self.path} is being written by another command: wait for "
+        "it, or choose another --output"
+      )
+    return file
+
+  def close(self) -> None:
+    """Lets another command have it."""
+    if self._file is not None:
+      self._file.close()
+      self._file = None
 
   def _difference(self) -> str:
     """What differs from what made the file that is there."""
     if not self.label.exists():
       return f"there is no {self.label.name} beside it"
-    old = json.loads(self.label.read_text(encoding="utf-8"))
-    changes = workdir.difference(old, self.made_by)
+    try:
+      old = json.loads(self.label.read_text(encoding="utf-8"))
+      changes = workdir.difference(old, self.made_by)
+    except (ValueError, AttributeError, TypeError):
+      return f"{self.label.name} is damaged"
     return ", ".join(f"{k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
 
   def _keep(self) -> int:
-    """Cuts the partial file to whole lines."""
-    self.partial.touch()
+    """Cuts the partial file to the whole lines that it begins with."""
+    assert self._file is not None, "it exists"
     done = end = 0
-    with open(self.partial, "rb+") as file:
-      for line in file:
-        if line.endswith(b"\n"):
-          done, end = done + 1, end + len(line)
-      file.truncate(end)
+    self._file.seek(0)
+    for line in self._file:
+      mine = line.endswith(b"\n") and _id(line) == done
+      if not mine or done == self.total:
+        break
+      done, end = done + 1, end + len(line)
+    self._file.truncate(end)
     return done
 
   def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Adds a line for each row as it comes.
 
-    A killed process loses none of them; a machine that fails those of the last
-    second.
+    A killed process loses none of them; a machine that fails, the latest.
     """
-    if not self.chief:
-      for _ in rows:
-        pass
-      return
-    with open(self.partial, "a", encoding="utf-8") as file:
-      synced = time.monotonic()
-      for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        if time.monotonic() - synced > 1.0:
-          os.fsync(file.fileno())
-          synced = time.monotonic()
-      os.fsync(file.fileno())
+    synced = time.monotonic()
+    for row in rows:
+      self.done += 1
+      if self._file is None:
+        continue
+      line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+      self._file.write(line.encode("utf-8"))
+      self._file.flush()
+      if time.monotonic() - synced > 1.0:
+        os.fsync(self._file.fileno())
+        synced = time.monotonic()
 
   def finish(self) -> None:
-    """Gives the complete file its name."""
-    if self.chief and self.partial.exists():
-      os.replace(self.partial, self.path)
+    """Gives the complete file its name.
+
+    Raises:
+      Failure: there are other lines than were to be.
+    """
+    if self.done != self.total:
+      raise validate.Failure(
+        f"{self.partial} has {self.done} lines for {self.total} sources: the "
+        "input changed while it was read; run the command again"
+      )
+    if self._file is None:
+      return
+    os.fsync(self._file.fileno())
+    os.replace(self.partial, self.path)
+    folder = os.open(self.path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    self.close()
+
+
+def _id(line: bytes) -> int | None:
+  """The number of a line's row; None where it is damaged."""
+  try:
+    return json.loads(line)["id"]
+  except (ValueError, KeyError, TypeError):
+    return None
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -1,6 +1,8 @@
 """Prediction: a text for each source of a file: what --mode=predict does."""
 
+import contextlib
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from typing import Any
 
 import jax
 import tqdm
+from absl import logging
 
 from data import examples, sources
 from train import command_line, decoding, trained, validate, workdir
@@ -57,7 +60,8 @@ class TextFile:
     """The lines from number `start`."""
     # A byte order mark may stand at the beginning of a file.
     with open(self.path, encoding="utf-8-sig", newline="\n") as file:
-      for line in itertools.islice(file, start, None):
+      # What is added to the file meanwhile was not counted.
+      for line in itertools.islice(file, start, self.size):
         yield line.rstrip("\r\n")
 
 
@@ -79,6 +83,9 @@ class Records:
 
 
 Inputs = TextFile | Records
+# The number and the text of a source.
+Key = tuple[int, str]
+Row = Found[Key]
 
 
 def run(
@@ -93,8 +100,10 @@ def run(
   """Writes one JSON object a source to `output`, in the order of `source`.
 
   An object has `id` (its number among those that were read, from 0), `source`,
-  `prediction` and `score`, the log-probability over length^length_penalty. A
-  run that was killed goes on where it stopped; a finished one does nothing.
+  `prediction` and `score`, the log-probability over the length's penalty; with
+  `generation.num_return_sequences` above 1 these two are lists. A source that
+  has no token has an empty prediction, whose score is null. A run that was
+  killed goes on where it stopped; a finished one does nothing.
 
   Args:
     source: a .txt (a source a line), a .jsonl (with `data.source_field`), or
@@ -113,18 +122,13 @@ def run(
   this = trained.load(config, folder, step)
   with validate.refusing():
     file = Output(Path(output), fingerprint(this, inputs))
-    done = file.open(overwrite=overwrite, total=len(inputs))
-  if done < len(inputs):
-    with jax.set_mesh(this.mesh):
-      with tqdm.tqdm(
-        total=len(inputs),
-        initial=done,
-        disable=jax.process_index() != 0 or not sys.stderr.isatty(),
-        unit="source",
-        dynamic_ncols=True,
-      ) as bar:
+  with contextlib.closing(file):
+    with validate.refusing():
+      done = file.open(overwrite=overwrite, total=len(inputs))
+    if done < len(inputs):
+      with jax.set_mesh(this.mesh), _bar(len(inputs), done) as bar:
         file.append(_counted(predict(this, inputs, done), bar))
-  file.finish()
+    file.finish()
   if jax.process_index() == 0:
     print(f"{len(inputs)} predictions of step {this.step} in {output}")
   return len(inputs) - done
@@ -170,19 +174,32 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
   Every process must exhaust it; all get the same.
   """
   generator = decoding.TextGenerator(this.task, this.config, this.mesh)
+  several = this.config.generation.num_return_sequences > 1
+  early: dict[int, Row] = {}
   found = generator.generate(
     generator.prepare(this.params),
-    _sources(this, inputs, start),
+    _sources(this, inputs, start, early),
     window=WINDOW * generator.rows,
   )
-  for row in _in_order(found, start):
+  for row in _in_order(found, start, early):
     number, source = row.key
+    scores = [s if math.isfinite(s) else None for s in row.scores]
     yield {
       "id": number,
       "source": source,
-      "prediction": row.text,
-      "score": row.score,
+      "prediction": list(row.texts) if several else row.texts[0],
+      "score": scores if several else scores[0],
     }
+
+
+def _bar(total: int, done: int) -> tqdm.tqdm:
+  return tqdm.tqdm(
+    total=total,
+    initial=done,
+    disable=jax.process_index() != 0 or not sys.stderr.isatty(),
+    unit="source",
+    dynamic_ncols=True,
+  )
 
 
 def _counted(rows: Iterator[dict], bar: tqdm.tqdm) -> Iterator[dict]:
@@ -192,26 +209,35 @@ def _counted(rows: Iterator[dict], bar: tqdm.tqdm) -> Iterator[dict]:
 
 
 def _sources(
-  this: Trained, inputs: Inputs, start: int
-) -> Iterator[Source[tuple[int, str]]]:
-  """Sources with their numbers and texts."""
+  this: Trained, inputs: Inputs, start: int, early: dict[int, Row]
+) -> Iterator[Source[Key]]:
+  """Sources with their numbers and texts; empty ones are in `early`."""
   tokenizer = this.task.source_tokenizer
+  empty = len(tokenizer.prefix) + len(tokenizer.suffix)
+  nothing = ("",) * this.config.generation.num_return_sequences
   longest = this.config.data.max_source_length
   texts = enumerate(inputs.read(start), start)
   while chunk := list(itertools.islice(texts, _TOKENIZED)):
     encoded = tokenizer.encode_batch([text for _, text in chunk])
     for key, ids in zip(chunk, encoded, strict=True):
+      if len(ids) <= empty:
+        logging.warning("source %d is empty: so is its prediction", key[0])
+        early[key[0]] = Found(key, nothing, (math.nan,) * len(nothing))
+        continue
       kept, _ = examples.truncate(ids, longest, tokenizer.suffix)
       yield Source(key, kept)
 
 
 def _in_order(
-  found: Iterator[Found[tuple[int, str]]], start: int
-) -> Iterator[Found[tuple[int, str]]]:
-  """By their numbers, from `start`; holds those that come early."""
-  early: dict[int, Found[tuple[int, str]]] = {}
-  for row in found:
-    early[row.key[0]] = row
+  found: Iterator[Row], start: int, early: dict[int, Row]
+) -> Iterator[Row]:
+  """By their numbers, from `start`; `early` holds those that wait for others.
+
+  All of them have come when `found` ends.
+  """
+  for row in itertools.chain(found, [None]):
+    if row is not None:
+      early[row.key[0]] = row
     while start in early:
       yield early.pop(start)
       start += 1

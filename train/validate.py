@@ -72,7 +72,8 @@ RANGES: dict[str, tuple[float, float]] = {
   "optim.weight_decay": (0.0, 1e6),
   "optim.clip_norm": (0.0, 1e9),
   "generation.num_beams": (1, 1024),
-  "generation.length_penalty": (-100.0, 100.0),
+  "generation.length_penalty": (-8.0, 8.0),
+  "generation.num_return_sequences": (1, 1024),
   "generation.no_repeat_ngram_size": (0, 1 << 20),
   "generation.max_length": (0, 1 << 20),
   "generation.min_length": (0, 1 << 20),
@@ -283,6 +284,12 @@ def _check_steps(flat: dict[str, Any]) -> None:
       f"generation.min_length = {flat['generation.min_length']} exceeds the "
       f"maximum of {longest}: lower it or raise generation.max_length"
     )
+  if flat["generation.num_return_sequences"] > flat["generation.num_beams"]:
+    raise Refusal(
+      "generation.num_return_sequences = "
+      f"{flat['generation.num_return_sequences']} exceeds generation.num_beams "
+      f"= {flat['generation.num_beams']}: raise that, or lower it"
+    )
   if flat["generation.block_trigrams"] and flat["generation.num_beams"] < 2:
     raise Refusal(
       "generation.block_trigrams = True drops beams that repeat words, and "
@@ -314,6 +321,11 @@ def check_model(
         f"{key} = {length}: the position table of the {stack.role} "
         f"({stack.name}) has {stack.max_positions} rows; lower it"
       )
+  if config.generation.num_beams > model.decoder.vocab_size:
+    raise Refusal(
+      f"generation.num_beams = {config.generation.num_beams} exceeds the "
+      f"decoder's vocabulary of {model.decoder.vocab_size}: lower it"
+    )
   for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
     if vocab_sizes[side] > stack.vocab_size:
       kind = "source" if side == "encoder" else "target"

@@ -4,11 +4,13 @@ A value that is None is off and leaves no trace in the compiled program; one
 that is an array may change from call to call without compiling again.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 # A pure function of the row's length so far (`B N`), its tokens (`B N C`,
@@ -131,6 +133,18 @@ class SearchOptions:
     return self.num_beams if self.num_beams > 1 else self.num_returned
 
 
+def _check_penalty(o: SearchOptions) -> None:
+  if isinstance(o.length_penalty, Tracer) or isinstance(o.max_length, Tracer):
+    return
+  penalty, longest = float(o.length_penalty), max(2, int(o.max_length))
+  # What float32 holds: length^penalty is a divisor.
+  if not abs(penalty) * math.log(longest) < 80.0:
+    raise ValueError(
+      f"length_penalty={penalty} is no number that scores of up to {longest} "
+      "tokens can be divided by; take one nearer to 0"
+    )
+
+
 def check(options: SearchOptions, vocab_size: int) -> None:
   """Raises ValueError for options that contradict each other."""
   o = options
@@ -166,6 +180,7 @@ def check(options: SearchOptions, vocab_size: int) -> None:
       "word_starts drops beams that repeat words and there are none; set "
       "num_beams, or leave it out"
     )
+  _check_penalty(o)
   if o.num_groups == 1 and o.diversity_penalty is not None:
     raise ValueError("diversity_penalty needs num_beam_groups > 1")
   for name, value, known in (

@@ -25,7 +25,7 @@ class Seating(Generic[Source]):
 
   Attributes:
     seated: of each row, its source; None: it has none.
-    waiting: likewise.
+    waiting: likewise; those of a shard leave in the order of their arrival.
     exhausted: no more sources will come.
   """
 
@@ -34,6 +34,8 @@ class Seating(Generic[Source]):
     self.size = rows // shards
     self.seated: list[Source | None] = [None] * rows
     self.waiting: list[Source | None] = [None] * rows
+    self.arrivals = [0] * rows
+    self.arrived = 0
     self.exhausted = False
 
   @property
@@ -43,11 +45,16 @@ class Seating(Generic[Source]):
 
   @property
   def short(self) -> bool:
-    """Whether a row is free for which no source waits, though more come."""
-    return not self.exhausted and any(
-      None in self.seated[shard] and not any(self._waits(shard))
-      for shard in self._shards()
-    )
+    """Whether enough rows are free for which no source waits, and more come.
+
+    A sixteenth of them: whatever waits on other shards is encoded again.
+    """
+    unmet = 0
+    for shard in self._shards():
+      free = sum(source is None for source in self.seated[shard])
+      waiting = sum(source is not None for source in self.waiting[shard])
+      unmet += max(0, free - waiting)
+    return not self.exhausted and unmet >= max(1, len(self.seated) // 16)
 
   @property
   def settled(self) -> bool:
@@ -67,6 +74,8 @@ class Seating(Generic[Source]):
         self.exhausted = True
         break
       self.waiting[row] = source
+      self.arrivals[row] = self.arrived
+      self.arrived += 1
       fetched = True
     return fetched
 
@@ -78,13 +87,14 @@ class Seating(Generic[Source]):
     """Gives free rows to those that wait; see `take_rows`."""
     taken = np.full(len(self.seated), -1, np.int32)
     for shard in self._shards():
-      waits = self._waits(shard)
-      queue = iter([index for index, waiting in enumerate(waits) if waiting])
-      for row in range(shard.start, shard.stop):
-        if self.seated[row] is None and (index := next(queue, -1)) >= 0:
-          taken[row] = index
-          self.seated[row] = self.waiting[shard.start + index]
-          self.waiting[shard.start + index] = None
+      rows = range(shard.start, shard.stop)
+      waits = [row for row in rows if self.waiting[row] is not None]
+      queue = iter(sorted(waits, key=self.arrivals.__getitem__))
+      for row in rows:
+        if self.seated[row] is None and (place := next(queue, -1)) >= 0:
+          taken[row] = place - shard.start
+          self.seated[row] = self.waiting[place]
+          self.waiting[place] = None
     return taken
 
   def leave(self, done: Sequence[bool]) -> list[tuple[int, Source]]:
@@ -99,9 +109,6 @@ class Seating(Generic[Source]):
   def _shards(self) -> Iterator[slice]:
     for start in range(0, len(self.seated), self.size):
       yield slice(start, start + self.size)
-
-  def _waits(self, shard: slice) -> list[bool]:
-    return [source is not None for source in self.waiting[shard]]
 
 
 def take_rows(

@@ -173,6 +173,7 @@ def test_a_source_takes_a_row_of_its_own_shard():
     (5, 6),
   ]
   assert seating.short and seating.fetch()
+  assert not seating.short
   assert seating.waiting == [7, 9, 11, 8, 10, 12]
   assert seating.seat().tolist() == [-1, 0, -1, -1, -1, 0]
   assert seating.seated == [1, 7, 5, 2, 4, 8]
@@ -195,3 +196,24 @@ def test_the_last_sources_are_seated_whatever_shard_they_wait_on():
     first = next(i for i, held in enumerate(seating.seated) if held)
     left += seating.leave([row == first for row in range(4)])
   assert sorted(source for _, source in left) == list("abcde")
+
+
+def test_no_source_is_overtaken_for_long():
+  """Of two shards one ends its texts twice as fast."""
+  seating = Seating(iter(range(600)), rows=8, shards=2)
+  left, turn = [], 0
+  while True:
+    if seating.short:
+      seating.fetch()
+    if seating.free == 8:
+      if seating.settled:
+        break
+      seating.seat_all()
+    else:
+      seating.seat()
+    turn += 1
+    done = [row < 4 or turn % 2 == 0 for row in range(8)]
+    left += [source for _, source in seating.leave(done)]
+  assert sorted(left) == list(range(600))
+  ahead = max(source - index for index, source in enumerate(left))
+  assert ahead <= 3 * 8

@@ -42,7 +42,7 @@ def test_trigrams_of_words_are_blocked(generate, monkeypatch):
   )
   beams = {"num_beams": 3, "max_length": 18}
   texts = [
-    [row.text for row in generate(**beams, block_trigrams=blocked)]
+    [row.texts[0] for row in generate(**beams, block_trigrams=blocked)]
     for blocked in (False, True)
   ]
   # Four times a character are twice three of them; what the last token of a
@@ -55,6 +55,7 @@ def test_scores_are_over_the_penalty_that_is_named(generate):
   """All texts have as many tokens, so that the same ones are found."""
   beams = {"num_beams": 2, "length_penalty": 2.0, "min_length": 9}
   plain, gnmt = generate(**beams), generate(**beams, scoring="gnmt")
-  assert [row.text for row in plain] == [row.text for row in gnmt]
+  assert [row.texts[0] for row in plain] == [row.texts[0] for row in gnmt]
   for a, b in zip(plain, gnmt, strict=True):
-    assert b.score == pytest.approx(a.score * 8.0**2 / (13 / 6) ** 2, rel=1e-5)
+    expected = a.scores[0] * 8.0**2 / (13 / 6) ** 2
+    assert b.scores[0] == pytest.approx(expected, rel=1e-5)

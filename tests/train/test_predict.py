@@ -21,6 +21,11 @@ def assert_same(rows, others):
   ]
 
 
+def all_ids(this, inputs, start):
+  """In place of predictions: what is to be written is not what is tested."""
+  return ({"id": number} for number in range(start, len(inputs)))
+
+
 @pytest.fixture
 def inputs(finished, tmp_path):
   """A .jsonl of the first 21 sources, which evaluation has generated."""
@@ -81,9 +86,7 @@ def test_predictions_in_order_with_scores_and_resumable(
 def test_an_output_of_other_settings_is_refused(
   run, inputs, finished, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(
-    predict, "predict", lambda this, inputs, start: iter([{"id": start}])
-  )
+  monkeypatch.setattr(predict, "predict", all_ids)
   run(inputs)
   config = finished[0].copy_and_resolve_references()
   config.generation.max_length = 5
@@ -103,9 +106,7 @@ def test_an_output_of_other_settings_is_refused(
 def test_another_field_is_another_output_and_batches_are_not(
   run, inputs, finished, monkeypatch
 ):
-  monkeypatch.setattr(
-    predict, "predict", lambda this, inputs, start: iter([{"id": start}])
-  )
+  monkeypatch.setattr(predict, "predict", all_ids)
   run(inputs)
   config = finished[0].copy_and_resolve_references()
   config.eval.batch_size = 16
@@ -141,11 +142,9 @@ def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     run(inputs)
   assert (tmp_path / "out.jsonl.partial").exists()
-  monkeypatch.setattr(
-    predict, "predict", lambda this, inputs, start: iter([{"id": start}])
-  )
+  monkeypatch.setattr(predict, "predict", all_ids)
   assert run(inputs) == 21
-  assert read(tmp_path / "out.jsonl") == [{"id": 0}]
+  assert read(tmp_path / "out.jsonl") == [{"id": i} for i in range(21)]
 
 
 @pytest.mark.parametrize(
@@ -166,3 +165,72 @@ def test_a_bad_input_is_refused(run, source, output, named):
 def test_a_missing_output_is_refused(finished, inputs):
   with pytest.raises(validate.Refusal, match="--output is missing"):
     predict.run(finished[0], str(finished[1]), source=inputs, output="")
+
+
+def test_a_second_command_for_one_output_is_refused(
+  run, inputs, tmp_path, monkeypatch
+):
+  def predict_twice(this, inputs, start):
+    with pytest.raises(validate.Refusal, match="written by another command"):
+      run(str(inputs_path), overwrite=True)
+    return all_ids(this, inputs, start)
+
+  inputs_path = inputs
+  monkeypatch.setattr(predict, "predict", predict_twice)
+  assert run(inputs) == 21
+  assert len(read(tmp_path / "out.jsonl")) == 21
+
+
+@pytest.mark.parametrize("found", [20, 22])
+def test_an_input_that_changes_gives_no_output(
+  run, inputs, tmp_path, monkeypatch, found
+):
+  monkeypatch.setattr(
+    predict,
+    "predict",
+    lambda this, inputs, start: ({"id": i} for i in range(start, found)),
+  )
+  with pytest.raises(validate.Failure, match=f"{found} lines for 21 sources"):
+    run(inputs)
+  assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_is_no_line_of_ours_is_predicted_again(
+  run, inputs, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(predict, "predict", all_ids)
+  assert run(inputs) == 21
+  whole = (tmp_path / "out.jsonl").read_bytes()
+  # A stale partial file beside a complete one.
+  (tmp_path / "out.jsonl.partial").write_bytes(b'{"id": 0}\n')
+  assert run(inputs) == 0
+  assert (tmp_path / "out.jsonl").read_bytes() == whole
+  (tmp_path / "out.jsonl").unlink()
+  zeros = whole.splitlines(True)[:5] + [b"\0" * 9 + b"\n", b'{"id": 6}\n']
+  (tmp_path / "out.jsonl.partial").write_bytes(b"".join(zeros))
+  assert run(inputs) == 16
+  assert (tmp_path / "out.jsonl").read_bytes() == whole
+  (tmp_path / "out.jsonl.made_by").write_text("")
+  with pytest.raises(validate.Refusal, match=r"made_by is damaged"):
+    run(inputs)
+  with pytest.raises(validate.Refusal, match="is a folder"):
+    run(inputs, output=".")
+
+
+def test_an_empty_source_has_an_empty_prediction(run, inputs, tmp_path):
+  (tmp_path / "in.txt").write_text("\nred blue 3\n\n\n")
+  assert run(str(tmp_path / "in.txt")) == 4
+  rows = read(tmp_path / "out.jsonl")
+  assert [row["id"] for row in rows] == [0, 1, 2, 3]
+  empty = [row["prediction"] == "" and row["score"] is None for row in rows]
+  assert empty == [True, False, True, True]
+
+
+def test_several_predictions_are_lists(run, inputs, finished, tmp_path):
+  config = finished[0].copy_and_resolve_references()
+  config.generation.num_beams = 3
+  config.generation.num_return_sequences = 2
+  run(inputs, config=config)
+  for row in read(tmp_path / "out.jsonl"):
+    assert len(row["prediction"]) == len(row["score"]) == 2
+    assert row["score"][0] >= row["score"][1]

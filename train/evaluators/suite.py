@@ -132,7 +132,7 @@ class Suite:
     """The text of each pair's source beside its target, in their order."""
     sources = (Source(i, pairs[i].source) for i in range(len(pairs)))
     texts = {
-      found.key: found.text
+      found.key: found.texts[0]
       for found in self.generator.generate(decoding_params, sources)
     }
     samples = []
