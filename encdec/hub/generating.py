@@ -213,6 +213,8 @@ class GeneratingModel(CallableModel):
         "do_sample=True draws with prng_key, which has no default: pass "
         "prng_key=jax.random.key(seed)"
       )
+    if not hasattr(key, "dtype"):
+      raise TypeError(f"prng_key={key!r} is no key: pass jax.random.key(seed)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
       return key
     return jax.random.wrap_key_data(key)
@@ -238,8 +240,18 @@ class GeneratingModel(CallableModel):
     )
     if source.dense is not None:
       raise ValueError("attention_mask of generate() must be [batch, length]")
+    if 0 in source.segments.shape:
+      raise ValueError(
+        f"input_ids of shape {list(source.segments.shape)} hold no source: "
+        "pass at least one row with a token"
+      )
     if forward.is_traced(source):
       return source
+    if (empty := ~np.any(np.asarray(source.segments), axis=1)).any():
+      raise ValueError(
+        f"source {int(np.argmax(empty))} is empty: attention_mask has no 1 in "
+        "it; leave that row out"
+      )
     more = bucket(source.segments.shape[1], config.max_positions)
     more -= source.segments.shape[1]
     return jax.tree.map(
@@ -256,6 +268,11 @@ class GeneratingModel(CallableModel):
     segments, dense = as_mask(mask, ids.shape, "decoder_input_ids")
     if dense is not None:
       raise ValueError("decoder_attention_mask must be [batch, length] here")
+    if ids.shape[0] != batch or not ids.shape[1]:
+      raise ValueError(
+        f"decoder_input_ids of shape {list(ids.shape)} for {batch} sources: "
+        "pass a prompt of at least one token for each"
+      )
     if not forward.is_traced(ids):
       ids, segments = _begun(ids, segments, start)
     positions = default_positions(config, ids, ids.shape)

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from transformers import GenerationConfig
 
 from encdec.special_tokens import TokenSource, token_source
@@ -73,14 +74,14 @@ class Request:
     """
     values = self.values
     if "max_new_tokens" in values:
-      longest, name = int(values["max_new_tokens"]) + prompt, "max_new_tokens"
+      longest, name = whole(values, "max_new_tokens") + prompt, "max_new_tokens"
     elif "max_length" in values:
-      longest, name = int(values["max_length"]), "max_length"
+      longest, name = whole(values, "max_length"), "max_length"
     else:
       longest, name = min(DEFAULT_NEW_TOKENS + prompt, limit), "max_length"
-    shortest = int(values.get("min_length", 0))
+    shortest = whole(values, "min_length", 0)
     if "min_new_tokens" in values:
-      shortest = int(values["min_new_tokens"]) + prompt
+      shortest = whole(values, "min_new_tokens") + prompt
     if name == "max_new_tokens" and longest <= prompt:
       raise ValueError(f"max_new_tokens={longest - prompt} must be at least 1")
     if longest <= prompt:
@@ -98,6 +99,18 @@ class Request:
         f"min_length={shortest} exceeds the maximum of {longest}; lower it"
       )
     return longest, shortest
+
+
+def whole(values: Mapping[str, Any], name: str, default: int = 0) -> int:
+  """The whole number of an option.
+
+  Raises:
+    ValueError: it is another value.
+  """
+  value = values.get(name, default)
+  if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    raise ValueError(f"{name}={value!r} must be a whole number")
+  return int(value)
 
 
 def request(

@@ -14,6 +14,7 @@ from encdec.generation.options import (
   SequenceBias,
   Warps,
 )
+from encdec.hub.generation import whole
 
 Values = Mapping[str, Any]
 
@@ -57,9 +58,9 @@ def search_options(
     ),
     warps=_warps(values) if sample else Warps(),
     end_tokens=end_tokens,
-    num_beams=int(values.get("num_beams", 1)),
-    num_groups=int(values.get("num_beam_groups", 1)),
-    num_returned=int(values.get("num_return_sequences", 1)),
+    num_beams=whole(values, "num_beams", 1),
+    num_groups=whole(values, "num_beam_groups", 1),
+    num_returned=whole(values, "num_return_sequences", 1),
     sample=sample,
     early_stopping=_early_stopping(values.get("early_stopping", False)),
     scoring=scoring,

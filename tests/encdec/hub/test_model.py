@@ -371,6 +371,20 @@ def test_a_missing_token_is_named(tiny, batch):
     ({"seed": 0}, TypeError, "seed=0: .*prng_key"),
     ({"generation_config": 7}, TypeError, "attention_mask= or"),
     ({"max_new_tokens": 0}, ValueError, "max_new_tokens=0 must be at least 1"),
+    ({"max_new_tokens": 2.9}, ValueError, "max_new_tokens=2.9 must be a whole"),
+    ({"num_beams": "2"}, ValueError, "num_beams='2' must be a whole number"),
+    ({"num_beams": 2, "length_penalty": 99.0}, ValueError, "length_penalty=99"),
+    (
+      {"decoder_input_ids": [[3, 5]]},
+      ValueError,
+      r"decoder_input_ids of shape \[1, 2\]",
+    ),
+    (
+      {"decoder_input_ids": np.zeros((2, 0), int)},
+      ValueError,
+      "at least one token",
+    ),
+    ({"attention_mask": [[1] * 6, [0] * 6]}, ValueError, "source 1 is empty"),
     ({"max_length": 1}, ValueError, "max_length allows 1 tokens"),
     ({"max_length": 41}, ValueError, "table ends at 40"),
     ({"max_length": 5, "min_length": 6}, ValueError, "min_length=6 exceeds"),
@@ -530,6 +544,12 @@ def test_a_mask_for_each_query_is_not_for_generation(tiny, batch):
       encoder_outputs=encoded,
       attention_mask=np.ones((2, length, length), int),
     )
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
+def test_no_source_is_refused(tiny, shape):
+  with pytest.raises(ValueError, match="hold no source"):
+    tiny.generate(np.zeros(shape, np.int32))
 
 
 def test_the_config_must_be_a_pairs(tiny_config):
