@@ -144,7 +144,10 @@ class _Block(nn.Module):
     return states, weights, cache
 
   def _mlp(self, states: Array, keys: Key[Array, "sites"] | None) -> Array:
-    output = self.mlp(self._before(self.mlp_norm, states))
+    output = self.mlp(
+      self._before(self.mlp_norm, states),
+      None if keys is None else keys[dropout_lib.MLP_HIDDEN],
+    )
     return self._after(
       self.mlp_norm, states, output, keys, dropout_lib.MLP_OUTPUT
     )

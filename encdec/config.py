@@ -14,6 +14,19 @@ class NormPosition(enum.StrEnum):
   POST = "post"
 
 
+class PositionKind(enum.StrEnum):
+  """How a position becomes a vector.
+
+  LEARNED is a table in the tree. The others are computed, and the tree holds
+  nothing of them: SINUSOIDAL has the frequencies 10000^(-2 i / D), FAIRSEQ
+  10000^(-i / (D / 2 - 1)) and zeros in the row of the padding id.
+  """
+
+  LEARNED = "learned"
+  SINUSOIDAL = "sinusoidal"
+  FAIRSEQ = "fairseq"
+
+
 class HeadKind(enum.StrEnum):
   """What stands between the last state and the logits.
 
@@ -46,11 +59,16 @@ class StackConfig:
   Attributes:
     name: the architecture's file in `encdec/archs`.
     max_positions: the longest row that can be embedded, in tokens.
+    position_kind: see `PositionKind`.
     position_offset: the table's row of position 0; the table has
       `max_positions + position_offset` rows.
     positions_from_ids: Hugging Face counts positions over the ids that are not
       padding (RoBERTa); only the facade reads it.
     type_vocab_size: rows of the token type table; 0 is no table.
+    embedding_scale: factor on the token table's rows.
+    given_embedding_scale: factor on embeddings that are passed in place of
+      ids, which some architectures take as scaled already.
+    activation_dropout: the rate within the feed-forward layer.
     pooler: the checkpoint holds a pooler, which is stored and exported but
       which no output of the pair depends on.
     residual_init_scale: factor on the initial kernels that write into the
@@ -69,12 +87,15 @@ class StackConfig:
   head_width: int
   mlp_width: int
   max_positions: int
+  position_kind: PositionKind
   position_offset: int
   positions_from_ids: bool
   type_vocab_size: int
   norm_position: NormPosition
   norm_epsilon: float
   activation: str
+  embedding_scale: float
+  given_embedding_scale: float
   embedding_norm: bool
   final_norm: bool
   pooler: bool
@@ -85,6 +106,7 @@ class StackConfig:
   embedding_dropout: float
   residual_dropout: float
   attention_dropout: float
+  activation_dropout: float
   init_std: float
   residual_init_scale: float
   attention_scale: float
@@ -107,7 +129,10 @@ class StackConfig:
         f"{self.name} {self.role}: num_heads={self.num_heads} is no multiple "
         f"of num_kv_heads={self.num_kv_heads}"
       )
-    for field in ("embedding_dropout", "residual_dropout", "attention_dropout"):
+    for field in (
+      "embedding_dropout", "residual_dropout", "attention_dropout",
+      "activation_dropout",
+    ):  # fmt: skip
       rate = getattr(self, field)
       if not 0.0 <= rate < 1.0:
         raise ValueError(

@@ -37,7 +37,18 @@ TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
   "bert": tokenizers.train_wordpiece,
   "gpt2": tokenizers.train_bpe,
   **dict.fromkeys(
-    ("roberta", "xlm-roberta", "camembert", "bert-generation"),
+    (
+      "roberta",
+      "xlm-roberta",
+      "camembert",
+      "bert-generation",
+      "bart",
+      "mbart",
+      "pegasus",
+      "marian",
+      "blenderbot",
+      "xglm",
+    ),
     functools.partial(tokenizers.train_bpe, family="roberta"),
   ),
 }
@@ -226,14 +237,20 @@ def _save_tokenizers(
 
 def _fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
   """A preset takes its vocabulary and ids from its tokenizer."""
-  hub_config.update(
-    {
-      "vocab_size": tokenizer.vocab_size,
-      "bos_token_id": tokenizer.bos_id,
-      "eos_token_id": tokenizer.eos_id,
-      "pad_token_id": tokenizer.pad_id,
-    }
-  )
+  values = {
+    "vocab_size": tokenizer.vocab_size,
+    # Marian's second name of it.
+    "decoder_vocab_size": tokenizer.vocab_size,
+    "bos_token_id": tokenizer.bos_id,
+    "eos_token_id": tokenizer.eos_id,
+    "pad_token_id": tokenizer.pad_id,
+  }
+  first = [tokenizer.cls_id, tokenizer.bos_id]
+  start = next((token for token in first if token is not None), None)
+  if start is not None:
+    values["decoder_start_token_id"] = start
+  known = hub_config.to_dict()
+  hub_config.update({k: v for k, v in values.items() if k in known})
 
 
 def _resolve_tokens(

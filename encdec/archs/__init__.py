@@ -4,12 +4,24 @@ A file gives `stack_config(hub, role)` out of a Hub config's dict,
 `weights(config)`, the table of a Hub file's tensors, `PRESETS`, `BASE_PREFIX`
 (the base model's name within a model that has a head), `IGNORED` (patterns of
 Hub keys that hold no parameter) and `TIED_NAMES` (Hub names of a tied head,
-restored by tying and never written).
+restored by tying and never written). Where such files also hold arrays that
+follow from the config, it gives them by name in `computed(config)`.
 """
 
 from types import ModuleType
 
-from encdec.archs import bert, bert_generation, gpt2, roberta
+from encdec.archs import (
+  bart,
+  bert,
+  bert_generation,
+  blenderbot,
+  gpt2,
+  marian,
+  mbart,
+  pegasus,
+  roberta,
+  xglm,
+)
 
 # By the Hub's model_type.
 ARCHS: dict[str, ModuleType] = {
@@ -19,4 +31,10 @@ ARCHS: dict[str, ModuleType] = {
   "camembert": roberta,
   "bert-generation": bert_generation,
   "gpt2": gpt2,
+  "bart": bart,
+  "mbart": mbart,
+  "pegasus": pegasus,
+  "marian": marian,
+  "blenderbot": blenderbot,
+  "xglm": xglm,
 }

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs.weights import Weight, linear, norm
-from encdec.config import HeadKind, NormPosition, Role, StackConfig
+from encdec.config import (
+  HeadKind,
+  NormPosition,
+  PositionKind,
+  Role,
+  StackConfig,
+)
 
 BASE_PREFIX = "bert"
 HEAD_PREFIX = "cls.predictions"
@@ -40,12 +46,15 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     head_width=width // heads,
     mlp_width=hub["intermediate_size"],
     max_positions=hub["max_position_embeddings"],
+    position_kind=PositionKind.LEARNED,
     position_offset=0,
     positions_from_ids=False,
     type_vocab_size=hub["type_vocab_size"],
     norm_position=NormPosition.POST,
     norm_epsilon=hub["layer_norm_eps"],
     activation=hub["hidden_act"],
+    embedding_scale=1.0,
+    given_embedding_scale=1.0,
     embedding_norm=True,
     final_norm=False,
     pooler=not decoder,
@@ -56,6 +65,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     embedding_dropout=hub["hidden_dropout_prob"],
     residual_dropout=hub["hidden_dropout_prob"],
     attention_dropout=hub["attention_probs_dropout_prob"],
+    activation_dropout=0.0,
     init_std=hub["initializer_range"],
     residual_init_scale=1.0,
     attention_scale=(width // heads) ** -0.5,

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs.weights import Weight, norm
-from encdec.config import HeadKind, NormPosition, Role, StackConfig
+from encdec.config import (
+  HeadKind,
+  NormPosition,
+  PositionKind,
+  Role,
+  StackConfig,
+)
 
 BASE_PREFIX = "transformer"
 IGNORED = (r"(.*\.)?h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)
@@ -38,12 +44,15 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     head_width=head_width,
     mlp_width=hub["n_inner"] or 4 * width,
     max_positions=hub["n_positions"],
+    position_kind=PositionKind.LEARNED,
     position_offset=0,
     positions_from_ids=False,
     type_vocab_size=0,
     norm_position=NormPosition.PRE,
     norm_epsilon=hub["layer_norm_epsilon"],
     activation=hub["activation_function"],
+    embedding_scale=1.0,
+    given_embedding_scale=1.0,
     embedding_norm=False,
     final_norm=True,
     pooler=False,
@@ -54,6 +63,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     embedding_dropout=hub["embd_pdrop"],
     residual_dropout=hub["resid_pdrop"],
     attention_dropout=hub["attn_pdrop"],
+    activation_dropout=0.0,
     init_std=hub["initializer_range"],
     residual_init_scale=(2 * hub["n_layer"]) ** -0.5,
     attention_scale=head_width**-0.5 if hub["scale_attn_weights"] else 1.0,

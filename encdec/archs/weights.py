@@ -23,6 +23,8 @@ class Weight:
     part, parts: the leaf is this one of so many equal slices of the Hub
       tensor's output axis.
     base: the name is the base model's.
+    fallback: the name that a file of a whole sequence-to-sequence model may
+      give the tensor in place of `hub`; never written.
     alias: a second name of the same leaf: written, read only where the first
       name is absent.
   """
@@ -33,6 +35,7 @@ class Weight:
   part: int = 0
   parts: int = 1
   base: bool = True
+  fallback: str = ""
   alias: bool = False
 
   @property

@@ -18,6 +18,7 @@ from encdec.hub.inputs import (
   check_labels,
   check_length,
   check_states,
+  first_position,
   from_labels,
   mean_loss,
   side_inputs,
@@ -292,9 +293,10 @@ class CallableModel(ModelBase):
       key_mask = cache_mask(mask, batch, cache.slots)
       cache = dataclasses.replace(cache, key_mask=key_mask)
     if position_ids is not None:
-      limit = config.max_positions + config.position_offset
+      first = first_position(config)
+      limit = config.max_positions + first
       rows = as_ids(position_ids, "decoder_position_ids", limit)
-      position_ids = jnp.broadcast_to(rows, ids.shape) - config.position_offset
+      position_ids = jnp.broadcast_to(rows, ids.shape) - first
     logits, cache = forward.decode_cached(
       self.module,
       self._decoding_params(tree),

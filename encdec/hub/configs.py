@@ -23,6 +23,9 @@ _DROPOUTS = (
   "embd_pdrop",
   "resid_pdrop",
   "attn_pdrop",
+  "dropout",
+  "attention_dropout",
+  "activation_dropout",
 )
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
@@ -96,6 +99,8 @@ def compose_config(
   decoder_values = decoder.to_dict() | {
     "is_decoder": True,
     "add_cross_attention": True,
+    # As PyTorch sets it when it takes a decoder out of a whole model.
+    "is_encoder_decoder": False,
   }
   return EncoderDecoderConfig(
     encoder=encoder_values, decoder=decoder_values, **top
@@ -220,7 +225,8 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 def set_init_std(config: PretrainedConfig, std: float) -> None:
   """The deviation of random weights of a side."""
-  config.update({"initializer_range": std})
+  name = "init_std" if hasattr(config, "init_std") else "initializer_range"
+  config.update({name: std})
 
 
 def generation_config_of(name: str, **where: Any) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def side_inputs(
   Args:
     mask: `[B, T]`, or for one mask a query `[B, T, T]` or `[B, H, T, T]`;
       nonzero where a token may be attended to.
-    position_ids: rows of the position table, as in PyTorch.
+    position_ids: as PyTorch counts them, see `first_position`.
     ids_name: for messages.
 
   Raises:
@@ -84,12 +84,12 @@ def side_inputs(
     positions = as_ids(
       position_ids,
       f"position ids of {ids_name}",
-      config.max_positions + config.position_offset,
+      config.max_positions + first_position(config),
     )
     if positions.shape[0] == 1:
       positions = jnp.broadcast_to(positions, (shape[0], positions.shape[1]))
     check_shape(positions, shape, f"position ids of {ids_name}")
-    positions = positions - config.position_offset
+    positions = positions - first_position(config)
   else:
     check_length(config, shape[1], ids_name)
     positions = default_positions(config, ids, shape)
@@ -102,6 +102,15 @@ def side_inputs(
     embeds=embeds,
     dense=dense,
   )
+
+
+def first_position(config: StackConfig) -> int:
+  """The position id of a row's first token in Hugging Face's count.
+
+  RoBERTa's ids are rows of its table; where a module adds the offset itself,
+  as BART's does, they count from 0.
+  """
+  return config.position_offset if config.positions_from_ids else 0
 
 
 def check_shape(array: Array, shape: tuple[int, ...], name: str) -> None:

@@ -43,6 +43,7 @@ class Slot:
     path: of the leaf in the stored tree, its side included.
     config: the side's; the decoder's for the projection.
     layer: which slice of the leaf; None: the whole leaf.
+    fallback: another name of the tensor, see `Weight`; "": there is none.
   """
 
   name: str
@@ -51,6 +52,7 @@ class Slot:
   weight: Weight
   config: StackConfig
   layer: int | None
+  fallback: str = ""
 
   @property
   def second(self) -> bool:
@@ -103,7 +105,8 @@ def slots(config: EncDecConfig) -> Iterator[Slot]:
       for layer in layers:
         name = weight.hub if layer is None else weight.hub.format(layer=layer)
         path = stored_path(f"{side}/{weight.path}", config.share)
-        yield Slot(prefix + name, side, path, weight, stack, layer)
+        fallback = weight.fallback and prefix + weight.fallback
+        yield Slot(prefix + name, side, path, weight, stack, layer, fallback)
   if config.needs_projection:
     for weight in PROJECTION:
       yield Slot(weight.hub, "", weight.path, weight, config.decoder, None)

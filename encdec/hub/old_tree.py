@@ -17,8 +17,8 @@ from encdec.hub.weights import hub_from_tree, tree_from_hub
 from encdec.sharing import share_of
 from encdec.types import Params
 
-# Architectures that had no Flax class.
-_WITHOUT = ("bert-generation",)
+# Architectures that had no Flax class, or none of a decoder alone.
+_WITHOUT = ("bert-generation", "mbart", "pegasus", "marian", "blenderbot")
 
 
 def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:

@@ -32,6 +32,12 @@ _SIDE_CLASSES = {
   "camembert": ("CamembertModel", "CamembertForCausalLM"),
   "bert-generation": ("BertGenerationEncoder", "BertGenerationDecoder"),
   "gpt2": ("GPT2Model", "GPT2LMHeadModel"),
+  "bart": ("BartModel", "BartForCausalLM"),
+  "mbart": ("MBartModel", "MBartForCausalLM"),
+  "pegasus": ("PegasusModel", "PegasusForCausalLM"),
+  "marian": ("MarianModel", "MarianForCausalLM"),
+  "blenderbot": ("BlenderbotModel", "BlenderbotForCausalLM"),
+  "xglm": ("XGLMModel", "XGLMForCausalLM"),
 }
 
 

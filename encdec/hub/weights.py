@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
+from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
 from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
 from encdec.hub.report import LoadingError, LoadingReport, check
@@ -127,7 +128,11 @@ def _match(
   for slot in wanted:
     if slot.name in arrays or slot.second:
       continue
-    source = own.get(slot.name) or own.get(_alias(slot, wanted))
+    source = (
+      own.get(slot.name)
+      or own.get(_alias(slot, wanted))
+      or own.get(slot.fallback)
+    )
     if source is None:
       missing.append(slot)
       continue
@@ -138,7 +143,10 @@ def _match(
       shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
       mismatched.append((slot.name, tuple(array.shape), shape))
   expected = _expected(missing, wanted, checkpoint.side)
-  used = {slot.name for slot in wanted}
+  computed = computed_lib.found(
+    checkpoint.tensors, own, config, checkpoint.where
+  )
+  used = {slot.name for slot in wanted} | computed
   rest = [name for name in own if name not in used]
   unused = [name for name in rest if _known(name, checkpoint.side, config)]
   report = LoadingReport(
@@ -322,7 +330,7 @@ def outgoing(
         lambda pieces=pieces: _assemble(pieces, leaves),
       )
     )
-  return result
+  return result + computed_lib.outgoing(config, leaves, part)
 
 
 def _assemble(pieces: list[Slot], leaves: Mapping[str, Any]) -> np.ndarray:

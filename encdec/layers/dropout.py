@@ -13,8 +13,8 @@ from encdec import sharding
 
 # Where a draw is used within a layer; the last number folded into its key.
 EMBEDDING, SELF_ATTENTION, SELF_OUTPUT = 0, 1, 2
-CROSS_ATTENTION, CROSS_OUTPUT, MLP_OUTPUT = 3, 4, 5
-SITES = 6
+CROSS_ATTENTION, CROSS_OUTPUT, MLP_OUTPUT, MLP_HIDDEN = 3, 4, 5, 6
+SITES = 7
 
 _LEVELS = 1 << 16
 

@@ -7,9 +7,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.config import StackConfig
+from encdec.config import PositionKind, StackConfig
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.norm import layer_norm
+from encdec.layers.sinusoids import sinusoids
 
 
 class Table(nn.Module):
@@ -52,7 +53,8 @@ class Embeddings(nn.Module):
       return Table(rows, c.width, c.init_std, self.param_dtype, used)
 
     self.tokens = table(self.vocab_rows, c.vocab_size)
-    self.positions = table(c.max_positions + c.position_offset)
+    if c.position_kind == PositionKind.LEARNED:
+      self.positions = table(c.max_positions + c.position_offset)
     if c.type_vocab_size:
       self.types = table(c.type_vocab_size)
     if c.embedding_norm:
@@ -75,11 +77,11 @@ class Embeddings(nn.Module):
       raise ValueError(f"{c.name} has no token types; leave them out")
     # Float32 until the norm: three roundings less in bfloat16.
     if tokens is not None:
-      embeds = self.tokens(tokens, jnp.float32)
-    assert embeds is not None
-    states = embeds
-    rows = positions + jnp.int32(c.position_offset)
-    states = states + self.positions(rows, states.dtype)
+      states = self.tokens(tokens, jnp.float32) * c.embedding_scale
+    else:
+      assert embeds is not None
+      states = embeds * c.given_embedding_scale
+    states = states + self._of_positions(positions, states.dtype)
     if c.type_vocab_size:
       if types is None:
         types = jnp.zeros_like(positions)
@@ -90,6 +92,16 @@ class Embeddings(nn.Module):
     return dropout_lib.dropout(
       states, dropout_key, c.embedding_dropout, self.rules
     )
+
+  def _of_positions(
+    self, positions: Int[Array, "B T"], dtype: Any
+  ) -> Float[Array, "B T D"]:
+    c = self.config
+    rows = positions + jnp.int32(c.position_offset)
+    if c.position_kind == PositionKind.LEARNED:
+      return self.positions(rows, dtype)
+    table = jnp.asarray(sinusoids(c))
+    return jnp.take(table, rows, axis=0, mode="clip").astype(dtype)
 
   def table_of_tokens(self) -> Float[Array, "V D"]:
     """The token table, which a tied head multiplies with."""

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from encdec import sharding
 from encdec.config import StackConfig
+from encdec.layers import dropout as dropout_lib
 
 
 def _gelu_exact(x: Array) -> Array:
@@ -53,7 +54,7 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class Mlp(nn.Module):
-  """down(activation(up(x)))."""
+  """down(dropout(activation(up(x))))."""
 
   config: StackConfig
   dtype: Any
@@ -61,7 +62,11 @@ class Mlp(nn.Module):
   rules: sharding.Rules | None
 
   @nn.compact
-  def __call__(self, states: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+  def __call__(
+    self,
+    states: Float[Array, "B T D"],
+    dropout_key: Key[Array, ""] | None = None,
+  ) -> Float[Array, "B T D"]:
     c = self.config
 
     def dense(features: int, std: float, name: str) -> nn.Dense:
@@ -77,5 +82,8 @@ class Mlp(nn.Module):
     hidden = sharding.constrain(hidden, ("batch", None, "mlp"), self.rules)
     hidden = checkpoint_name(hidden, "mlp")
     hidden = activation(c.activation)(hidden)
+    hidden = dropout_lib.dropout(
+      hidden, dropout_key, c.activation_dropout, self.rules
+    )
     std = c.init_std * c.residual_init_scale
     return dense(c.width, std, "down")(hidden)

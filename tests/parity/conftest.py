@@ -56,6 +56,47 @@ def _gpt2(**overrides):
   )
 
 
+def _seq2seq(cls, **overrides):
+  """A decoder that PyTorch configures with its whole model."""
+  return cls(
+    **{
+      "vocab_size": 59,
+      "d_model": 32,
+      # PyTorch sizes the decoder's cache by it.
+      "encoder_layers": 3,
+      "decoder_layers": 3,
+      "encoder_attention_heads": 2,
+      "decoder_attention_heads": 4,
+      "encoder_ffn_dim": 40,
+      "decoder_ffn_dim": 48,
+      "max_position_embeddings": 40,
+      "scale_embedding": True,
+      "pad_token_id": PAD,
+      "bos_token_id": START,
+      "eos_token_id": END,
+      "decoder_start_token_id": START,
+      # An option of generation, which tests set for themselves.
+      "forced_eos_token_id": None,
+      **overrides,
+    }
+  )
+
+
+def _xglm():
+  return transformers.XGLMConfig(
+    vocab_size=59,
+    d_model=32,
+    num_layers=3,
+    attention_heads=4,
+    ffn_dim=48,
+    max_position_embeddings=40,
+    pad_token_id=PAD,
+    bos_token_id=START,
+    eos_token_id=END,
+    decoder_start_token_id=START,
+  )
+
+
 _BERT, _ROBERTA = transformers.BertConfig, transformers.RobertaConfig
 _GENERATION = transformers.BertGenerationConfig
 
@@ -87,7 +128,33 @@ PAIRS = {
     lambda: _bert_like(_ROBERTA, hidden_size=40),
     lambda: _gpt2(n_inner=56, scale_attn_by_inverse_layer_idx=True),
   ),
+  "bert-bart": (
+    lambda: _bert_like(_BERT),
+    lambda: _seq2seq(transformers.BartConfig, scale_embedding=False),
+  ),
+  "bert-xglm": (lambda: _bert_like(_BERT), _xglm),
+  "bert-mbart": (
+    lambda: _bert_like(_BERT),
+    lambda: _seq2seq(transformers.MBartConfig, activation_function="relu"),
+  ),
+  "roberta-pegasus": (
+    lambda: _bert_like(_ROBERTA),
+    lambda: _seq2seq(transformers.PegasusConfig),
+  ),
+  "bert-marian": (
+    lambda: _bert_like(_BERT, hidden_size=24),
+    lambda: _seq2seq(transformers.MarianConfig, activation_function="swish"),
+  ),
+  "bert-blenderbot": (
+    lambda: _bert_like(_BERT),
+    lambda: _seq2seq(
+      transformers.BlenderbotConfig, encoder_no_repeat_ngram_size=0
+    ),
+  ),
 }
+# Those that all tests of generation draw from: the others differ from one of
+# them in embeddings and norms alone.
+GENERATING = tuple(PAIRS)[:-4]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +172,9 @@ def _perturb(model: torch.nn.Module, seed: int) -> None:
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for parameter in model.parameters():
+      # Frozen are tables that PyTorch computes.
+      if not parameter.requires_grad:
+        continue
       noise = torch.randn(parameter.shape, generator=generator)
       parameter.add_(0.15 * noise)
 
@@ -118,9 +188,21 @@ def _raise_end(model: torch.nn.Module, amount: float) -> None:
     if bias is not None:
       bias[END] += amount
       return
-    # GPT-2 has no bias there: let the final norm's point at the token.
-    row = decoder.transformer.wte.weight[END]
-    decoder.transformer.ln_f.bias.add_(amount * row / row.square().sum())
+    # There is no bias there: let the last norm's point at the token.
+    row = decoder.lm_head.weight[END]
+    # Random models of BART's kind repeat their last token until it is raised
+    # by more.
+    amount *= 1.0 if hasattr(decoder, "transformer") else 2.0
+    bias = _last_norm(decoder.base_model).bias
+    bias.add_(amount * row / row.square().sum())
+
+
+def _last_norm(base: torch.nn.Module) -> torch.nn.Module:
+  stack = getattr(base, "decoder", base)
+  for name in ("ln_f", "layer_norm"):
+    if hasattr(stack, name):
+      return getattr(stack, name)
+  return stack.layers[-1].final_layer_norm
 
 
 def _share_all(model: torch.nn.Module) -> None:
@@ -177,9 +259,9 @@ def make_pair(
 def pairs():
   """`pairs(name, seed=0, raise_end=0.0)` gives a `Pair`, made once.
 
-  `pairs.names` are those that there are.
+  `pairs.names` are those that generation is compared on.
   """
-  make_pair.names = tuple(PAIRS)
+  make_pair.names = GENERATING
   return make_pair
 
 

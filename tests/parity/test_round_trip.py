@@ -19,6 +19,12 @@ PAIRS = (
   "bertgeneration-bertgeneration",
   "bert-bert-widths",
   "roberta-gpt2-widths",
+  "bert-bart",
+  "bert-xglm",
+  "bert-mbart",
+  "roberta-pegasus",
+  "bert-marian",
+  "bert-blenderbot",
 )
 
 

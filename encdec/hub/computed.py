@@ -1,0 +1,82 @@
+"""Tensors of a Hub file that follow from the config and are no parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from encdec.config import EncDecConfig
+from encdec.hub.names import arch_of
+from encdec.hub.report import LoadingError
+from encdec.hub.writer import Outgoing
+
+
+def computed(config: EncDecConfig) -> dict[str, np.ndarray]:
+  """Composite name to float32 array."""
+  result = {}
+  for side in ("encoder", "decoder"):
+    stack = getattr(config, side)
+    arch = arch_of(stack)
+    base = f"{arch.BASE_PREFIX}." if side == "decoder" else ""
+    if hasattr(arch, "computed"):
+      for name, array in arch.computed(stack).items():
+        result[f"{side}.{base}{name}"] = array
+  return result
+
+
+def found(
+  tensors: Mapping[str, np.ndarray],
+  own: Mapping[str, str],
+  config: EncDecConfig,
+  where: str,
+) -> set[str]:
+  """Composite names of those that a checkpoint holds.
+
+  Args:
+    own: composite name to the checkpoint's.
+    where: for messages.
+
+  Raises:
+    LoadingError: one has other values, with which PyTorch would compute.
+  """
+  arrays = {k: v for k, v in computed(config).items() if k in own}
+  for name, array in arrays.items():
+    _check(tensors[own[name]], array, f"{where} holds {own[name]}")
+  return set(arrays)
+
+
+def _check(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
+  if held.shape != wanted.shape:
+    raise LoadingError(
+      f"{what} of shape {list(held.shape)}; the config implies "
+      f"{list(wanted.shape)}: correct config.json"
+    )
+  # Numbers up to 1, rounded to as little as bfloat16.
+  bound = 1e-6 if held.dtype == np.float32 else 2**-8
+  error = float(np.abs(held.astype(np.float32) - wanted).max())
+  if not error <= bound:
+    raise LoadingError(
+      f"{what}, which differs by {error:.1e} from what the architecture "
+      "computes; a table of one's own is not supported"
+    )
+
+
+def outgoing(
+  config: EncDecConfig, leaves: Mapping[str, Any], part: str | None
+) -> list[Outgoing]:
+  """To be written beside the leaves, in their dtype."""
+  dtype = np.dtype(next(iter(leaves.values())).dtype)
+  result = []
+  for name, array in computed(config).items():
+    side, _, inner = name.partition(".")
+    if part in (None, side):
+      array = array.astype(dtype)
+      result.append(
+        Outgoing(
+          name if part is None else inner,
+          array.shape,
+          dtype,
+          lambda array=array: array,
+        )
+      )
+  return result
