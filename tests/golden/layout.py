@@ -28,6 +28,12 @@ PAIRS = (
   ("xlm-roberta", "camembert", {}),
   ("bert-generation", "bert-generation", {}),
   ("bert", "gpt2", {"n_embd": 64, "tie_word_embeddings": False}),
+  ("bert", "bart", {}),
+  ("bert", "mbart", {}),
+  ("bert", "pegasus", {}),
+  ("bert", "marian", {}),
+  ("bert", "blenderbot", {}),
+  ("bert", "xglm", {}),
 )
 
 

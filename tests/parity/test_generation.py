@@ -194,6 +194,13 @@ def test_each_option_alone(pairs, name, index, full, seed, tally):
     _compare(pair, options, rng.randrange(1000), _padding(options, rng), tally)
 
 
+@pytest.mark.parametrize("name", ["bert-bart", "bert-xglm"])
+def test_beams_of_decoders_whose_head_has_no_bias(pairs, name, tally):
+  for raise_end in (1.0, 2.0):
+    pair = pairs(name, raise_end=raise_end, vocab_multiple=1)
+    _compare(pair, {**BASE, "num_beams": 3}, 0, "left", tally)
+
+
 def test_options_together(pairs, count, seed, tally):
   """Random combinations, on random pairs."""
   for number in range(count(8, 100)):

@@ -27,6 +27,12 @@ PAIRS = [
   ("roberta", "roberta"),
   ("bert-generation", "bert-generation"),
   ("bert", "gpt2"),
+  ("bert", "bart"),
+  ("bert", "mbart"),
+  ("bert", "pegasus"),
+  ("bert", "marian"),
+  ("bert", "blenderbot"),
+  ("bert", "xglm"),
 ]
 
 

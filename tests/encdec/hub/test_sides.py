@@ -304,7 +304,7 @@ def test_old_config_files_are_read(tiny, tmp_path):
 
 
 def test_set_dropout_and_init_std():
-  for name in ("bert:tiny", "gpt2:tiny"):
+  for name in ("bert:tiny", "gpt2:tiny", "bart:tiny", "xglm:tiny"):
     config = load_side_config(name)
     set_dropout(config, 0.25)
     set_init_std(config, 0.5)
@@ -318,6 +318,8 @@ def test_set_dropout_and_init_std():
       side.attention_dropout,
     )
     assert rates == (0.25,) * 3 and side.init_std == 0.5
+    inner = hasattr(config, "activation_dropout")
+    assert side.activation_dropout == (0.25 if inner else 0.0)
 
 
 def test_a_hub_cache_with_shards_and_links_is_read(tiny, tmp_path):
