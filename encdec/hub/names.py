@@ -119,6 +119,18 @@ def hub_shape(slot: Slot, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
   return (*shape[:-1], shape[-1] * slot.weight.parts)
 
 
+def fits(array: np.ndarray, slot: Slot, leaf_shape: tuple[int, ...]) -> bool:
+  """Whether a Hub's tensor can fill its piece of a leaf of that shape."""
+  if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
+    return False
+  try:
+    piece = slot.from_hub(array)
+  except ValueError:
+    return False
+  leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
+  return piece.shape == slot.cut(leaf).shape
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """{"a/b/c": leaf} of a nested dict."""
   flat: dict[str, Any] = {}

@@ -137,7 +137,7 @@ def _match(
       missing.append(slot)
       continue
     array = checkpoint.tensors[source]
-    if _fits(array, slot, shapes[slot.path].shape):
+    if names_lib.fits(array, slot, shapes[slot.path].shape):
       arrays[slot.name] = array
     else:
       shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
@@ -168,17 +168,6 @@ def _alias(slot: Slot, wanted: list[Slot]) -> str:
 
 def _unique(names: Iterator[str]) -> tuple[str, ...]:
   return tuple(dict.fromkeys(names))
-
-
-def _fits(array: np.ndarray, slot: Slot, leaf_shape: tuple[int, ...]) -> bool:
-  if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
-    return False
-  try:
-    piece = slot.from_hub(array)
-  except ValueError:
-    return False
-  leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
-  return piece.shape == slot.cut(leaf).shape
 
 
 def _expected(
