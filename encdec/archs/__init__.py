@@ -9,7 +9,16 @@ restored by tying and never written).
 
 from types import ModuleType
 
-from encdec.archs import bert, bert_generation, gpt2, roberta
+from encdec.archs import (
+  albert,
+  bert,
+  bert_generation,
+  distilbert,
+  electra,
+  gpt2,
+  roberta,
+  roberta_prelayernorm,
+)
 
 # By the Hub's model_type.
 ARCHS: dict[str, ModuleType] = {
@@ -19,4 +28,8 @@ ARCHS: dict[str, ModuleType] = {
   "camembert": roberta,
   "bert-generation": bert_generation,
   "gpt2": gpt2,
+  "electra": electra,
+  "distilbert": distilbert,
+  "albert": albert,
+  "roberta-prelayernorm": roberta_prelayernorm,
 }

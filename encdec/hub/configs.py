@@ -23,6 +23,8 @@ _DROPOUTS = (
   "embd_pdrop",
   "resid_pdrop",
   "attn_pdrop",
+  "dropout",
+  "attention_dropout",
 )
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 

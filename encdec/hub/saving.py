@@ -32,6 +32,13 @@ _SIDE_CLASSES = {
   "camembert": ("CamembertModel", "CamembertForCausalLM"),
   "bert-generation": ("BertGenerationEncoder", "BertGenerationDecoder"),
   "gpt2": ("GPT2Model", "GPT2LMHeadModel"),
+  "electra": ("ElectraModel", "ElectraForCausalLM"),
+  "distilbert": ("DistilBertModel", ""),
+  "albert": ("AlbertModel", ""),
+  "roberta-prelayernorm": (
+    "RobertaPreLayerNormModel",
+    "RobertaPreLayerNormForCausalLM",
+  ),
 }
 
 

@@ -28,6 +28,10 @@ PAIRS = (
   ("xlm-roberta", "camembert", {}),
   ("bert-generation", "bert-generation", {}),
   ("bert", "gpt2", {"n_embd": 64, "tie_word_embeddings": False}),
+  ("electra", "electra", {}),
+  ("distilbert", "gpt2", {}),
+  ("albert", "electra", {"tie_word_embeddings": False}),
+  ("roberta-prelayernorm", "roberta-prelayernorm", {}),
 )
 
 

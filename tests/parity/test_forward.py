@@ -21,6 +21,10 @@ NAMES = [
   "roberta-roberta",
   "roberta-gpt2",
   "bertgeneration-bertgeneration",
+  "albert-electra",
+  "electra-bert",
+  "distilbert-gpt2",
+  "prelayernorm-prelayernorm",
   "bert-bert-widths",
   "roberta-gpt2-widths",
 ]

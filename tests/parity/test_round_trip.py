@@ -17,6 +17,10 @@ PAIRS = (
   "roberta-roberta",
   "roberta-gpt2",
   "bertgeneration-bertgeneration",
+  "albert-electra",
+  "electra-bert",
+  "distilbert-gpt2",
+  "prelayernorm-prelayernorm",
   "bert-bert-widths",
   "roberta-gpt2-widths",
 )
