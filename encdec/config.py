@@ -135,7 +135,7 @@ class StackConfig:
 
 
 # What shapes the table of tokens.
-_EMBEDDED = ("vocab_size", "width")
+_EMBEDDED = ("vocab_size", "embedding_width")
 # What sides that share all may yet differ in.
 _OF_ONE_SIDE = (
   "role",
