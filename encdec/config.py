@@ -58,6 +58,12 @@ class StackConfig:
 
   Attributes:
     name: the architecture's file in `encdec/archs`.
+    num_layers: how many a token goes through.
+    stored_layers: how many have parameters of their own: all, or 1, which
+      each of them shares (ALBERT).
+    embedding_width: of the tables, their norm and a tied head's input.
+    embedding_projection: a dense layer leads from it to `width`; without it
+      the two are equal.
     max_positions: the longest row that can be embedded, in tokens.
     position_kind: see `PositionKind`.
     position_offset: the table's row of position 0; the table has
@@ -82,10 +88,13 @@ class StackConfig:
   vocab_size: int
   width: int
   num_layers: int
+  stored_layers: int
   num_heads: int
   num_kv_heads: int
   head_width: int
   mlp_width: int
+  embedding_width: int
+  embedding_projection: bool
   max_positions: int
   position_kind: PositionKind
   position_offset: int
@@ -116,7 +125,7 @@ class StackConfig:
   def __post_init__(self):
     for field in (
       "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads",
-      "head_width", "mlp_width", "max_positions",
+      "head_width", "mlp_width", "embedding_width", "max_positions",
     ):  # fmt: skip
       value = getattr(self, field)
       if not isinstance(value, int) or value < 1:
@@ -124,6 +133,16 @@ class StackConfig:
           f"{self.name} {self.role}: {field}={value!r} must be a positive "
           "integer; correct the model's config"
         )
+    if self.stored_layers not in (1, self.num_layers):
+      raise ValueError(
+        f"{self.name} {self.role}: stored_layers={self.stored_layers} must be "
+        f"1 or num_layers={self.num_layers}"
+      )
+    if not self.embedding_projection and self.embedding_width != self.width:
+      raise ValueError(
+        f"{self.name} {self.role}: embedding_width={self.embedding_width} must "
+        f"be width={self.width} where no projection joins them"
+      )
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
         f"{self.name} {self.role}: num_heads={self.num_heads} is no multiple "
@@ -141,7 +160,7 @@ class StackConfig:
 
 
 # What shapes the table of tokens.
-_EMBEDDED = ("vocab_size", "width")
+_EMBEDDED = ("vocab_size", "embedding_width")
 # What sides that share all may yet differ in.
 _OF_ONE_SIDE = (
   "role",

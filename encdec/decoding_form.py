@@ -12,7 +12,8 @@ def unstack(params: Params, dtype: Any = None) -> Params:
   """The decoding form: `layers` as tuples, floats cast to `dtype`.
 
   Make it once per version of the weights, outside the token loop: slicing the
-  stacked arrays within it copies the decoder's weights at every call.
+  stacked arrays within it copies the decoder's weights at every call. A layer
+  that all share is there once: a program would return each one more as a copy.
   """
 
   def cast(leaf: Array) -> Array:
@@ -39,7 +40,7 @@ def unstack(params: Params, dtype: Any = None) -> Params:
 
 
 def _with_head_kernel(decoder: Params) -> Params:
-  """A tied head's own copy of the token table, `D V`.
+  """A tied head's own copy of the token table, `E V`.
 
   A CPU multiplies a few rows with it in two thirds of the time, and the head
   is half of a step; accelerators do not mind.

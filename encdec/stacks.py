@@ -63,6 +63,7 @@ class Stack(nn.Module):
 
   `layers` in the tree is one tree of arrays with a leading axis L, which is
   scanned, or a tuple of L trees, which is looped over: the decoding form.
+  Where layers share their parameters, L is 1 and each layer reads them.
   """
 
   config: StackConfig
@@ -114,7 +115,7 @@ class Stack(nn.Module):
       layer = jnp.zeros((), jnp.int32)
       return self._block().init(key, states, layer, inputs)["params"]
 
-    return jax.vmap(init)(jax.random.split(key, self.config.num_layers))
+    return jax.vmap(init)(jax.random.split(key, self.config.stored_layers))
 
   def _init_pooler(self, key: Key[Array, ""]) -> Params:
     width = self.config.width
@@ -140,7 +141,7 @@ class Stack(nn.Module):
     inputs: LayerInputs,
     *,
     types: Int[Array, "B T"] | None = None,
-    embeds: Float[Array, "B T D"] | None = None,
+    embeds: Float[Array, "B T E"] | None = None,
     hidden_states: bool = False,
   ) -> StackOutput:
     """Runs every layer over a whole row."""
@@ -174,19 +175,26 @@ class Stack(nn.Module):
   ) -> tuple[Array, Any, LayerOutputs]:
     block = self._block()
 
+    count = self.config.num_layers
+    shared = None
+    if self.config.stored_layers < count:
+      # Closed over: scanned, the one layer would have to be copied.
+      shared = jax.tree.map(lambda leaf: leaf.squeeze(0), layers)
+
     def body(states, xs):
       params, layer = xs
+      params = params if shared is None else shared
       states, outputs = block.apply({"params": params}, states, layer, inputs)
       return states, (states if hidden_states else None, outputs)
 
     policy, checkpointed = remat_policy(self.remat)
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    count = self.config.num_layers
+    scanned = layers if shared is None else None
     states, (hidden, outputs) = jax.lax.scan(
       body,
       states,
-      (layers, jnp.arange(count, dtype=jnp.int32)),
+      (scanned, jnp.arange(count, dtype=jnp.int32)),
       unroll=min(self.scan_unroll, count),
     )
     return states, _each(hidden, count), outputs
@@ -198,7 +206,7 @@ class Stack(nn.Module):
     hidden: list[Any] = []
     attentions: list[Any] = []
     cross: list[Any] = []
-    for index, params in enumerate(layers):
+    for index, params in enumerate(self._repeated(layers)):
       layer = jnp.asarray(index, jnp.int32)
       states, out = block.apply({"params": params}, states, layer, inputs)
       hidden.append(states)
@@ -279,7 +287,11 @@ class Stack(nn.Module):
       raise ValueError(
         "decoding takes its layers apart: pass unstack(params), made once"
       )
-    return layers
+    return self._repeated(layers)
+
+  def _repeated(self, layers: tuple[Params, ...]) -> tuple[Params, ...]:
+    """The parameters that each layer reads: a shared tree stands again."""
+    return layers * (self.config.num_layers // len(layers))
 
 
 def _each(stacked, count: int):

@@ -1,8 +1,8 @@
 """Small structs that are passed around, and the legend of dimension letters.
 
 B batch, S source length, T target length (or any query length), D model width,
-H heads, G key/value heads, K head width, F feed-forward width, V vocabulary
-rows, L layers, N beams.
+E embedding width, H heads, G key/value heads, K head width, F feed-forward
+width, V vocabulary rows, L layers, N beams.
 """
 
 from typing import Any, TypeAlias

@@ -34,13 +34,16 @@ from train.config import Config
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, by the Hub's model_type.
 TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
-  "bert": tokenizers.train_wordpiece,
+  **dict.fromkeys(
+    ("bert", "electra", "distilbert", "albert"), tokenizers.train_wordpiece
+  ),
   "gpt2": tokenizers.train_bpe,
   **dict.fromkeys(
     (
       "roberta",
       "xlm-roberta",
       "camembert",
+      "roberta-prelayernorm",
       "bert-generation",
       "bart",
       "mbart",

@@ -73,8 +73,11 @@ def train_step_flops(
     + _mlp(decoder, t)
   )
   if decoder.head == HeadKind.TRANSFORM:
-    flops += 2 * t * decoder.width**2
-  flops += 2 * t * decoder.width * decoder.vocab_size
+    flops += 2 * t * decoder.width * decoder.embedding_width
+  flops += 2 * t * decoder.embedding_width * decoder.vocab_size
+  for stack, length in ((encoder, s), (decoder, t)):
+    if stack.embedding_projection:
+      flops += 2 * length * stack.embedding_width * stack.width
   # The backward pass has two products for each one of the forward pass.
   return 3.0 * batch_size * flops
 

@@ -11,15 +11,19 @@ follow from the config, it gives them by name in `computed(config)`.
 from types import ModuleType
 
 from encdec.archs import (
+  albert,
   bart,
   bert,
   bert_generation,
   blenderbot,
+  distilbert,
+  electra,
   gpt2,
   marian,
   mbart,
   pegasus,
   roberta,
+  roberta_prelayernorm,
   xglm,
 )
 
@@ -31,6 +35,10 @@ ARCHS: dict[str, ModuleType] = {
   "camembert": roberta,
   "bert-generation": bert_generation,
   "gpt2": gpt2,
+  "electra": electra,
+  "distilbert": distilbert,
+  "albert": albert,
+  "roberta-prelayernorm": roberta_prelayernorm,
   "bart": bart,
   "mbart": mbart,
   "pegasus": pegasus,

@@ -39,13 +39,19 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
 def weights(config: StackConfig) -> tuple[Weight, ...]:
   """Every tensor of the side's Hub file."""
   table = bert.embedding_weights(config) + bert.layer_weights(config)
+  return (*table, *top_weights(config))
+
+
+def top_weights(config: StackConfig) -> list[Weight]:
+  """Pooler and LM head."""
+  table = []
   if config.pooler:
     table += linear("pooler.dense", "pooler")
   if config.head == HeadKind.TRANSFORM:
     table += linear("lm_head.dense", "head/transform", base=False)
     table += norm("lm_head.layer_norm", "head/norm", base=False)
     table += bert.output_weights(config, "lm_head")
-  return tuple(table)
+  return table
 
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:

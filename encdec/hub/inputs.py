@@ -33,7 +33,7 @@ class SideInputs:
   positions: Int[Array, "B T"]
   query_segments: Int[Array, "B T"]
   types: Int[Array, "B T"] | None = None
-  embeds: Float[Array, "B T D"] | None = None
+  embeds: Float[Array, "B T E"] | None = None
   dense: Bool[Array, "B #H T S"] | None = None
 
 
@@ -68,10 +68,11 @@ def side_inputs(
     shape = ids.shape
   else:
     embeds = jnp.asarray(embeds)
-    if embeds.ndim != 3 or embeds.shape[2] != config.width:
+    if embeds.ndim != 3 or embeds.shape[2] != config.embedding_width:
       raise ValueError(
         f"the embeddings in place of {ids_name} have shape "
-        f"{list(embeds.shape)}; they must be [batch, length, {config.width}]"
+        f"{list(embeds.shape)}; they must be "
+        f"[batch, length, {config.embedding_width}]"
       )
     shape = embeds.shape[:2]
   if types is not None and not config.type_vocab_size:

@@ -101,7 +101,7 @@ def slots(config: EncDecConfig) -> Iterator[Slot]:
     base = f"{arch.BASE_PREFIX}." if side == "decoder" else ""
     for weight in arch.weights(stack):
       prefix = f"{side}.{base if weight.base else ''}"
-      layers = range(stack.num_layers) if weight.layered else (None,)
+      layers = range(stack.stored_layers) if weight.layered else (None,)
       for layer in layers:
         name = weight.hub if layer is None else weight.hub.format(layer=layer)
         path = stored_path(f"{side}/{weight.path}", config.share)

@@ -17,15 +17,25 @@ from encdec.hub.weights import hub_from_tree, tree_from_hub
 from encdec.sharing import share_of
 from encdec.types import Params
 
-# Architectures that had no Flax class, or none of a decoder alone.
-_WITHOUT = ("bert-generation", "mbart", "pegasus", "marian", "blenderbot")
+# Architectures without a Flax class, or without one of a decoder alone, or whose
+# class no pair could be built of: it took other arguments than the pair gave.
+_WITHOUT = (
+  "bert-generation",
+  "electra",
+  "distilbert",
+  "albert",
+  "mbart",
+  "pegasus",
+  "marian",
+  "blenderbot",
+)
 
 
 def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
   """The old tree, as numpy arrays.
 
   Raises:
-    ValueError: transformers 4.57 had no Flax class for an architecture.
+    ValueError: transformers 4.57 built no Flax pair of an architecture.
   """
   _check(config)
   ours = encdec_config(config, share=share_of(params))
@@ -72,8 +82,8 @@ def _check(config: EncoderDecoderConfig) -> None:
   for side in sides_of(config):
     if side.model_type in _WITHOUT:
       raise ValueError(
-        f"{side.model_type} had no Flax class in transformers 4.57: there is "
-        "no old tree to convert"
+        f"{side.model_type}: transformers 4.57 built no Flax pair of it, so "
+        "there is no old tree to convert"
       )
 
 

@@ -38,6 +38,13 @@ _SIDE_CLASSES = {
   "marian": ("MarianModel", "MarianForCausalLM"),
   "blenderbot": ("BlenderbotModel", "BlenderbotForCausalLM"),
   "xglm": ("XGLMModel", "XGLMForCausalLM"),
+  "electra": ("ElectraModel", "ElectraForCausalLM"),
+  "distilbert": ("DistilBertModel", ""),
+  "albert": ("AlbertModel", ""),
+  "roberta-prelayernorm": (
+    "RobertaPreLayerNormModel",
+    "RobertaPreLayerNormForCausalLM",
+  ),
 }
 
 

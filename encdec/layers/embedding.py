@@ -1,4 +1,4 @@
-"""Token, position and type embeddings, and their norm."""
+"""Token, position and type embeddings, their norm and their projection."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class Table(nn.Module):
   def setup(self):
     self.embedding = self.param("embedding", self._init)
 
-  def _init(self, key: Key[Array, ""]) -> Float[Array, "V D"]:
+  def _init(self, key: Key[Array, ""]) -> Float[Array, "V E"]:
     used = self.rows if self.used is None else self.used
     init = nn.initializers.normal(self.std)
     table = init(key, (used, self.width), self.param_dtype)
@@ -33,7 +33,7 @@ class Table(nn.Module):
 
   def __call__(
     self, ids: Int[Array, "B T"], dtype: Any
-  ) -> Float[Array, "B T D"]:
+  ) -> Float[Array, "B T E"]:
     return jnp.take(self.embedding, ids, axis=0, mode="clip").astype(dtype)
 
 
@@ -50,7 +50,7 @@ class Embeddings(nn.Module):
     c = self.config
 
     def table(rows: int, used: int | None = None) -> Table:
-      return Table(rows, c.width, c.init_std, self.param_dtype, used)
+      return Table(rows, c.embedding_width, c.init_std, self.param_dtype, used)
 
     self.tokens = table(self.vocab_rows, c.vocab_size)
     if c.position_kind == PositionKind.LEARNED:
@@ -59,6 +59,13 @@ class Embeddings(nn.Module):
       self.types = table(c.type_vocab_size)
     if c.embedding_norm:
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
+    if c.embedding_projection:
+      self.projection = nn.Dense(
+        c.width,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        kernel_init=nn.initializers.normal(c.init_std),
+      )
 
   def __call__(
     self,
@@ -66,7 +73,7 @@ class Embeddings(nn.Module):
     positions: Int[Array, "B T"],
     *,
     types: Int[Array, "B T"] | None = None,
-    embeds: Float[Array, "B T D"] | None = None,
+    embeds: Float[Array, "B T E"] | None = None,
     dropout_key: Key[Array, ""] | None = None,
   ) -> Float[Array, "B T D"]:
     """Embeds tokens, or takes `embeds` in place of the table's rows."""
@@ -89,9 +96,13 @@ class Embeddings(nn.Module):
     states = sharding.constrain(states, ("batch", None, None), self.rules)
     states = self.norm(states) if c.embedding_norm else states
     states = states.astype(self.dtype)
-    return dropout_lib.dropout(
+    states = dropout_lib.dropout(
       states, dropout_key, c.embedding_dropout, self.rules
     )
+    if not c.embedding_projection:
+      return states
+    states = self.projection(states)
+    return sharding.constrain(states, ("batch", None, None), self.rules)
 
   def _of_positions(
     self, positions: Int[Array, "B T"], dtype: Any
@@ -103,6 +114,6 @@ class Embeddings(nn.Module):
     table = jnp.asarray(sinusoids(c))
     return jnp.take(table, rows, axis=0, mode="clip").astype(dtype)
 
-  def table_of_tokens(self) -> Float[Array, "V D"]:
+  def table_of_tokens(self) -> Float[Array, "V E"]:
     """The token table, which a tied head multiplies with."""
     return self.tokens.embedding

@@ -25,7 +25,7 @@ class Head(nn.Module):
     c = self.config
     if c.head == HeadKind.TRANSFORM:
       self.transform = nn.Dense(
-        c.width,
+        c.embedding_width,
         dtype=self.dtype,
         param_dtype=self.param_dtype,
         kernel_init=nn.initializers.normal(c.init_std),
@@ -42,14 +42,14 @@ class Head(nn.Module):
         self.param_dtype,
       )
 
-  def _init_kernel(self, key) -> Float[Array, "D V"]:
+  def _init_kernel(self, key) -> Float[Array, "E V"]:
     c = self.config
     init = nn.initializers.normal(c.init_std)
-    kernel = init(key, (c.width, c.vocab_size), self.param_dtype)
+    kernel = init(key, (c.embedding_width, c.vocab_size), self.param_dtype)
     return jnp.pad(kernel, ((0, 0), (0, self.vocab_rows - c.vocab_size)))
 
   def __call__(
-    self, states: Float[Array, "... D"], table: Float[Array, "V D"]
+    self, states: Float[Array, "... D"], table: Float[Array, "V E"]
   ) -> Float[Array, "... V"]:
     c = self.config
     if c.head == HeadKind.TRANSFORM:
@@ -57,14 +57,14 @@ class Head(nn.Module):
     states = states.astype(self.dtype)
     if c.tied_head and not self.has_variable("params", "kernel"):
       logits = jnp.einsum(
-        "...D,VD->...V",
+        "...E,VE->...V",
         states,
         table.astype(self.dtype),
         preferred_element_type=jnp.float32,
       )
     else:
       logits = jnp.einsum(
-        "...D,DV->...V",
+        "...E,EV->...V",
         states,
         self.get_variable("params", "kernel").astype(self.dtype),
         preferred_element_type=jnp.float32,

@@ -34,6 +34,10 @@ PAIRS = (
   ("bert", "marian", {}),
   ("bert", "blenderbot", {}),
   ("bert", "xglm", {}),
+  ("electra", "electra", {}),
+  ("distilbert", "gpt2", {}),
+  ("albert", "electra", {"tie_word_embeddings": False}),
+  ("roberta-prelayernorm", "roberta-prelayernorm", {}),
 )
 
 

@@ -97,6 +97,18 @@ def _xglm():
   )
 
 
+def _distilbert():
+  return transformers.DistilBertConfig(
+    vocab_size=53,
+    dim=32,
+    n_layers=2,
+    n_heads=4,
+    hidden_dim=48,
+    max_position_embeddings=40,
+    pad_token_id=PAD,
+  )
+
+
 _BERT, _ROBERTA = transformers.BertConfig, transformers.RobertaConfig
 _GENERATION = transformers.BertGenerationConfig
 
@@ -119,6 +131,25 @@ PAIRS = {
   "xlmr-bert": (
     lambda: _bert_like(transformers.XLMRobertaConfig, vocab_size=67),
     lambda: _bert_like(_BERT, hidden_act="gelu_new"),
+  ),
+  "albert-electra": (
+    lambda: _bert_like(
+      transformers.AlbertConfig, embedding_size=24, num_hidden_layers=3
+    ),
+    lambda: _bert_like(transformers.ElectraConfig, embedding_size=20),
+  ),
+  "electra-bert": (
+    lambda: _bert_like(
+      transformers.ElectraConfig, embedding_size=40, vocab_size=57
+    ),
+    lambda: _bert_like(_BERT),
+  ),
+  "distilbert-gpt2": (_distilbert, _gpt2),
+  "prelayernorm-prelayernorm": (
+    lambda: _bert_like(transformers.RobertaPreLayerNormConfig),
+    lambda: _bert_like(
+      transformers.RobertaPreLayerNormConfig, num_hidden_layers=3
+    ),
   ),
   "bert-bert-widths": (
     lambda: _bert_like(_BERT, hidden_size=24),
@@ -168,6 +199,13 @@ class Pair:
   params: Any
 
 
+_HEAD_BIASES = (
+  "cls.predictions.bias",
+  "lm_head.bias",
+  "generator_lm_head.bias",
+)
+
+
 def _perturb(model: torch.nn.Module, seed: int) -> None:
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
@@ -183,11 +221,11 @@ def _raise_end(model: torch.nn.Module, amount: float) -> None:
   """Makes the end token plausible, as it is in a trained model."""
   decoder = model.decoder
   with torch.no_grad():
-    bias = dict(decoder.named_parameters()).get("cls.predictions.bias")
-    bias = dict(decoder.named_parameters()).get("lm_head.bias", bias)
-    if bias is not None:
-      bias[END] += amount
-      return
+    for name, parameter in decoder.named_parameters():
+      # A tied `decoder.bias` is one parameter with the bias.
+      if name in _HEAD_BIASES:
+        parameter[END] += amount
+        return
     # There is no bias there: let the last norm's point at the token.
     row = decoder.lm_head.weight[END]
     # Random models of BART's kind repeat their last token until it is raised

@@ -10,7 +10,7 @@ from encdec import FlaxEncoderDecoderModel
 # PyTorch's advice on its own default length, which is compared here.
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic")
 START, END, PAD = 3, 4, 1
-PAIRS = ("bert-gpt2", "roberta-roberta", "bert-bart")
+PAIRS = ("bert-gpt2", "roberta-roberta", "albert-electra", "bert-bart")
 
 
 @pytest.fixture(scope="module", params=PAIRS)

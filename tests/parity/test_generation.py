@@ -201,6 +201,18 @@ def test_beams_of_decoders_whose_head_has_no_bias(pairs, name, tally):
     _compare(pair, {**BASE, "num_beams": 3}, 0, "left", tally)
 
 
+@pytest.mark.parametrize(
+  "name", ["albert-electra", "prelayernorm-prelayernorm"]
+)
+def test_beams_of_each_head(pairs, name, seed, tally):
+  """An end that each architecture's own head finds plausible."""
+  rng = random.Random(f"{seed} {name}")
+  options = {**BASE, "num_beams": 3, "num_return_sequences": 2}
+  for raise_end in (1.0, 2.0):
+    pair = pairs(name, seed=1, raise_end=raise_end, vocab_multiple=1)
+    _compare(pair, options, rng.randrange(1000), "left", tally)
+
+
 def test_options_together(pairs, count, seed, tally):
   """Random combinations, on random pairs."""
   for number in range(count(8, 100)):

@@ -17,6 +17,10 @@ PAIRS = (
   "roberta-roberta",
   "roberta-gpt2",
   "bertgeneration-bertgeneration",
+  "albert-electra",
+  "electra-bert",
+  "distilbert-gpt2",
+  "prelayernorm-prelayernorm",
   "bert-bert-widths",
   "roberta-gpt2-widths",
   "bert-bart",
@@ -91,8 +95,11 @@ def test_heads_stay_tied_and_untied(pairs, tmp_path, decoder, tie):
   _assert_same_tensors(found.state_dict(), torch_model.state_dict())
 
 
-def test_one_side_alone_is_a_model_of_its_own(pairs, tmp_path):
-  torch_model = pairs("bert-gpt2").torch_model
+@pytest.mark.parametrize(
+  "name", ["bert-gpt2", "albert-electra", "prelayernorm-prelayernorm"]
+)
+def test_one_side_alone_is_a_model_of_its_own(pairs, tmp_path, name):
+  torch_model = pairs(name).torch_model
   torch_model.save_pretrained(tmp_path / "pair")
   model = FlaxEncoderDecoderModel.from_pretrained(tmp_path / "pair")
   for part, auto in (

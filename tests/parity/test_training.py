@@ -176,6 +176,7 @@ def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
   [
     ("bert-gpt2", 1, "none"),
     ("bert-bert-widths", 2, "none"),
+    ("albert-electra", 1, "none"),
     # Tied by hand in PyTorch.
     ("roberta-roberta", 1, "all"),
   ],

@@ -34,9 +34,7 @@ def test_a_step_of_bert_base_is_436_gflop_a_pair():
   assert flops / 32 == pytest.approx(436e9, rel=0.005)
 
 
-@pytest.mark.parametrize("width", [32, 48])
-def test_the_forward_pass_is_what_the_compiler_counts(width):
-  """Within the elementwise work; wide layers, so that it is small."""
+def _bert_gpt2(width: int) -> EncDecConfig:
   sizes = {"num_hidden_layers": 2, "num_attention_heads": 4}
   bert = {
     "model_type": "bert", "vocab_size": 500, "hidden_size": 128,
@@ -46,7 +44,23 @@ def test_the_forward_pass_is_what_the_compiler_counts(width):
     "model_type": "gpt2", "vocab_size": 600, "n_embd": 4 * width, "n_layer": 3,
     "n_head": 4, "n_inner": None,
   }  # fmt: skip
-  config = _config(bert, gpt2)
+  return _config(bert, gpt2)
+
+
+def _albert_electra(width: int) -> EncDecConfig:
+  sizes = {
+    "vocab_size": 500, "embedding_size": width, "hidden_size": 128,
+    "intermediate_size": 512, "num_hidden_layers": 3,
+  }  # fmt: skip
+  albert, electra = {"model_type": "albert"}, {"model_type": "electra"}
+  return _config(albert | sizes, electra | sizes)
+
+
+@pytest.mark.parametrize(
+  "config", [_bert_gpt2(32), _bert_gpt2(48), _albert_electra(192)]
+)
+def test_the_forward_pass_is_what_the_compiler_counts(config):
+  """Within the elementwise work; wide layers, so that it is small."""
   b, s, t = 2, 48, 24
   # Unrolled: the compiler counts a loop's body once.
   module = FlaxEncoderDecoderModule(config, scan_unroll=3)

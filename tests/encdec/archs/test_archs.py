@@ -1,5 +1,7 @@
 """Every architecture's table covers its tree, and its config its refusals."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,10 @@ PAIRS = [
   ("bert", "marian"),
   ("bert", "blenderbot"),
   ("bert", "xglm"),
+  ("distilbert", "electra"),
+  ("albert", "electra"),
+  ("electra", "electra"),
+  ("roberta-prelayernorm", "roberta-prelayernorm"),
 ]
 
 
@@ -88,21 +94,51 @@ def test_full_size(encoder, decoder, preset, expected):
   assert _count(param_shapes(FlaxEncoderDecoderModule(padded))) > expected
 
 
-def test_gpt2_is_no_encoder():
-  with pytest.raises(ValueError, match="gpt2 cannot be the encoder"):
-    _config("gpt2", "gpt2", "tiny")
+@pytest.mark.parametrize(
+  "name, role",
+  [("gpt2", "encoder"), ("distilbert", "decoder"), ("albert", "decoder")],
+)
+def test_a_side_that_an_architecture_cannot_be_is_refused(name, role):
+  preset = ARCHS[name].PRESETS["tiny"]
+  with pytest.raises(ValueError, match=f"{name} cannot be the {role}"):
+    ARCHS[name].stack_config(preset, role)
+
+
+_RELATIVE = {"position_embedding_type": "relative_key"}
+
+
+@pytest.mark.parametrize(
+  "name, change, message",
+  [
+    ("bert", {"hidden_size": 95}, "hidden_size=95 is no multiple of"),
+    ("bert", {"num_hidden_layers": 0}, "num_layers=0 must be a positive"),
+    ("bert", {"hidden_dropout_prob": 1.5}, "embedding_dropout=1.5 must lie in"),
+    ("bert", _RELATIVE, "'relative_key' is not"),
+    ("electra", _RELATIVE, "'relative_key' is not"),
+    ("electra", {"embedding_size": 0}, "embedding_width=0 must be a positive"),
+    ("albert", _RELATIVE, "'relative_key' is not"),
+    ("albert", {"num_hidden_groups": 3}, "num_hidden_groups=3 is not"),
+    ("albert", {"inner_group_num": 2}, "inner_group_num=2 is not"),
+    ("distilbert", {"dim": 95}, "dim=95 is no multiple of n_heads"),
+    ("roberta-prelayernorm", _RELATIVE, "'relative_key' is not"),
+    ("roberta-prelayernorm", {"pad_token_id": None}, "pad_token_id=None"),
+  ],
+)
+def test_bad_configs_are_refused(name, change, message):
+  hub = {**ARCHS[name].PRESETS["tiny"], **change}
+  with pytest.raises(ValueError, match=message):
+    ARCHS[name].stack_config(hub, "encoder")
 
 
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"hidden_size": 95}, "hidden_size=95 is no multiple of"),
-    ({"num_hidden_layers": 0}, "num_layers=0 must be a positive"),
-    ({"hidden_dropout_prob": 1.5}, "embedding_dropout=1.5 must lie in"),
-    ({"position_embedding_type": "relative_key"}, "'relative_key' is not"),
+    ({"stored_layers": 2}, "stored_layers=2 must be 1 or num_layers=3"),
+    ({"embedding_projection": False}, "embedding_width=64 must be width=96"),
   ],
 )
-def test_bad_configs_are_refused(change, message):
-  hub = {**ARCHS["bert"].PRESETS["tiny"], **change}
+def test_facts_that_contradict_each_other_are_refused(change, message):
+  albert = ARCHS["albert"]
+  config = albert.stack_config(albert.PRESETS["tiny"], "encoder")
   with pytest.raises(ValueError, match=message):
-    ARCHS["bert"].stack_config(hub, "encoder")
+    dataclasses.replace(config, **change)

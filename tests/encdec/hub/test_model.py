@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from encdec import FlaxEncoderDecoderModel, programs, shift_tokens_right
-from encdec.hub import LoadingError, from_flax457, to_flax457
+from encdec.hub import (
+  LoadingError,
+  compose_config,
+  from_flax457,
+  load_side_config,
+  to_flax457,
+)
 
 
 def _equal(a, b):
@@ -112,6 +118,16 @@ def test_the_old_tree_and_back(tiny):
   del block["ln_1"]["scale"]
   with pytest.raises(LoadingError, match=r"h\.0\.ln_1\.weight"):
     from_flax457(old, tiny.config)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_pair_that_had_no_old_tree_is_refused(side):
+  sides = {"encoder": "bert", "decoder": "gpt2"} | {side: "electra"}
+  config = compose_config(
+    *(load_side_config(f"{arch}:tiny") for arch in sides.values())
+  )
+  with pytest.raises(ValueError, match=r"electra: transformers 4\.57 built"):
+    to_flax457({}, config)
 
 
 def test_shifted_labels_are_decoder_inputs(tiny, batch):

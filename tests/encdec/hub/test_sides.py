@@ -37,6 +37,14 @@ BERT = {
   "intermediate_size": 24,
   "max_position_embeddings": 40,
 }
+NARROW = {**BERT, "embedding_size": 12}
+DISTILBERT = {
+  "vocab_size": 37,
+  "dim": 16,
+  "n_layers": 1,
+  "n_heads": 2,
+  "hidden_dim": 24,
+}
 GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 1, "n_head": 2}
 CLASSES = {
   "bert": (transformers.BertModel, transformers.BertConfig, BERT),
@@ -54,6 +62,36 @@ CLASSES = {
   "roberta-masked": (
     transformers.RobertaForMaskedLM,
     transformers.RobertaConfig,
+    BERT,
+  ),
+  "electra-pretraining": (
+    transformers.ElectraForPreTraining,
+    transformers.ElectraConfig,
+    NARROW,
+  ),
+  "electra-masked": (
+    transformers.ElectraForMaskedLM,
+    transformers.ElectraConfig,
+    NARROW,
+  ),
+  "distilbert-masked": (
+    transformers.DistilBertForMaskedLM,
+    transformers.DistilBertConfig,
+    DISTILBERT,
+  ),
+  "albert-masked": (
+    transformers.AlbertForMaskedLM,
+    transformers.AlbertConfig,
+    NARROW,
+  ),
+  "albert-pretraining": (
+    transformers.AlbertForPreTraining,
+    transformers.AlbertConfig,
+    NARROW,
+  ),
+  "prelayernorm-masked": (
+    transformers.RobertaPreLayerNormForMaskedLM,
+    transformers.RobertaPreLayerNormConfig,
     BERT,
   ),
   "gpt2": (transformers.GPT2Model, transformers.GPT2Config, GPT2),
@@ -96,6 +134,10 @@ def _assert_side(model, side, torch_model):
     ("bert-pretraining", "bert-pretraining"),
     ("bert-classifier", "gpt2"),
     ("roberta-masked", "roberta-masked"),
+    ("electra-pretraining", "electra-masked"),
+    ("distilbert-masked", "gpt2"),
+    ("albert-pretraining", "gpt2-lm"),
+    ("albert-masked", "prelayernorm-masked"),
   ],
 )
 def test_models_with_and_without_a_head_or_a_prefix(saved, encoder, decoder):
@@ -108,7 +150,8 @@ def test_models_with_and_without_a_head_or_a_prefix(saved, encoder, decoder):
   cross = [n for n in report.expected if "cross" in n or "q_attn" in n]
   pooler = [n for n in report.expected if ".pooler." in n]
   assert len(cross) + len(pooler) == len(report.expected)
-  assert bool(pooler) == (encoder in ("bert-masked", "roberta-masked"))
+  poolerless = ("bert-masked", "roberta-masked", "albert-masked")
+  assert bool(pooler) == (encoder in poolerless)
 
 
 def test_cross_attention_is_the_modules_init(saved):
