@@ -17,8 +17,9 @@ from encdec.hub.weights import hub_from_tree, tree_from_hub
 from encdec.sharing import share_of
 from encdec.types import Params
 
-# Architectures without a Flax class, or without one of a decoder alone, or whose
-# class no pair could be built of: it took other arguments than the pair gave.
+# Architectures without a Flax class, or without one of a decoder alone, or
+# whose class no pair could be built of: it took other arguments than the pair
+# gave.
 _WITHOUT = (
   "bert-generation",
   "electra",

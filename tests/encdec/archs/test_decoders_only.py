@@ -80,6 +80,7 @@ def test_dropout_within_the_feed_forward_layer():
     role: dataclasses.replace(
       ARCHS[name].stack_config(ARCHS[name].PRESETS["tiny"], role),
       num_layers=1,
+      stored_layers=1,
       embedding_dropout=0.0,
       residual_dropout=0.0,
       attention_dropout=0.0,
