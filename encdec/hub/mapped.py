@@ -129,7 +129,7 @@ class MappedFile:
     if len(strides) != len(shape):
       raise damaged(self.path, f"{name!r} has {shape} by strides {strides}")
     if not math.prod(shape):
-      return Tensor((np.zeros(shape, dtype),), shape)
+      return self.tensor(name, dtype, shape, 0)
     steps = sum((n - 1) * by for n, by in zip(shape, strides, strict=True))
     end = start + (steps + 1) * dtype.itemsize
     if not within.start <= start <= end <= within.stop:
