@@ -158,6 +158,7 @@ def _deep(levels):
     {1: _array()},
     {"t": _array(kind=3)},
     {"t": _array(shape=(3,))},
+    {"t": _array(shape=(1,))},
     {"t": _array(shape=(1 << 62, 1 << 62))},
     {"t": _array(shape=(-1, -2))},
     {"t": _array(shape=(0, 1 << 63), held=0)},
