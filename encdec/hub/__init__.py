@@ -12,8 +12,8 @@ from encdec.hub.configs import (
   token_sources,
 )
 from encdec.hub.files import HubError
-from encdec.hub.formats import WeightFileError
 from encdec.hub.loading import initial_params, load_params
+from encdec.hub.mapped import WeightFileError
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
 from encdec.hub.report import LoadingError, LoadingReport

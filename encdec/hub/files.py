@@ -8,15 +8,8 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
-from encdec.hub.formats import (
-  INDEX,
-  OTHERS,
-  SINGLE,
-  WeightFileError,
-  WeightFiles,
-  open_weights,
-  shard_names,
-)
+from encdec.hub.formats import FORMATS, open_weights, shard_names
+from encdec.hub.mapped import WeightFileError, WeightFiles
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
@@ -100,34 +93,26 @@ class Origin:
     """
     if self.folder is not None:
       return open_weights(self.folder)
-    path = self.file(SINGLE)
-    if path is None:
-      path = self.file(INDEX)
+    for kind in FORMATS:
+      path = self.file(kind.single)
       if path is None:
-        raise self._without_weights()
-      for shard in sorted(set(shard_names(path).values())):
-        if self.file(shard) is None:
-          raise WeightFileError(
-            f"{self.name} lacks the shard {shard} that its {INDEX} names"
-          )
-    return open_weights(path.parent)
-
-  def _without_weights(self) -> WeightFileError:
-    held = "other files, as far as they were downloaded"
-    if not (self.local_files_only or huggingface_hub.is_offline_mode()):
-      try:
-        files = huggingface_hub.list_repo_files(
-          self.name, revision=self.revision, token=self.token
-        )
-      except (HTTPError, OSError) as error:
-        raise self._unreachable(error) from error
-      names = {"/".join(filter(None, (self.subfolder, n))): n for n in OTHERS}
-      found = sorted(names[file] for file in files if file in names)
-      held = ", ".join(found) or "no weights"
-    return WeightFileError(
-      f"{self.name} holds {held}; only safetensors are read: save it as "
-      f"{SINGLE} with PyTorch transformers and load that folder"
+        path = self.file(kind.index)
+        self._fetch_shards(path)
+      if path is not None:
+        return open_weights(path.parent)
+    raise WeightFileError(
+      f"{self.name} holds no weights, as far as was downloaded: none of "
+      f"{', '.join(kind.single for kind in FORMATS)}; correct the name, or "
+      "save the model there"
     )
+
+  def _fetch_shards(self, index: Path | None) -> None:
+    names = {} if index is None else shard_names(index)
+    for shard in sorted(set(names.values())):
+      if index is not None and self.file(shard) is None:
+        raise WeightFileError(
+          f"{self.name} lacks the shard {shard} that its {index.name} names"
+        )
 
   def _is_cached(self) -> bool:
     return isinstance(self._cached("config.json"), str)

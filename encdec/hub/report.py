@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from encdec.hub.formats import WeightFileError
+from encdec.hub.mapped import WeightFileError
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 

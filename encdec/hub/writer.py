@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from encdec.hub.formats import DTYPES, INDEX, SINGLE
+from encdec.hub.formats import INDEX, SINGLE
+from encdec.hub.safetensors_file import DTYPES
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from encdec.hub import formats, writer
-from encdec.hub.formats import WeightFileError
+from encdec.hub.mapped import WeightFileError
 
 
 def _tensors(seed):
@@ -205,23 +205,6 @@ def test_a_shard_stays_in_its_folder(tmp_path, shard):
 def test_an_index_that_is_none_is_refused(tmp_path, text):
   (tmp_path / formats.INDEX).write_text(text)
   with pytest.raises(WeightFileError, match="no index of weights"):
-    formats.open_weights(tmp_path)
-
-
-@pytest.mark.parametrize("name", list(formats.OTHERS))
-def test_formats_that_are_not_read_are_refused_by_name(tmp_path, name):
-  (tmp_path / name).write_bytes(b"x")
-  with pytest.raises(WeightFileError, match=name):
-    formats.open_weights(tmp_path)
-
-
-def test_files_of_the_old_flax_classes_are_refused(tmp_path):
-  safetensors.numpy.save_file(
-    {"t": np.ones(2, np.float32)},
-    tmp_path / formats.SINGLE,
-    metadata={"format": "flax"},
-  )
-  with pytest.raises(WeightFileError, match="Flax classes"):
     formats.open_weights(tmp_path)
 
 

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 import transformers
 
-from encdec.hub import configs, writer
+from encdec.hub import configs, formats, writer
 from encdec.hub.names import flatten, hub_shape, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
@@ -67,8 +69,20 @@ def _anonymous(pid: int) -> int:
   raise AssertionError("no RssAnon in /proc/<pid>/status")
 
 
-def test_loading_adds_at_most_1_3_times_the_parameters(tmp_path):
-  size = _save(tmp_path)
+def _save_pickle(folder: Path) -> int:
+  """The same in PyTorch's own format."""
+  size = _save(folder)
+  tensors = formats.open_weights(folder)
+  state = {name: torch.ones(tensors[name].shape) for name in tensors}
+  torch.save(state, folder / "pytorch_model.bin")
+  for path in folder.glob("*.safetensors*"):
+    path.unlink()
+  return size
+
+
+@pytest.mark.parametrize("save", [_save, _save_pickle])
+def test_loading_adds_at_most_1_3_times_the_parameters(tmp_path, save):
+  size = save(tmp_path)
   assert size >= 400e6
   with subprocess.Popen(
     [sys.executable, "-c", CHILD, str(tmp_path)],

@@ -1,0 +1,111 @@
+"""Safetensors files: a header in JSON, then the tensors."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from encdec.hub.mapped import MappedFile, Tensor, WeightFileError
+
+# The format's own limit.
+MAX_HEADER = 100_000_000
+# What reading damaged JSON, or something else than was expected in it, raises.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DTYPES = {
+  "F64": np.dtype("<f8"),
+  "F32": np.dtype("<f4"),
+  "F16": np.dtype("<f2"),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+  "I64": np.dtype("<i8"),
+  "I32": np.dtype("<i4"),
+  "I16": np.dtype("<i2"),
+  "I8": np.dtype("i1"),
+  "U8": np.dtype("u1"),
+  "BOOL": np.dtype("?"),
+}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+  """The tensors of one file, each of which lies wholly within it.
+
+  Raises:
+    WeightFileError: the file is truncated or damaged.
+  """
+  file = MappedFile(path)
+  length = 0
+  if file.size >= 8:
+    (length,) = struct.unpack("<Q", file.read(0, 8))
+  if not 2 <= length <= min(MAX_HEADER, file.size - 8):
+    raise WeightFileError(
+      f"{path} is truncated or no safetensors file: {file.size} bytes, of "
+      f"which the header claims {length}; download or copy it again"
+    )
+  try:
+    entries = json.loads(
+      file.read(8, length).decode("utf-8"), object_pairs_hook=_once
+    )
+    if not isinstance(entries.pop("__metadata__", {}), Mapping):
+      raise ValueError("its metadata are no object")
+    extents = {
+      name: _entry(path, name, entry, length + 8)
+      for name, entry in entries.items()
+    }
+  except WeightFileError:
+    raise
+  except DAMAGE as error:
+    raise WeightFileError(
+      f"{path} has a damaged header ({error!r}); download or copy it again"
+    ) from error
+  _check_order(path, length + 8, extents)
+  return {
+    name: file.tensor(name, dtype, shape, offset)
+    for name, (dtype, shape, offset) in extents.items()
+  }
+
+
+_Extent = tuple[np.dtype, tuple[int, ...], int]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A JSON object that names nothing twice."""
+  if len(found := dict(pairs)) != len(pairs):
+    names = [name for name, _ in pairs]
+    raise ValueError(f"named twice: {max(names, key=names.count)!r}")
+  return found
+
+
+def _entry(path: Path, name: str, entry: Any, base: int) -> _Extent:
+  if entry["dtype"] not in DTYPES:
+    raise WeightFileError(
+      f"{path}: {name!r} has dtype {entry['dtype']!r}; known are "
+      f"{', '.join(DTYPES)}"
+    )
+  shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+  numbers = (*shape, begin, end)
+  # Numpy knows as many axes, and no larger numbers.
+  if len(shape) > 64 or any(
+    type(n) is not int or not 0 <= n < 1 << 63 for n in numbers
+  ):
+    raise ValueError(f"{name}: shape {shape}, offsets {begin} to {end}")
+  dtype = DTYPES[entry["dtype"]]
+  if end - begin != math.prod(shape) * dtype.itemsize:
+    raise ValueError(f"{name}: {end - begin} bytes are not {shape} {dtype}")
+  return dtype, shape, base + begin
+
+
+def _check_order(
+  path: Path, start: int, extents: Mapping[str, _Extent]
+) -> None:
+  """Tensors follow each other without overlap."""
+  last, last_name = start, "the header"
+  for name, (dtype, shape, offset) in sorted(
+    extents.items(), key=lambda item: item[1][2]
+  ):
+    if offset < last:
+      raise WeightFileError(f"{path}: {name!r} overlaps {last_name!r}")
+    last, last_name = offset + math.prod(shape) * dtype.itemsize, name
