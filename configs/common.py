@@ -39,6 +39,10 @@ def _model() -> Any:
   # A preset has no weights and must say "random".
   model.encoder_init = "pretrained"
   model.decoder_init = "pretrained"
+  # The numbers, from 0, of the checkpoint's layers that a side is made of, as
+  # (0, 2, 4); empty: all.
+  model.encoder_layers = ()
+  model.decoder_layers = ()
   # What the sides share: "none"; "embeddings", of the tokens, and with them a
   # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then start
   # from one checkpoint, or from none, with one tokenizer.

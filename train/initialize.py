@@ -20,6 +20,7 @@ from transformers import EncoderDecoderConfig
 from data import sources, tokenizers
 from data.examples import Tokens
 from encdec import hub
+from encdec.config import Role
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
 from encdec.special_tokens import (
@@ -173,7 +174,11 @@ def first_params(
     return None
   key = jax.random.key(config.seed)
   params, report = hub.initial_params(
-    module, key, encoder=names["encoder"], decoder=names["decoder"]
+    module,
+    key,
+    encoder=names["encoder"],
+    decoder=names["decoder"],
+    layers={side: config.model[f"{side}_layers"] for side in SIDES},
   )
   logging.info("%s", report.summary())
   return params
@@ -181,6 +186,9 @@ def first_params(
 
 def _side_config(config: Config, side: str) -> Any:
   hub_config = hub.load_side_config(config.model[side])
+  if layers := config.model[f"{side}_layers"]:
+    name = f"model.{side}_layers"
+    hub.choose_layers(name, layers, hub_config, Role(side))
   if config.model.dropout != -1.0:
     hub.set_dropout(hub_config, config.model.dropout)
   if config.model.init_std != -1.0:

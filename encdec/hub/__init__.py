@@ -12,6 +12,7 @@ from encdec.hub.configs import (
   token_sources,
 )
 from encdec.hub.files import HubError
+from encdec.hub.layers import choose_layers
 from encdec.hub.loading import initial_params, load_params
 from encdec.hub.mapped import WeightFileError
 from encdec.hub.model import FlaxEncoderDecoderModel
@@ -27,6 +28,7 @@ __all__ = [
   "LoadingError",
   "LoadingReport",
   "WeightFileError",
+  "choose_layers",
   "compose_config",
   "decoder_bos",
   "encdec_config",

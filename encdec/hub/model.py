@@ -135,7 +135,8 @@ class FlaxEncoderDecoderModel(GeneratingModel):
         with them a tied head) or "all" (see `encdec.config.Share`).
       **kwargs: with `encoder_` or `decoder_` in front, that side's: `model` (a
         ready one), `config`, `revision`, `subfolder`, `token`, `cache_dir`,
-        `local_files_only`, or a value of its config. Without, the pair's:
+        `local_files_only`, `layers` (the numbers of those of the checkpoint
+        that are taken), or a value of its config. Without, the pair's:
         `dtype`, `seed`, `initialise_missing`, `ignore_mismatched_sizes`, the
         options of reading files for both sides, and values of its config, such
         as `decoder_start_token_id`.

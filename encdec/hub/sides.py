@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
+from encdec.config import Role
 from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config
 from encdec.hub.files import Origin
+from encdec.hub.layers import choose_layers, take_layers
 from encdec.hub.weights import Checkpoint, outgoing
 
 # Options of reading files; alone they are both sides', with a prefix one's.
@@ -55,8 +57,9 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
   """One side out of a folder, a Hub id or a ready model.
 
   Args:
-    options: `model`, or `config` and those of reading files; the others
-      change values of the side's config.
+    options: `model`, or `config` and those of reading files; `layers`, the
+      numbers of those that are taken; the others change values of the side's
+      config.
 
   Raises:
     TypeError: an option that the side's config does not have.
@@ -77,6 +80,8 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
       config = load_side_config(str(name), **where)
     origin = Origin(str(name), **where)
     read = Side(config, Checkpoint(origin.weights(), str(name), side))
+  if (layers := options.pop("layers", None)) is not None:
+    read = _of_layers(side, read, layers)
   for key, value in options.items():
     if not hasattr(read.config, key):
       raise TypeError(
@@ -85,6 +90,14 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
       )
     read.config.update({key: value})
   return read
+
+
+def _of_layers(side: str, read: Side, layers: Any) -> Side:
+  name = f"{side}_layers"
+  whole = choose_layers(name, layers, read.config, Role(side))
+  tensors = take_layers(read.checkpoint.tensors, layers, whole)
+  checkpoint = dataclasses.replace(read.checkpoint, tensors=tensors)
+  return Side(read.config, checkpoint)
 
 
 def _ready(side: str, model: Any) -> Side:

@@ -130,3 +130,20 @@ def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
   written = json.loads((folder / "run/model.json").read_text())
   assert written["tokens"]["start"] == start
   assert jax.tree.leaves(written["config"])
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_side_starts_from_some_of_its_layers(folders, tiny_config):
+  folder, encoder, _ = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.encoder_init = "pretrained"
+  config.model.init_std = -1.0
+  config.model.encoder_layers = (1,)
+  this = loop.prepare(config, folder / "run")
+  kernel = this.create().params["encoder"]["layers"]["mlp"]["up"]["kernel"]
+  theirs = encoder.encoder.layer[1].intermediate.dense.weight.detach().numpy()
+  np.testing.assert_array_equal(kernel, theirs.T[None])
+  config.model.encoder_layers = (1, 2)
+  with pytest.raises(ValueError, match=r"model.encoder_layers=.*from 0 to 1"):
+    loop.prepare(config, folder / "other")

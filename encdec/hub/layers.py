@@ -1,0 +1,77 @@
+"""Some of a checkpoint's layers, as those of a smaller model.
+
+Rothe et al. 2020 make a decoder of 10 layers out of a model of 24 so.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PretrainedConfig
+
+from encdec.config import Role, StackConfig
+from encdec.hub.configs import stack_config
+from encdec.hub.names import arch_of
+
+
+def choose_layers(
+  name: str, layers: Any, config: PretrainedConfig, role: Role
+) -> StackConfig:
+  """Makes a side's config that of these layers; gives the whole model's.
+
+  Args:
+    name: what `layers` were given as, for messages.
+    layers: numbers of the checkpoint's layers, from 0.
+
+  Raises:
+    ValueError: they are no such numbers, or its layers are one.
+  """
+  whole = stack_config(config, role)
+  count = whole.num_layers
+  if whole.stored_layers != count:
+    raise ValueError(
+      f"{name}={layers!r}: {whole.name} applies one layer {count} times; "
+      "change num_hidden_layers"
+    )
+  if (
+    not isinstance(layers, Sequence)
+    or not layers
+    or any(type(n) is not int or not 0 <= n < count for n in layers)
+  ):
+    raise ValueError(
+      f"{name}={layers!r} must be numbers of the checkpoint's layers, from 0 "
+      f"to {count - 1}"
+    )
+  # Of a whole sequence-to-sequence model the usual name is the encoder's.
+  of_decoder = hasattr(config, "decoder_layers")
+  count_name = "decoder_layers" if of_decoder else "num_hidden_layers"
+  config.update({count_name: len(layers)})
+  return whole
+
+
+def take_layers(
+  tensors: Mapping[str, np.ndarray], layers: Sequence[int], config: StackConfig
+) -> dict[str, np.ndarray]:
+  """The tensors of those layers, numbered anew, and all of no layer.
+
+  Args:
+    config: of the model whose tensors they are.
+  """
+  starts = {
+    weight.hub.split("{layer}")[0]
+    for weight in arch_of(config).weights(config)
+    if weight.layered
+  }
+  found = "|".join(re.escape(start) for start in sorted(starts))
+  layer = re.compile(rf"((?:.*\.)?(?:{found}))(\d+)(\..*)")
+  taken = {}
+  for name, tensor in tensors.items():
+    match = layer.fullmatch(name)
+    if match is None:
+      taken[name] = tensor
+      continue
+    for number, old in enumerate(layers):
+      if old == int(match[2]):
+        taken[f"{match[1]}{number}{match[3]}"] = tensor
+  return taken
