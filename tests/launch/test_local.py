@@ -166,7 +166,8 @@ def launched(tmp_path_factory, one_device_env):
     "--config.train.steps=3",
     "--config.train.log_every_steps=1",
     "--config.train.eval_every_steps=0",
-    "--config.eval.text_examples=20",
+    # Texts are compared by prediction.
+    "--config.eval.text_examples=-1",
   ]
 
   def run(processes: int, *more: str) -> str:
@@ -197,8 +198,6 @@ def test_two_processes_give_the_losses_of_one(launched):
   assert max(abs(a / b - 1) for a, b in zip(one, two, strict=True)) < 1e-5
   # The control: what a step changes is far above that.
   assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3
-  one, two = (next(folder.glob(f"{name}/samples/*")) for name in ("one", "two"))
-  assert one.read_text() == two.read_text()
 
 
 def test_two_processes_export_what_one_exports(launched):

@@ -11,10 +11,11 @@ def test_true_sources_are_worth_more_than_permuted_ones(tmp_path, count):
   flags = [
     "--config=configs/quickstart.py",
     f"--workdir={tmp_path}/run",
-    f"--config.train.steps={count(600, 1750)}",
+    f"--config.train.steps={count(450, 1750)}",
     "--config.train.checkpoint_every_steps=0",
     "--config.optim.warmup_steps=50",
     "--config.data.eval=valid=pydoc@valid[:50]",
+    f"--config.data.test=test=pydoc@test[:{count(300, 100_000)}]",
   ]
   for more in (["--config.eval.text_examples=-1"], ["--mode=eval"]):
     done = subprocess.run(
