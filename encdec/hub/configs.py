@@ -148,9 +148,10 @@ def sides_of(
 
 
 def tied_by(hub: EncoderDecoderConfig) -> Share:
-  """What the sides share by `tie_encoder_decoder`, which means all."""
-  tied = getattr(hub, "tie_encoder_decoder", None)
-  return Share.ALL if tied else Share.NONE
+  """What the sides share by the config, as `set_tied` writes it."""
+  if getattr(hub, "tie_encoder_decoder", None):
+    return Share.ALL
+  return Share(getattr(hub, "share", None) or Share.NONE)
 
 
 def set_tied(hub: EncoderDecoderConfig, share: Share) -> None:

@@ -59,8 +59,7 @@ def from_flax457(
   """This tree, as numpy arrays, out of the old one.
 
   Args:
-    share: what its sides share; by default all where the config says
-      `tie_encoder_decoder`, else nothing.
+    share: what its sides share; by default what the config says.
 
   Raises:
     LoadingError: it lacks something or holds what the config does not imply;

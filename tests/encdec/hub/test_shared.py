@@ -81,6 +81,8 @@ def test_pytorch_reads_both_names(shared, tmp_path):
   assert tied["tie_encoder_decoder"] is (True if share == "all" else None)
   again = load(tmp_path)
   assert again.module.config.share == share
+  fresh = FlaxEncoderDecoderModel(again.config, _do_init=False)
+  assert fresh.module.config.share == share
   _assert_equal(again.params, params)
   report = again.loading_report
   assert "stored once" in report.summary()
@@ -147,7 +149,7 @@ def test_sharing_is_refused_by_name(bert):
 
 
 def test_parts_and_old_trees_hold_what_is_shared(shared, tmp_path):
-  model, share = shared
+  model, _ = shared
   model.save_pretrained(tmp_path, part="decoder")
   theirs, info = transformers.BertLMHeadModel.from_pretrained(
     tmp_path, output_loading_info=True
@@ -158,7 +160,7 @@ def test_parts_and_old_trees_hold_what_is_shared(shared, tmp_path):
   np.testing.assert_array_equal(own.detach(), table)
   old = to_flax457(model.params, model.config)
   assert "word_embeddings" in old["decoder"]["bert"]["embeddings"]
-  _assert_equal(from_flax457(old, model.config, share=share), model.params)
+  _assert_equal(from_flax457(old, model.config), model.params)
 
 
 def test_a_shared_model_generates_as_one_that_is_not(shared, bert):
