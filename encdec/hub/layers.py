@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
+from encdec.hub.mapped import Renamed
 from encdec.hub.names import arch_of
 
 
@@ -52,7 +53,7 @@ def choose_layers(
 
 def take_layers(
   tensors: Mapping[str, np.ndarray], layers: Sequence[int], config: StackConfig
-) -> dict[str, np.ndarray]:
+) -> Mapping[str, np.ndarray]:
   """The tensors of those layers, numbered anew, and all of no layer.
 
   Args:
@@ -66,12 +67,12 @@ def take_layers(
   found = "|".join(re.escape(start) for start in sorted(starts))
   layer = re.compile(rf"((?:.*\.)?(?:{found}))(\d+)(\..*)")
   taken = {}
-  for name, tensor in tensors.items():
+  for name in tensors:
     match = layer.fullmatch(name)
     if match is None:
-      taken[name] = tensor
+      taken[name] = name
       continue
     for number, old in enumerate(layers):
       if old == int(match[2]):
-        taken[f"{match[1]}{number}{match[3]}"] = tensor
-  return taken
+        taken[f"{match[1]}{number}{match[3]}"] = name
+  return Renamed(tensors, taken)

@@ -59,6 +59,28 @@ class WeightFiles(Mapping[str, np.ndarray]):
     return len(self._tensors)
 
 
+class Renamed(Mapping[str, np.ndarray]):
+  """Tensors under other names; none is made before it is asked for.
+
+  Args:
+    names: new name to that in `tensors`.
+  """
+
+  def __init__(
+    self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
+  ):
+    self._tensors, self._names = tensors, names
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    return self._tensors[self._names[name]]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._names)
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+
 class MappedFile:
   """The bytes of a file; a read that would leave it raises.
 

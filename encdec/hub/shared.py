@@ -34,14 +34,21 @@ def detect_share(
     pairs = _pairs(dataclasses.replace(config, share=share))
     least = 1 if tied else 2
     there = (sum(slot.name in tensors for slot in pair) for pair in pairs)
-    if min(there) >= least and _difference(tensors, pairs) is None:
+    if min(there) >= least and _difference(tensors, tensors, pairs) is None:
       return share
   return Share.NONE
 
 
-def check_shared(tensors: Tensors, config: EncDecConfig, where: str) -> None:
-  """Raises LoadingError where the sides share a tensor and it differs."""
-  if pair := _difference(tensors, _pairs(config)):
+def check_shared(
+  found: Tensors, tensors: Tensors, config: EncDecConfig, where: str
+) -> None:
+  """Raises LoadingError where the sides share a tensor and it differs.
+
+  Args:
+    found: what is loaded, by composite names: of the encoder, if of any.
+    tensors: a checkpoint's, likewise.
+  """
+  if pair := _difference(found, tensors, _pairs(config)):
     raise LoadingError(
       f"{where}: {pair[1].name} is not equal to {pair[0].name}, though "
       f"share={str(config.share)!r}; name one checkpoint for both sides, or "
@@ -57,12 +64,11 @@ def _pairs(config: EncDecConfig) -> list[tuple[Slot, Slot]]:
 
 
 def _difference(
-  tensors: Tensors, pairs: list[tuple[Slot, Slot]]
+  first: Tensors, second: Tensors, pairs: list[tuple[Slot, Slot]]
 ) -> tuple[Slot, Slot] | None:
   """The first pair of which both are there and not equal."""
-  for pair in pairs:
-    if all(slot.name in tensors for slot in pair):
-      one, other = (tensors[slot.name] for slot in pair)
-      if one is not other and not np.array_equal(one, other):
-        return pair
+  for one, other in pairs:
+    if one.name in first and other.name in second:
+      if not np.array_equal(first[one.name], second[other.name]):
+        return one, other
   return None

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
+from encdec.hub.mapped import Renamed
 from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
 from encdec.hub.report import LoadingError, LoadingReport, check
 from encdec.hub.shared import check_shared
@@ -51,9 +52,9 @@ class Checkpoint:
     stack = getattr(config, self.side)
     return names_lib.in_composite(self.tensors, self.side, stack)
 
-  def by_name(self, config: EncDecConfig) -> dict[str, np.ndarray]:
+  def by_name(self, config: EncDecConfig) -> Tensors:
     """The tensors under their composite names."""
-    return {name: self.tensors[own] for name, own in self.names(config).items()}
+    return Renamed(self.tensors, self.names(config))
 
 
 def load(
@@ -103,7 +104,7 @@ def load(
     if slot.name not in found and not slot.second:
       fresh.append(slot)
   for checkpoint in checkpoints:
-    check_shared(checkpoint.by_name(config) | found, config, checkpoint.where)
+    check_shared(found, checkpoint.by_name(config), config, checkpoint.where)
   params = _fill(module, shapes, found, fresh, key, place or _keep)
   report = _joined(reports, fresh, covered)
   shared = (slot.name for slot in slots(config) if slot.shared)
