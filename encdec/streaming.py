@@ -21,7 +21,7 @@ from encdec.generation.options import SearchOptions
 from encdec.generation.refilling import Seating
 from encdec.generation.search import Search
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.types import Params
+from encdec.types import CrossCache, Params
 
 Source = TypeVar("Source")
 
@@ -76,11 +76,8 @@ def generate_stream(
   prompt = start_prompt(rows, start_token)
   check(module, options, prompt, cache_length)
   _check_options(options)
-  search = Search(
-    options,
-    vocab_size=module.config.decoder.vocab_size,
-    rules=module.rules,
-  )
+  vocab_size = module.config.decoder.vocab_size
+  search = Search(options, vocab_size=vocab_size, rules=module.rules)
   shards = sharding.shards("batch", module.rules)
   seating: Seating[Source] = Seating(iter(sources), rows, shards)
   progress = seated = waiting = None
@@ -88,15 +85,7 @@ def generate_stream(
     if seating.short and seating.fetch():
       # All that wait are encoded, and the memory of those before is free.
       waiting = None
-      batch = place(seating.waiting)
-      waiting = programs.encode(
-        module,
-        decoding_params,
-        batch["encoder_tokens"],
-        batch["encoder_segments"],
-        batch["encoder_positions"],
-        None,
-      )
+      waiting = _encode(module, decoding_params, place(seating.waiting))
     if seating.free == rows:
       if seating.settled:
         return
@@ -111,17 +100,9 @@ def generate_stream(
       progress, seated = programs.refill(
         module, prompt, search, progress, seated, waiting, jnp.asarray(taken)
       )
-    enough = rows
-    if not seating.settled:
-      enough = min(rows, seating.free + max(1, round(rows * REFILLED)))
+    enough = jnp.asarray(_enough(seating), jnp.int32)
     progress = programs.run(
-      module,
-      decoding_params,
-      seated,
-      prompt,
-      search,
-      progress,
-      enough=jnp.asarray(enough, jnp.int32),
+      module, decoding_params, seated, prompt, search, progress, enough=enough
     )
     yield from _leave(seating, *_read(module, search, progress))
 
@@ -140,6 +121,22 @@ def _check_options(options: SearchOptions) -> None:
   ):
     if refused:
       raise ValueError(f"a stream has no {name}: call generate for a batch")
+
+
+def _encode(
+  module: FlaxEncoderDecoderModule, params: Params, batch: dict[str, Array]
+) -> CrossCache:
+  names = ("encoder_tokens", "encoder_segments", "encoder_positions")
+  tokens, segments, positions = (batch[name] for name in names)
+  return programs.encode(module, params, tokens, segments, positions, None)
+
+
+def _enough(seating: Seating[Any]) -> int:
+  """How many rows are to be done, empty ones among them, before a refill."""
+  rows = len(seating.seated)
+  if seating.settled:
+    return rows
+  return min(rows, seating.free + max(1, round(rows * REFILLED)))
 
 
 def _without_empty_rows(

@@ -58,20 +58,8 @@ def decoder_config(
     ValueError: it is asked for as an encoder, or a value is not supported.
   """
   role = Role(role)
-  if role == Role.ENCODER:
-    raise ValueError(
-      f"{name} cannot be the encoder: only its decoder is supported; use an "
-      f"autoencoding model such as bert or roberta there, and {name} as the "
-      "decoder"
-    )
+  _check(name, hub, role, keys)
   width, heads, layers = hub["d_model"], hub[keys.heads], hub[keys.layers]
-  if width % heads:
-    raise ValueError(f"d_model={width} is no multiple of {keys.heads}={heads}")
-  if hub[keys.layerdrop]:
-    raise ValueError(
-      f"{keys.layerdrop}={hub[keys.layerdrop]} is not supported: set it to "
-      "0.0, which leaves no layer out"
-    )
   head_width = width // heads
   return StackConfig(
     name=name,
@@ -113,6 +101,23 @@ def decoder_config(
     scale_by_layer=False,
     pad_token_id=hub["pad_token_id"],
   )
+
+
+def _check(name: str, hub: Mapping[str, Any], role: Role, keys: Keys) -> None:
+  if role == Role.ENCODER:
+    raise ValueError(
+      f"{name} cannot be the encoder: only its decoder is supported; use an "
+      f"autoencoding model such as bert or roberta there, and {name} as the "
+      "decoder"
+    )
+  width, heads = hub["d_model"], hub[keys.heads]
+  if width % heads:
+    raise ValueError(f"d_model={width} is no multiple of {keys.heads}={heads}")
+  if hub[keys.layerdrop]:
+    raise ValueError(
+      f"{keys.layerdrop}={hub[keys.layerdrop]} is not supported: set it to "
+      "0.0, which leaves no layer out"
+    )
 
 
 def weights(

@@ -1,20 +1,27 @@
 """DistilBERT (Sanh et al. 2019), an encoder: BERT without types and pooler."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from encdec.archs import bert
 from encdec.archs.weights import Weight, linear, norm
-from encdec.config import (
-  HeadKind,
-  NormPosition,
-  PositionKind,
-  Role,
-  StackConfig,
-)
+from encdec.config import Role, StackConfig
 
 BASE_PREFIX = "distilbert"
 IGNORED = (r"(.*\.)?embeddings\.position_ids",)
 TIED_NAMES = ()
+# BERT's names of a config's values, and those that this config lacks.
+_BERTS = {
+  "hidden_size": "dim",
+  "num_hidden_layers": "n_layers",
+  "num_attention_heads": "n_heads",
+  "intermediate_size": "hidden_dim",
+  "hidden_act": "activation",
+  "hidden_dropout_prob": "dropout",
+  "attention_probs_dropout_prob": "attention_dropout",
+}
+_CONSTANT = {"type_vocab_size": 0, "layer_norm_eps": 1e-12}
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
@@ -35,46 +42,9 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
   width, heads = hub["dim"], hub["n_heads"]
   if width % heads:
     raise ValueError(f"dim={width} is no multiple of n_heads={heads}")
-  return StackConfig(
-    name="distilbert",
-    role=role,
-    vocab_size=hub["vocab_size"],
-    width=width,
-    num_layers=hub["n_layers"],
-    stored_layers=hub["n_layers"],
-    num_heads=heads,
-    num_kv_heads=heads,
-    head_width=width // heads,
-    mlp_width=hub["hidden_dim"],
-    embedding_width=width,
-    embedding_projection=False,
-    max_positions=hub["max_position_embeddings"],
-    position_kind=PositionKind.LEARNED,
-    position_offset=0,
-    positions_from_ids=False,
-    type_vocab_size=0,
-    norm_position=NormPosition.POST,
-    norm_epsilon=1e-12,
-    activation=hub["activation"],
-    embedding_scale=1.0,
-    given_embedding_scale=1.0,
-    embedding_norm=True,
-    final_norm=False,
-    pooler=False,
-    head=HeadKind.NONE,
-    head_activation=hub["activation"],
-    head_bias=False,
-    tied_head=True,
-    embedding_dropout=hub["dropout"],
-    residual_dropout=hub["dropout"],
-    attention_dropout=hub["attention_dropout"],
-    activation_dropout=0.0,
-    init_std=hub["initializer_range"],
-    residual_init_scale=1.0,
-    attention_scale=(width // heads) ** -0.5,
-    scale_by_layer=False,
-    pad_token_id=hub["pad_token_id"],
-  )
+  words = {ours: hub[theirs] for ours, theirs in _BERTS.items()}
+  config = bert.stack_config({**hub, **words, **_CONSTANT}, role)
+  return dataclasses.replace(config, name="distilbert", pooler=False)
 
 
 def weights(config: StackConfig) -> tuple[Weight, ...]:

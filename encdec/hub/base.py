@@ -9,8 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict, unfreeze
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Key, UInt32
 from transformers import (
   EncoderDecoderConfig,
   GenerationConfig,
@@ -29,6 +28,7 @@ from encdec.hub.configs import (
 from encdec.hub.generation import SUPPORTED, Request, request
 from encdec.hub.names import flatten
 from encdec.hub.report import LoadingReport
+from encdec.hub.trees import cast, overlaid, plain_tree
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.special_tokens import (
   HUB_NAMES,
@@ -205,7 +205,7 @@ class ModelBase:
     drawn = _init(self._module, typed_key(rng))
     if params is None:
       return drawn
-    return _overlaid(drawn, plain_tree(params))
+    return overlaid(drawn, plain_tree(params))
 
   def enable_gradient_checkpointing(self) -> None:
     """Recomputes each layer in the backward pass instead of storing it."""
@@ -213,15 +213,15 @@ class ModelBase:
 
   def to_bf16(self, params: Params, mask: Any = None) -> Params:
     """Floating parameters as bfloat16, where `mask` (a like tree) is True."""
-    return _cast(params, jnp.bfloat16, mask)
+    return cast(params, jnp.bfloat16, mask)
 
   def to_fp16(self, params: Params, mask: Any = None) -> Params:
     """As `to_bf16`, to float16: for inference, refused with train=True."""
-    return _cast(params, jnp.float16, mask)
+    return cast(params, jnp.float16, mask)
 
   def to_fp32(self, params: Params, mask: Any = None) -> Params:
     """As `to_bf16`, to float32."""
-    return _cast(params, jnp.float32, mask)
+    return cast(params, jnp.float32, mask)
 
   def _decoding_params(self, tree: Params) -> Params:
     """The decoding form, kept until a leaf is another array."""
@@ -315,42 +315,8 @@ def _ids_of(config: GenerationConfig) -> dict[str, Any]:
   return {name: getattr(config, name, None) for name in names}
 
 
-def plain_tree(params: Mapping[str, Any]) -> Params:
-  """A nested dict; refuses the tree of the Flax classes of transformers 4."""
-  tree = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
-  sides = [tree.get("encoder"), tree.get("decoder")]
-  old = {"encoder", "bert", "roberta", "transformer"}
-  if any(isinstance(side, Mapping) and old & side.keys() for side in sides):
-    raise ValueError(
-      "these params have the layout of transformers 4, one subtree a layer; "
-      "convert them with encdec.hub.from_flax457(params, model.config)"
-    )
-  return tree
-
-
 def typed_key(rng: RandomKey) -> Key[Array, ""]:
   """A typed key of `jax.random.key`, or an old raw one."""
   if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
     return rng
   return jax.random.wrap_key_data(rng)
-
-
-def _overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
-  result = dict(under)
-  for name, value in over.items():
-    held = under.get(name)
-    if isinstance(value, Mapping) and isinstance(held, Mapping):
-      value = _overlaid(held, value)
-    result[name] = value
-  return result
-
-
-def _cast(params: Params, dtype: Any, mask: Any) -> Params:
-  def cast(leaf: Float[Array, "..."], chosen: bool = True):
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(dtype) if chosen and floating else leaf
-
-  params = plain_tree(params)
-  if mask is None:
-    return jax.tree.map(cast, params)
-  return jax.tree.map(cast, params, plain_tree(mask))

@@ -1,0 +1,48 @@
+"""Parameter trees as callers have them: checked, overlaid, cast."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict, unfreeze
+from jaxtyping import Array, Float
+
+from encdec.types import Params
+
+
+def plain_tree(params: Mapping[str, Any]) -> Params:
+  """A nested dict; refuses the tree of the Flax classes of transformers 4."""
+  tree = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
+  sides = [tree.get("encoder"), tree.get("decoder")]
+  old = {"encoder", "bert", "roberta", "transformer"}
+  if any(isinstance(side, Mapping) and old & side.keys() for side in sides):
+    raise ValueError(
+      "these params have the layout of transformers 4, one subtree a layer; "
+      "convert them with encdec.hub.from_flax457(params, model.config)"
+    )
+  return tree
+
+
+def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
+  """`under`, with what `over` has in its place."""
+  result = dict(under)
+  for name, value in over.items():
+    held = under.get(name)
+    if isinstance(value, Mapping) and isinstance(held, Mapping):
+      value = overlaid(held, value)
+    result[name] = value
+  return result
+
+
+def cast(params: Params, dtype: Any, mask: Any) -> Params:
+  """Floating leaves in `dtype`: all, or where `mask`, a like tree, is True."""
+
+  def one(leaf: Float[Array, "..."], chosen: bool = True):
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if chosen and floating else leaf
+
+  params = plain_tree(params)
+  if mask is None:
+    return jax.tree.map(one, params)
+  return jax.tree.map(one, params, plain_tree(mask))
