@@ -4,6 +4,8 @@ import json
 
 import jax
 import pytest
+import torch
+import transformers
 
 from configs import dates
 from train import loop, mesh, trained
@@ -94,3 +96,40 @@ def compilations():
   jax.monitoring.register_event_duration_secs_listener(listen)
   yield events
   jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def assert_pytorch_generates():
+  """`assert_pytorch_generates(folder, samples)`: the run's own texts.
+
+  Args:
+    folder: of an export.
+    samples: the file of what evaluation has generated.
+
+  Returns:
+    PyTorch's model.
+  """
+
+  def check(folder, samples):
+    model, info = transformers.EncoderDecoderModel.from_pretrained(
+      str(folder), output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    load = transformers.AutoTokenizer.from_pretrained
+    source = target = load(str(folder))
+    if (folder / "target_tokenizer").exists():
+      target = load(str(folder / "target_tokenizer"))
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    batch = source([row["source"] for row in rows], padding=True)
+    with torch.no_grad():
+      tokens = model.eval().generate(
+        torch.tensor(batch["input_ids"]),
+        attention_mask=torch.tensor(batch["attention_mask"]),
+      )
+    texts = target.batch_decode(tokens, skip_special_tokens=True)
+    assert texts == [row["prediction"] for row in rows]
+    # Texts that depend on their source, or equality would prove little.
+    assert len(set(texts)) > 2
+    return model
+
+  return check
