@@ -172,6 +172,7 @@ _OF_ONE_SIDE = (
   "embedding_dropout",
   "residual_dropout",
   "attention_dropout",
+  "activation_dropout",
   "init_std",
   "residual_init_scale",
   "pad_token_id",
