@@ -90,8 +90,14 @@ class XlaAttention:
     if dropout is not None and dropout.mode == "values":
       v = _drop_values(v, dropout)
     q = q.reshape(batch, queries, groups, heads // groups, width)
-    logits = jnp.einsum(
-      "BTGRK,BSGK->BGRTS", q, k, preferred_element_type=jnp.float32
+    q = q.transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
+    # Not einsum, which puts k first: keys would not come out last, and what
+    # follows goes along them.
+    logits = jax.lax.dot_general(
+      q,
+      k,
+      dimension_numbers=(((3,), (3,)), ((0, 1), (0, 2))),
+      preferred_element_type=jnp.float32,
     ).reshape(batch, heads, queries, keys)
     logits = logits * scale
     if softcap is not None:
