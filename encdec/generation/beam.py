@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import hypotheses, sampling
+from encdec.generation import hypotheses, ranking, sampling
 from encdec.generation.hypotheses import Hypotheses, take
 from encdec.generation.options import SearchOptions
 from encdec.generation.scoring import length_divisor
@@ -150,7 +150,7 @@ def candidates(
     ranked = total + sampling.noise(keys, step, total)
   # Of each beam first: that sorts rows of V, never of N * V.
   each = min(count, vocab)
-  rank, tokens = jax.lax.top_k(ranked, each)
+  rank, tokens = ranking.top_k(ranked, each)
   _, best = jax.lax.top_k(rank.reshape(rank.shape[0], -1), count)
   values = rank
   if keys is not None:
