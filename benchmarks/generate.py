@@ -3,6 +3,8 @@
   python benchmarks/generate.py                       # the table of the README
   python benchmarks/generate.py --beams=4 --batch=8 --ends=never
   python benchmarks/generate.py --flax_python=old/bin/python
+  python benchmarks/generate.py --platform=cuda --dtype=bfloat16 --layers=12 \
+    --width=768 --source=512 --new_tokens=128 --batch=1,32,256 --ends=never
 
 Both sides generate with one random BERT to BERT, in processes of their own that
 take turns, with two threads each; the outputs are compared first. "never" bans
@@ -12,7 +14,8 @@ environment with transformers 4.57, whose Flax class then runs too. Needs the
 `test` extra (PyTorch).
 
 Compiling is not in the figures, and is printed beside them. Memory is the peak
-of the process over what it held before the model was loaded.
+of the process over what it held before the model was loaded, or that of the
+GPU. In bfloat16 the two sides round differently: no text need be the same.
 """
 
 import argparse
@@ -40,6 +43,8 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--layers", type=int, default=4)
   parser.add_argument("--width", type=int, default=256)
   parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--platform", choices=["cpu", "cuda"], default="cpu")
+  parser.add_argument("--dtype", default="float32")
   parser.add_argument("--flax_python", default="")
   parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
   parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -49,30 +54,33 @@ def parse() -> argparse.Namespace:
 # What each side runs: a function from a case to nested lists of ids.
 
 
-def torch_side(folder: str):
+def torch_side(folder: str, platform: str, dtype: str):
   import torch
   import transformers
 
   torch.set_num_threads(2)
-  model = transformers.EncoderDecoderModel.from_pretrained(folder).eval()
+  model = transformers.EncoderDecoderModel.from_pretrained(
+    folder, dtype=getattr(torch, dtype)
+  )
+  model = model.eval().to(platform)
 
   def run(case):
     with torch.inference_mode():
       return model.generate(
-        torch.tensor(case["ids"]),
-        attention_mask=torch.tensor(case["mask"]),
+        torch.tensor(case["ids"], device=platform),
+        attention_mask=torch.tensor(case["mask"], device=platform),
         **case["options"],
       ).tolist()
 
   return run
 
 
-def ours_side(folder: str):
+def ours_side(folder: str, platform: str, dtype: str):
   import numpy as np
 
   from encdec import FlaxEncoderDecoderModel
 
-  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  model = FlaxEncoderDecoderModel.from_pretrained(folder, np.dtype(dtype))
 
   def run(case):
     return np.asarray(
@@ -86,12 +94,12 @@ def ours_side(folder: str):
   return run
 
 
-def flax_side(folder: str):
+def flax_side(folder: str, platform: str, dtype: str):
   import jax.numpy as jnp
   import transformers
 
   model = transformers.FlaxEncoderDecoderModel.from_pretrained(
-    folder, from_pt=True
+    folder, from_pt=True, dtype=jnp.dtype(dtype)
   )
 
   def run(case):
@@ -112,6 +120,17 @@ def flax_side(folder: str):
 SIDES = {"torch": torch_side, "ours": ours_side, "flax": flax_side}
 
 
+def gpu_peak(side: str) -> float:
+  """MB that the process held at most on its GPU."""
+  if side == "torch":
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20
+  import jax
+
+  return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+
+
 def memory(field: str) -> float:
   """MB of this process: VmRSS, or VmHWM, its peak."""
   with open("/proc/self/status", encoding="utf-8") as status:
@@ -119,21 +138,22 @@ def memory(field: str) -> float:
   return int(line.split()[1]) / 1024
 
 
-def work(side: str, folder: str) -> None:
+def work(side: str, folder: str, platform: str, dtype: str) -> None:
   """Answers each case on stdin with ids and seconds, a line of JSON each."""
   # What libraries print must not mix with the answers.
   answers, sys.stdout = sys.stdout, sys.stderr
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  os.environ["JAX_PLATFORMS"] = platform
+  os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
   run, before = None, 0.0
   for line in sys.stdin:
     if run is None:
       __import__("torch" if side == "torch" else "jax")
       before = memory("VmRSS")
-      run = SIDES[side](folder)
+      run = SIDES[side](folder, platform, dtype)
     start = time.perf_counter()
     ids = run(json.loads(line))
     seconds = time.perf_counter() - start
-    peak = memory("VmHWM") - before
+    peak = memory("VmHWM") - before if platform == "cpu" else gpu_peak(side)
     answer = {"ids": ids, "seconds": seconds, "peak": peak}
     print(json.dumps(answer), file=answers, flush=True)
 
@@ -141,12 +161,19 @@ def work(side: str, folder: str) -> None:
 class Side:
   """A process that generates when it is asked to."""
 
-  def __init__(self, name: str, python: str, folder: str):
+  def __init__(self, name: str, python: str, folder: str, args):
     self.name = name
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     self.process = subprocess.Popen(
-      [python, __file__, f"--worker={name}", f"--folder={folder}"],
+      [
+        python,
+        __file__,
+        f"--worker={name}",
+        f"--folder={folder}",
+        f"--platform={args.platform}",
+        f"--dtype={args.dtype}",
+      ],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
@@ -230,7 +257,7 @@ def choose_bias(args, folder: str) -> float:
   for _ in range(7):
     bias = (low + high) / 2
     save_model(folder, args.layers, args.width, bias)
-    side = Side("ours", sys.executable, folder)
+    side = Side("ours", sys.executable, folder, args)
     texts = generated(side.run(case(args, 8, 1, "real"))["ids"])
     side.close()
     mean = statistics.mean(len(text) for text in texts)
@@ -257,7 +284,7 @@ def compare(args, sides: list[Side], ends: str) -> None:
         pairs = zip(texts["ours"], texts[name], strict=True)
         same = sum(a == b for a, b in pairs)
         print(
-          f"beams {beams} batch {batch:2} ends {ends:5} "
+          f"beams {beams} batch {batch:3} ends {ends:5} "
           f"mean length {tokens / batch:4.1f} | ours "
           f"{tokens / seconds['ours']:7.0f} tokens/s, {name} "
           f"{tokens / seconds[name]:7.0f}: "
@@ -273,15 +300,17 @@ def compare(args, sides: list[Side], ends: str) -> None:
 def main() -> None:
   args = parse()
   if args.worker:
-    work(args.worker, args.folder)
+    work(args.worker, args.folder, args.platform, args.dtype)
     return
   with tempfile.TemporaryDirectory() as folder:
     for ends in args.ends.split(","):
       bias = choose_bias(args, folder) if ends == "real" else 0.0
       save_model(folder, args.layers, args.width, bias)
-      sides = [Side(n, sys.executable, folder) for n in ("torch", "ours")]
+      sides = [
+        Side(name, sys.executable, folder, args) for name in ("torch", "ours")
+      ]
       if args.flax_python:
-        sides.append(Side("flax", args.flax_python, folder))
+        sides.append(Side("flax", args.flax_python, folder, args))
       try:
         compare(args, sides, ends)
       finally:
