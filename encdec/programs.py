@@ -130,10 +130,15 @@ def start(
   search: Search,
   keys: Key[Array, "B"] | None,
 ) -> loop.Progress:
-  """A search whose cache holds the prompt but for its last token."""
+  """A search whose cache holds the prompt but for its last token.
+
+  Rows whose source has no token are done.
+  """
   apply: Any = functools.partial(module.apply, {"params": params})
   options = search.options
   state = _beginning(slots, prompt, search, keys)
+  empty = ~jnp.any(cross.segments != 0, axis=1)
+  state = dataclasses.replace(state, done=state.done | empty)
   texts = state.texts
   batch, length = prompt.tokens.shape
   cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")

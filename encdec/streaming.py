@@ -95,7 +95,6 @@ def generate_stream(
       progress = programs.start(
         module, cache_length, decoding_params, seated, prompt, search, None
       )
-      progress = _without_empty_rows(progress, seating.seated)
     elif (taken := seating.seat()).max() >= 0:
       progress, seated = programs.refill(
         module, prompt, search, progress, seated, waiting, jnp.asarray(taken)
@@ -137,16 +136,6 @@ def _enough(seating: Seating[Any]) -> int:
   if seating.settled:
     return rows
   return min(rows, seating.free + max(1, round(rows * REFILLED)))
-
-
-def _without_empty_rows(
-  progress: loop.Progress, seated: Sequence[Any]
-) -> loop.Progress:
-  state = progress.state
-  empty = jnp.asarray([source is None for source in seated])
-  return dataclasses.replace(
-    progress, state=dataclasses.replace(state, done=state.done | empty)
-  )
 
 
 def _read(

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec.hub import forward
 from encdec.hub.base import ModelBase, RandomKey
-from encdec.hub.generation import bucket, request
+from encdec.hub.buckets import length_bucket
+from encdec.hub.generation import request
 from encdec.hub.inputs import (
   SideInputs,
   as_ids,
@@ -282,13 +283,15 @@ class CallableModel(ModelBase):
     batch, count = ids.shape
     if cache is None:
       check_length(config, count, "decoder_input_ids")
-      slots = bucket(count + 1, config.max_positions)
+      slots = length_bucket(count + 1, config.max_positions)
       cache = forward.empty_cache(self.module, batch, slots, states.shape[1])
     elif not forward.is_traced(cache):
       needed = int(cache.length) + count
       check_length(config, needed, "decoder_input_ids with the cache")
       if needed > cache.slots:
-        cache = forward.grown(cache, bucket(needed, config.max_positions))
+        cache = forward.grown(
+          cache, length_bucket(needed, config.max_positions)
+        )
     if mask is not None:
       key_mask = cache_mask(mask, batch, cache.slots)
       cache = dataclasses.replace(cache, key_mask=key_mask)

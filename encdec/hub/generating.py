@@ -12,9 +12,9 @@ from jaxtyping import Array, Int, Key, UInt32
 
 from encdec import generate as search
 from encdec.generation.options import Processor, Rules
-from encdec.hub import forward
+from encdec.hub import buckets, forward
 from encdec.hub.calls import CallableModel
-from encdec.hub.generation import bucket, request
+from encdec.hub.generation import request
 from encdec.hub.inputs import (
   SideInputs,
   as_ids,
@@ -51,7 +51,7 @@ class GeneratingModel(CallableModel):
     word_starts: Any = None,
     **overrides: Any,
   ) -> GenerateOutput:
-    """Writes targets; compiles once for each bucket of lengths.
+    """Writes targets; compiles once for each bucket of lengths and rows.
 
     Greedy search, sampling, beam search, beam sampling and diverse beam
     search, by the options of GenerationConfig, whose defaults are PyTorch's. A
@@ -118,8 +118,15 @@ class GeneratingModel(CallableModel):
       word_starts=word_starts,
     )
     self._check_source_rules(options.rules, source)
+    for idle in asked.idle():
+      warnings.warn(idle, stacklevel=2)
     key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)
+    batch = source.segments.shape[0]
+    if not forward.is_traced((source, states, prompt, key)):
+      rows = buckets.row_bucket(batch)
+      key = buckets.pad_keys(key, batch, rows)
+      source, states, prompt = buckets.pad_rows((source, states, prompt), rows)
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
     output = search.generate(
@@ -130,10 +137,11 @@ class GeneratingModel(CallableModel):
       source.positions if states is None else None,
       options=options,
       prompt=prompt,
-      cache_length=bucket(longest - 1, limit),
+      cache_length=buckets.length_bucket(longest - 1, limit),
       encoder_states=states,
       key=key,
     )
+    output = buckets.take_rows(output, batch, options.num_returned)
     result = generate_output(output, options, prompt.tokens.shape[1])
     if not asked.values.get("output_attentions", False):
       return result
@@ -146,11 +154,13 @@ class GeneratingModel(CallableModel):
     if states is None:
       states = self._encoded(tree, source)
     sequences, returned = result.sequences, options.num_returned
+    batch = sequences.shape[0] // returned
+    states, segments = states[:batch], source.segments[:batch]
     index = jnp.arange(sequences.shape[1], dtype=jnp.int32)[None]
     decoded: Any = self.decode(
       sequences,
       (jnp.repeat(states, returned, axis=0),),
-      encoder_attention_mask=jnp.repeat(source.segments, returned, axis=0),
+      encoder_attention_mask=jnp.repeat(segments, returned, axis=0),
       decoder_attention_mask=(index < output.lengths[:, None]).astype(int),
       output_attentions=True,
       return_dict=True,
@@ -252,8 +262,8 @@ class GeneratingModel(CallableModel):
         f"source {int(np.argmax(empty))} is empty: attention_mask has no 1 in "
         "it; leave that row out"
       )
-    more = bucket(source.segments.shape[1], config.max_positions)
-    more -= source.segments.shape[1]
+    length = source.segments.shape[1]
+    more = buckets.length_bucket(length, config.max_positions) - length
     return jax.tree.map(
       lambda leaf: jnp.pad(leaf, ((0, 0), (0, max(more, 0)))), source
     )

@@ -36,6 +36,13 @@ _HARMLESS = {
   "low_memory", "prefill_chunk_size", "return_dict_in_generate",
   "transformers_version", "max_matching_ngram_size",
 }  # fmt: skip
+# Options that are heeded in one mode alone, and the values at which they do
+# nothing there.
+_OF_SAMPLING = {
+  "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
+  "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+}  # fmt: skip
+_OF_BEAMS = {"length_penalty": 1.0, "early_stopping": False}
 # Values at which an option that is not supported does nothing; None and False
 # always do nothing.
 _NEUTRAL = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
@@ -50,12 +57,31 @@ class Request:
     call: special ids that the call itself sets.
     file: special ids of the model's generation config.
     bos: that config's bos_token_id, a start token of last resort.
+    given: names of the options that the call itself sets.
   """
 
   values: Mapping[str, Any]
   call: TokenSource
   file: TokenSource
   bos: int | None
+  given: frozenset[str]
+
+  def idle(self) -> list[str]:
+    """What the call sets and its mode does not heed, with the mode that does.
+
+    What a file sets besides is meant for whoever uses that mode.
+    """
+    modes = (
+      (_OF_SAMPLING, "do_sample", False, "do_sample=True"),
+      (_OF_BEAMS, "num_beams", 1, "num_beams of at least 2"),
+    )
+    return [
+      f"{name}={self.values[name]!r} does nothing without {needed}"
+      for options, mode, off, needed in modes
+      if self.values.get(mode, off) == off
+      for name, neutral in options.items()
+      if name in self.given and self.values[name] != neutral
+    ]
 
   def check(self) -> None:
     """Raises ValueError for an option that is not supported."""
@@ -146,6 +172,7 @@ def request(
     call=token_source("the call", given | call),
     file=token_source("model.generation_config", file),
     bos=values.get("bos_token_id"),
+    given=frozenset(given | call),
   )
 
 
@@ -162,8 +189,3 @@ def _check(name: str, value: Any) -> None:
   if known or value is False or value == _NEUTRAL.get(name):
     return
   raise ValueError(f"{name}={value!r} is not supported; set it to None")
-
-
-def bucket(length: int, limit: int, step: int = 32) -> int:
-  """The length that is compiled for: the next multiple of `step`."""
-  return min(-(-length // step) * step, limit)

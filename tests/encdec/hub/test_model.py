@@ -414,6 +414,25 @@ def test_options_that_cannot_be_honoured_are_refused(
     tiny.generate(batch[0], **options)
 
 
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"temperature": 0.7}, r"temperature=0\.7 does nothing without do_sample"),
+    ({"num_beams": 2, "top_k": 5}, "top_k=5 does nothing without do_sample"),
+    ({"length_penalty": 0.0}, "does nothing without num_beams of at least 2"),
+  ],
+)
+def test_options_that_their_mode_does_not_heed_are_warned_of(
+  tiny, batch, options, message
+):
+  with pytest.warns(UserWarning, match=message):
+    tiny.generate(batch[0], max_length=4, **options)
+  # In a file they are for those who use that mode.
+  for name, value in options.items():
+    setattr(tiny.generation_config, name, value)
+  tiny.generate(batch[0], max_length=4)
+
+
 def test_a_files_option_counts_and_can_be_overridden(tiny, batch):
   tiny.generation_config.num_beams = 4
   tiny.generation_config.penalty_alpha = 0.6
@@ -488,6 +507,47 @@ def test_generation_compiles_once_a_bucket(tiny, batch):
   assert programs.run._cache_size() == before
   tiny.generate(batch[0], max_length=34, min_length=2)
   assert programs.run._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {},
+    {"num_beams": 3, "num_return_sequences": 2},
+    {"do_sample": True, "num_return_sequences": 2, "top_k": 0},
+  ],
+  ids=["greedy", "beams", "samples"],
+)
+def test_rows_have_buckets(tiny, options):
+  """Seven sources are searched by the program of eight, and are seven."""
+  ids = jax.random.randint(jax.random.key(3), (8, 5), 5, 30)
+  options = options | {
+    "max_length": 6,
+    "output_scores": True,
+    "output_logits": True,
+    "output_attentions": True,
+  }
+  keys = jax.random.split(jax.random.key(0), 8)
+  sampled = "do_sample" in options
+  whole = tiny.generate(ids, prng_key=keys if sampled else None, **options)
+  before = programs.run._cache_size()
+  part = tiny.generate(
+    ids[:7], prng_key=keys[:7] if sampled else None, **options
+  )
+  assert programs.run._cache_size() == before
+  texts, steps = 7 * options.get("num_return_sequences", 1), len(part.scores)
+  beams = part.scores[0].shape[0]
+  width = part.sequences.shape[1]
+  np.testing.assert_array_equal(part.sequences, whole.sequences[:texts, :width])
+  assert part.cross_attentions[0].shape[0] == texts
+  for name in ("scores", "logits"):
+    for mine, all_of in zip(
+      getattr(part, name), getattr(whole, name)[:steps], strict=True
+    ):
+      np.testing.assert_allclose(mine, all_of[:beams], atol=1e-5)
+  if sampled:
+    with pytest.raises(ValueError, match="keys for 7 rows"):
+      tiny.generate(ids[:7], prng_key=keys, **options)
 
 
 def test_generation_inside_jit(tiny, batch):
