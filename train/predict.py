@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import math
 import re
 import sys
@@ -14,7 +15,14 @@ import tqdm
 from absl import logging
 
 from data import examples, sources
-from train import command_line, decoding, trained, validate, workdir
+from train import (
+  command_line,
+  decoding,
+  processes,
+  trained,
+  validate,
+  workdir,
+)
 from train.config import Config
 from train.decoding import Found, Source
 from train.output import Output, digest
@@ -121,7 +129,9 @@ def run(
     inputs = open_inputs(source, config)
   this = trained.load(config, folder, step)
   with validate.refusing():
-    file = Output(Path(output), fingerprint(this, inputs))
+    made_by = fingerprint(this, inputs)
+    processes.check_same(f"--input={source}", json.dumps(made_by))
+    file = Output(Path(output), made_by)
   with contextlib.closing(file):
     with validate.refusing():
       done = file.open(overwrite=overwrite, total=len(inputs))

@@ -1,5 +1,6 @@
 """Joining the other processes of a run, before JAX touches a device."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -68,6 +69,23 @@ def on_chief(what: str, action: Callable[[], int | None]) -> int:
   if number < 0:
     raise Failure(f"{what} failed in process 0, which says why")
   return number
+
+
+def check_same(what: str, value: str) -> None:
+  """All processes call it, with what must be one in all of them.
+
+  Raises:
+    Refusal: in all of them, where it is not.
+  """
+  digest = hashlib.sha256(value.encode()).digest()
+  mine = np.frombuffer(digest, np.uint8)
+  every = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 32)
+  others = np.flatnonzero((every != every[0]).any(axis=1)).tolist()
+  if others:
+    raise Refusal(
+      f"{what} of process {others[0]} is not that of process 0: give all "
+      "processes the same files and flags"
+    )
 
 
 def _check(coordinator: str, process_id: int, num_processes: int) -> None:

@@ -1,6 +1,7 @@
 """Which environment makes a process join others, and what it is told."""
 
 import jax
+import numpy as np
 import pytest
 
 from train import processes
@@ -94,3 +95,13 @@ def test_slurm_batch_script_outside_of_srun_is_alone(calls, monkeypatch):
 )
 def test_tpu_pods_are_recognised(environment, platforms, pod):
   assert processes.is_tpu_pod(environment, platforms) == pod
+
+
+def test_processes_that_were_told_different_things_are_refused(monkeypatch):
+  processes.check_same("--input=in.txt", "abc")
+  gather = (processes.multihost_utils, "process_allgather")
+  monkeypatch.setattr(*gather, lambda mine: np.stack([mine, mine, mine[::-1]]))
+  with pytest.raises(Refusal, match=r"--input=in\.txt of process 2 is not"):
+    processes.check_same("--input=in.txt", "abc")
+  monkeypatch.setattr(*gather, lambda mine: np.stack([mine] * 3))
+  processes.check_same("--input=in.txt", "abd")
