@@ -230,6 +230,12 @@ def set_init_std(config: PretrainedConfig, std: float) -> None:
   config.update({name: std})
 
 
+def set_vocab_size(config: PretrainedConfig, size: int) -> None:
+  """How many tokens a side knows."""
+  names = ("vocab_size", "decoder_vocab_size")  # Marian has both.
+  config.update({name: size for name in names if hasattr(config, name)})
+
+
 def generation_config_of(name: str, **where: Any) -> dict[str, Any] | None:
   """generation_config.json of a folder or Hub id, None where it has none."""
   return Origin(name, **where).json("generation_config.json")

@@ -25,7 +25,7 @@ from encdec.hub.configs import (
   read_generation_config,
 )
 from encdec.hub.files import Origin
-from encdec.hub.generating import GeneratingModel
+from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.shared import detect_share
 from encdec.hub.sides import read_side, route
@@ -35,7 +35,7 @@ from encdec.types import Params
 _Path = str | os.PathLike[str]
 
 
-class FlaxEncoderDecoderModel(GeneratingModel):
+class FlaxEncoderDecoderModel(ResizableModel):
   """Any encoder and any decoder of the Hub, with the names of transformers.
 
   Arguments stand in the order of the class of transformers 4.57; their

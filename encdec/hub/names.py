@@ -18,7 +18,7 @@ PROJECTION = (
   Weight("enc_to_dec_proj.bias", "enc_to_dec_proj/bias"),
 )
 # Which axis of a leaf counts the vocabulary, and so has padding rows.
-_VOCABULARY_AXIS = {
+VOCABULARY_AXIS = {
   "embeddings/tokens/embedding": 0,
   "head/bias": 0,
   "head/kernel": 1,
@@ -71,7 +71,7 @@ class Slot:
 
   def cut(self, leaf: Any) -> Any:
     """The piece of the leaf, without padding rows; a view of a numpy leaf."""
-    axis = _VOCABULARY_AXIS.get(self.weight.path)
+    axis = VOCABULARY_AXIS.get(self.weight.path)
     if axis is not None:
       rows = slice(self.config.vocab_size)
       return leaf[rows] if axis == 0 else leaf[:, rows]
