@@ -256,7 +256,8 @@ def token_sources(
 
 def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
   """The start token of last resort."""
-  bos = sides_of(hub)[1].bos_token_id
+  # Pegasus' config has none.
+  bos = getattr(sides_of(hub)[1], "bos_token_id", None)
   return None if bos is None else ("the decoder's config", bos)
 
 

@@ -285,6 +285,15 @@ def test_presets_have_no_special_ids_of_others():
   assert [source.end for source in token_sources(hub)] == [None, None]
 
 
+def test_a_config_without_a_start_token_has_none(tmp_path):
+  """PyTorch's config of Pegasus has no `bos_token_id` at all."""
+  pegasus = load_side_config("pegasus:tiny")
+  del pegasus.__dict__["bos_token_id"]
+  assert not hasattr(pegasus, "bos_token_id")
+  hub = compose_config(load_side_config("bert:tiny"), pegasus)
+  assert decoder_bos(hub) is None
+
+
 @pytest.mark.parametrize(
   ("name", "error", "message"),
   [
