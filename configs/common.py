@@ -43,6 +43,12 @@ def _model() -> Any:
   # (0, 2, 4); empty: all.
   model.encoder_layers = ()
   model.decoder_layers = ()
+  # The longest row of a side, in tokens; 0: the Hub config's. A checkpoint's
+  # learned table becomes longer by "repeat_last", new rows equal to its last
+  # one, or "interpolate", its rows stretched.
+  model.encoder_positions = 0
+  model.decoder_positions = 0
+  model.position_extension = "repeat_last"
   # What the sides share: "none"; "embeddings", of the tokens, and with them a
   # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then start
   # from one checkpoint, or from none, with one tokenizer.

@@ -179,6 +179,7 @@ def first_params(
     encoder=names["encoder"],
     decoder=names["decoder"],
     layers={side: config.model[f"{side}_layers"] for side in SIDES},
+    position_extension=config.model.position_extension,
   )
   logging.info("%s", report.summary())
   return params
@@ -189,6 +190,8 @@ def _side_config(config: Config, side: str) -> Any:
   if layers := config.model[f"{side}_layers"]:
     name = f"model.{side}_layers"
     hub.choose_layers(name, layers, hub_config, Role(side))
+  if count := config.model[f"{side}_positions"]:
+    hub.set_max_positions(hub_config, Role(side), count)
   if config.model.dropout != -1.0:
     hub.set_dropout(hub_config, config.model.dropout)
   if config.model.init_std != -1.0:

@@ -34,6 +34,7 @@ NEUTRAL = {
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
   "model.decoder_init": ("pretrained", "random"),
+  "model.position_extension": ("repeat_last", "interpolate"),
   "model.share": ("none", "embeddings", "all"),
   "model.dtype": ("float32", "bfloat16"),
   "model.param_dtype": ("float32", "bfloat16"),
@@ -49,6 +50,8 @@ CHOICES = {
 # Key, least and greatest value.
 RANGES: dict[str, tuple[float, float]] = {
   "seed": (0, (1 << 31) - 1),
+  "model.encoder_positions": (0, 1 << 20),
+  "model.decoder_positions": (0, 1 << 20),
   "model.scan_unroll": (1, 1024),
   "model.vocab_multiple": (1, 65536),
   "data.max_source_length": (2, 1 << 20),
@@ -319,7 +322,8 @@ def check_model(
     if length > stack.max_positions:
       raise Refusal(
         f"{key} = {length}: the position table of the {stack.role} "
-        f"({stack.name}) has {stack.max_positions} rows; lower it"
+        f"({stack.name}) has {stack.max_positions} rows; lower it, or raise "
+        f"model.{stack.role}_positions"
       )
   if config.generation.num_beams > model.decoder.vocab_size:
     raise Refusal(

@@ -17,11 +17,13 @@ from encdec.hub.loading import initial_params, load_params
 from encdec.hub.mapped import WeightFileError
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
+from encdec.hub.positions import EXTENSIONS, set_max_positions
 from encdec.hub.report import LoadingError, LoadingReport
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.weights import hub_from_tree, tree_from_hub
 
 __all__ = [
+  "EXTENSIONS",
   "Card",
   "FlaxEncoderDecoderModel",
   "HubError",
@@ -42,6 +44,7 @@ __all__ = [
   "save_folder",
   "set_dropout",
   "set_init_std",
+  "set_max_positions",
   "to_flax457",
   "token_sources",
   "tree_from_hub",

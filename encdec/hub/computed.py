@@ -41,11 +41,12 @@ def found(
   """
   arrays = {k: v for k, v in computed(config).items() if k in own}
   for name, array in arrays.items():
-    _check(tensors[own[name]], array, f"{where} holds {own[name]}")
+    check_equal(tensors[own[name]], array, f"{where} holds {own[name]}")
   return set(arrays)
 
 
-def _check(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
+def check_equal(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
+  """Raises LoadingError where a table is not the one that is computed."""
   if held.shape != wanted.shape:
     raise LoadingError(
       f"{what} of shape {list(held.shape)}; the config implies "

@@ -1,15 +1,17 @@
 """Checkpoints of a pair, or of its two sides, into the stored tree."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from jaxtyping import Array, Key
 
-from encdec.config import Role
+from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, stack_config
 from encdec.hub.files import Origin
 from encdec.hub.layers import take_layers
+from encdec.hub.positions import extend_checkpoint
 from encdec.hub.report import LoadingReport
 from encdec.hub.weights import Checkpoint, Place, load
 from encdec.model import FlaxEncoderDecoderModule
@@ -23,6 +25,7 @@ def initial_params(
   encoder: str | None,
   decoder: str | None,
   layers: Mapping[str, Sequence[int]] | None = None,
+  position_extension: str | None = None,
   place: Place | None = None,
   initialise_missing: bool = False,
   **where: Any,
@@ -36,6 +39,8 @@ def initial_params(
       or one with a language-model head; None: the side is drawn.
     layers: by side, the numbers of the checkpoint's layers that are taken, in
       their order; none: all.
+    position_extension: how tables of positions become as long as the module's,
+      see `encdec.hub.positions`; None: a longer one is an error.
     place: takes each leaf's path and host array as soon as it is there, and
       gives what the tree holds; default: the host array.
     initialise_missing: draws what a checkpoint lacks instead of raising.
@@ -49,13 +54,39 @@ def initial_params(
   for side, name in (("encoder", encoder), ("decoder", decoder)):
     if name is None:
       continue
-    tensors: Any = Origin(name, **where).weights()
-    if layers and layers.get(side):
+    checkpoint = Checkpoint(Origin(name, **where).weights(), name, side)
+    if (layers and layers.get(side)) or position_extension is not None:
       whole = stack_config(load_side_config(name, **where), Role(side))
-      tensors = take_layers(tensors, layers[side], whole)
-    checkpoints.append(Checkpoint(tensors, name, side))
+      checkpoint = _fitted(
+        checkpoint,
+        whole,
+        getattr(module.config, side),
+        layers.get(side) if layers else None,
+        position_extension,
+      )
+    checkpoints.append(checkpoint)
   return load(
     module, checkpoints, key, place=place, initialise_missing=initialise_missing
+  )
+
+
+def _fitted(
+  checkpoint: Checkpoint,
+  whole: StackConfig,
+  wanted: StackConfig,
+  layers: Sequence[int] | None,
+  extension: str | None,
+) -> Checkpoint:
+  """The layers and positions that are wanted of a whole model's."""
+  if layers:
+    tensors = take_layers(checkpoint.tensors, layers, whole)
+    checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
+  if whole.max_positions == wanted.max_positions:
+    return checkpoint
+  if whole.position_kind != PositionKind.LEARNED:
+    extension = None
+  return extend_checkpoint(
+    "position_extension", checkpoint, whole, wanted, extension
   )
 
 

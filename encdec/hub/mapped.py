@@ -81,6 +81,27 @@ class Renamed(Mapping[str, np.ndarray]):
     return len(self._names)
 
 
+class Replaced(Mapping[str, np.ndarray]):
+  """Tensors, some of which others stand for."""
+
+  def __init__(
+    self,
+    tensors: Mapping[str, np.ndarray],
+    others: Mapping[str, np.ndarray],
+  ):
+    self._tensors, self._others = tensors, others
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    other = self._others.get(name)
+    return self._tensors[name] if other is None else other
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._tensors)
+
+  def __len__(self) -> int:
+    return len(self._tensors)
+
+
 class MappedFile:
   """The bytes of a file; a read that would leave it raises.
 

@@ -136,10 +136,12 @@ class FlaxEncoderDecoderModel(ResizableModel):
       **kwargs: with `encoder_` or `decoder_` in front, that side's: `model` (a
         ready one), `config`, `revision`, `subfolder`, `token`, `cache_dir`,
         `local_files_only`, `layers` (the numbers of those of the checkpoint
-        that are taken), or a value of its config. Without, the pair's:
-        `dtype`, `seed`, `initialise_missing`, `ignore_mismatched_sizes`, the
-        options of reading files for both sides, and values of its config, such
-        as `decoder_start_token_id`.
+        that are taken), `position_extension` ("repeat_last" or "interpolate":
+        how a table of positions becomes as long as a greater
+        `max_position_embeddings` says), or a value of its config. Without, the
+        pair's: `dtype`, `seed`, `initialise_missing`,
+        `ignore_mismatched_sizes`, the options of reading files for both sides,
+        and values of its config, such as `decoder_start_token_id`.
 
     Raises:
       TypeError: an option that neither exists nor is a value of the config.

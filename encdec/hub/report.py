@@ -91,8 +91,9 @@ def check(
       for name, found, wanted in report.mismatched
     ]
     problems.append(
-      f"has other shapes: {_few(shapes)}; correct config.json, or pass "
-      "ignore_mismatched_sizes=True to draw them at random"
+      f"has other shapes: {_few(shapes)}; correct config.json, pass "
+      "ignore_mismatched_sizes=True to draw them at random, or for a longer "
+      "table of positions encoder_ or decoder_position_extension="
     )
   if problems:
     raise LoadingError(f"{where} " + "; and ".join(problems))

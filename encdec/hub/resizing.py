@@ -1,4 +1,4 @@
-"""Vocabularies of another size: their rows, their head, their config."""
+"""Vocabularies and position tables of another size, and the config of it."""
 
 import copy
 import dataclasses
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 from transformers import EncoderDecoderConfig
 
@@ -15,6 +16,8 @@ from encdec.hub.base import RandomKey, typed_key
 from encdec.hub.configs import encdec_config, set_vocab_size
 from encdec.hub.generating import GeneratingModel
 from encdec.hub.names import VOCABULARY_AXIS, flatten, unflatten
+from encdec.hub.positions import PATH as POSITIONS
+from encdec.hub.positions import check_extension, extended
 from encdec.special_tokens import HUB_NAMES, ROLES
 from encdec.types import Params
 
@@ -95,7 +98,7 @@ def resize_vocabulary(
 
 
 class ResizableModel(GeneratingModel):
-  """A model whose vocabularies may grow and shrink."""
+  """A model whose vocabularies and rows may change their length."""
 
   def resize_token_embeddings(
     self,
@@ -136,7 +139,7 @@ class ResizableModel(GeneratingModel):
       raise ValueError(
         f"new_num_tokens={new_num_tokens!r} must be a positive integer"
       )
-    sides = self._sides("embeddings", side)
+    sides = self._sides("embeddings", side, Share.EMBEDDINGS)
     tree = self._params_or(params)
     self._check_tree(tree)
     self._check_ids(new_num_tokens, sides)
@@ -149,12 +152,67 @@ class ResizableModel(GeneratingModel):
     self._become(new, tree)
     return tree
 
-  def _sides(self, what: str, side: str) -> tuple[str, ...]:
-    """The sides that are named, checked against what they share."""
+  def resize_position_embeddings(
+    self,
+    new_max_position_embeddings: int,
+    *,
+    side: str,
+    extension: str | None = None,
+    params: Mapping[str, Any] | None = None,
+  ) -> Params:
+    """Makes longer rows possible on a side; the config says so then.
+
+    Args:
+      new_max_position_embeddings: as the side's config counts, which is
+        without reserved rows for BART, and with them for RoBERTa.
+      side: as in `resize_token_embeddings`; sides share their positions where
+        they share all.
+      extension: what new rows of a learned table are: "repeat_last", equal to
+        the last one; or "interpolate", the rows stretched over the length, all
+        but those that RoBERTa and BART reserve. Computed positions need none.
+      params: as in `resize_token_embeddings`.
+
+    Returns:
+      The resized tree, likewise.
+
+    Raises:
+      ValueError: it is shorter than before, or an argument is wrong; nothing
+        has changed.
+    """
+    count = new_max_position_embeddings
+    if type(count) is not int:
+      raise ValueError(
+        f"new_max_position_embeddings={count!r} must be an integer"
+      )
+    sides = self._sides("positions", side, Share.ALL)
+    tree = self._params_or(params)
+    self._check_tree(tree)
+    config, old = copy.deepcopy(self._config), self._module.config
+    for one in sides:
+      getattr(config, one).update({"max_position_embeddings": count})
+    new = _derived(config, old)
+    flat = flatten(tree)
+    for one in sides:
+      before, after = getattr(old, one), getattr(new, one)
+      check_extension("extension", extension, before, after)
+      path = f"{one}/{POSITIONS}"
+      if path in flat and extension is not None:
+        leaf, offset = flat[path], after.position_offset
+        rows = after.max_positions + offset
+        table = extended(np.asarray(leaf), rows, offset, extension)
+        flat[path] = jnp.asarray(table, leaf.dtype)
+    tree = unflatten(flat)
+    for one in sides:
+      getattr(self._config, one).update({"max_position_embeddings": count})
+    self._become(new, tree)
+    return tree
+
+  def _sides(self, what: str, side: str, least: Share) -> tuple[str, ...]:
+    """The sides that are named; both where they share `least` or more."""
     if side not in ("encoder", "decoder", "both"):
       raise ValueError(f"side={side!r} must be encoder, decoder or both")
     share = self._module.config.share
-    if side != "both" and share != Share.NONE:
+    if side != "both" and share in (least, Share.ALL):
       raise ValueError(
         f"side={side!r}: the sides share their {what} "
         f"(share={str(share)!r}); pass side='both'"
@@ -174,7 +232,8 @@ class ResizableModel(GeneratingModel):
     found: list[tuple[str, Any]] = []
     for side in sides:
       name = f"model.config.{side}.pad_token_id"
-      found.append((name, getattr(self._config, side).pad_token_id))
+      pad = getattr(getattr(self._config, side), "pad_token_id", None)
+      found.append((name, pad))
     if "decoder" in sides:
       tokens = self.special_tokens
       for role in ROLES:

@@ -1,5 +1,6 @@
 """The two sides of a pair that is composed: their configs and tensors."""
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Mapping
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from encdec.config import Role
+from encdec.config import PositionKind, Role
 from encdec.hub.base import ModelBase
-from encdec.hub.configs import load_side_config, side_config
+from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.files import Origin
 from encdec.hub.layers import choose_layers, take_layers
+from encdec.hub.positions import extend_checkpoint
 from encdec.hub.weights import Checkpoint, outgoing
 
 # Options of reading files; alone they are both sides', with a prefix one's.
@@ -58,8 +60,8 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
 
   Args:
     options: `model`, or `config` and those of reading files; `layers`, the
-      numbers of those that are taken; the others change values of the side's
-      config.
+      numbers of those that are taken; `position_extension`, see
+      `encdec.hub.positions`; the others change values of the side's config.
 
   Raises:
     TypeError: an option that the side's config does not have.
@@ -82,6 +84,8 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
     read = Side(config, Checkpoint(origin.weights(), str(name), side))
   if (layers := options.pop("layers", None)) is not None:
     read = _of_layers(side, read, layers)
+  extension = options.pop("position_extension", None)
+  before = copy.deepcopy(read.config)
   for key, value in options.items():
     if not hasattr(read.config, key):
       raise TypeError(
@@ -89,7 +93,10 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
         f"({read.config.model_type}) has no {key!r}"
       )
     read.config.update({key: value})
-  return read
+  length = read.config.max_position_embeddings
+  if extension is None and length == before.max_position_embeddings:
+    return read
+  return _of_length(side, read, before, extension)
 
 
 def _of_layers(side: str, read: Side, layers: Any) -> Side:
@@ -98,6 +105,19 @@ def _of_layers(side: str, read: Side, layers: Any) -> Side:
   tensors = take_layers(read.checkpoint.tensors, layers, whole)
   checkpoint = dataclasses.replace(read.checkpoint, tensors=tensors)
   return Side(read.config, checkpoint)
+
+
+def _of_length(
+  side: str, read: Side, before: PretrainedConfig, extension: Any
+) -> Side:
+  old, new = (stack_config(c, Role(side)) for c in (before, read.config))
+  if extension is None and old.position_kind == PositionKind.LEARNED:
+    # The shapes differ, which is an error unless that is to be ignored.
+    return read
+  checkpoint = extend_checkpoint(
+    f"{side}_position_extension", read.checkpoint, old, new, extension
+  )
+  return dataclasses.replace(read, checkpoint=checkpoint)
 
 
 def _ready(side: str, model: Any) -> Side:

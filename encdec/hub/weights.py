@@ -86,7 +86,6 @@ def load(
     )
   shapes = flatten(param_shapes(module))
   found: dict[str, np.ndarray] = {}
-  fresh: list[Slot] = []
   reports = []
   for checkpoint in checkpoints:
     wanted = [
@@ -100,9 +99,7 @@ def load(
     )
     found |= arrays
     reports.append(report)
-  for slot in slots(config):
-    if slot.name not in found and not slot.second:
-      fresh.append(slot)
+  fresh = [s for s in slots(config) if s.name not in found and not s.second]
   for checkpoint in checkpoints:
     check_shared(found, checkpoint.by_name(config), config, checkpoint.where)
   params = _fill(module, shapes, found, fresh, key, place or _keep)
