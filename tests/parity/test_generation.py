@@ -114,8 +114,14 @@ def _padded(sequences, length: int) -> np.ndarray:
   return np.pad(sequences, ((0, 0), (0, more)), constant_values=PAD)
 
 
-def _compare(pair, options, seed: int, padding: str, tally: Tally) -> None:
-  """Asserts that every row is PyTorch's, or that PyTorch wavers there."""
+def _compare(
+  pair, options, seed: int, padding: str, tally: Tally
+) -> np.ndarray:
+  """Asserts that every row is PyTorch's, or that PyTorch wavers there.
+
+  Returns:
+    PyTorch's rows.
+  """
   options = {
     "decoder_start_token_id": START,
     "eos_token_id": END,
@@ -158,6 +164,7 @@ def _compare(pair, options, seed: int, padding: str, tally: Tally) -> None:
       atol=1e-4,
       rtol=1e-5,
     )
+  return expected
 
 
 def _pair(pairs, options, rng):
@@ -194,11 +201,26 @@ def test_each_option_alone(pairs, name, index, full, seed, tally):
     _compare(pair, options, rng.randrange(1000), _padding(options, rng), tally)
 
 
-@pytest.mark.parametrize("name", ["bert-bart", "bert-xglm"])
-def test_beams_of_decoders_whose_head_has_no_bias(pairs, name, tally):
+@pytest.mark.parametrize(
+  "name",
+  [
+    "bert-bart",
+    "bert-xglm",
+    "bert-mbart",
+    "roberta-pegasus",
+    "bert-marian",
+    "bert-blenderbot",
+  ],
+)
+def test_decoders_whose_head_has_no_bias(pairs, name, tally):
+  ends = set()
   for raise_end in (1.0, 2.0):
     pair = pairs(name, raise_end=raise_end, vocab_multiple=1)
-    _compare(pair, {**BASE, "num_beams": 3}, 0, "left", tally)
+    for num_beams in (1, 3):
+      options = {**BASE, "num_beams": num_beams}
+      found = _compare(pair, options, 0, "left", tally)
+      ends |= {tuple(np.flatnonzero(row == END)) for row in found}
+  assert len(ends) > 1, "texts should end at several places"
 
 
 @pytest.mark.parametrize(
