@@ -85,16 +85,18 @@ class _Block(nn.Module):
     site: int,
   ) -> Array:
     """The residual stream after a sublayer."""
+    c = self.config
+    of_mlp = site == dropout_lib.MLP_OUTPUT
     output = dropout_lib.dropout(
       output,
       None if keys is None else keys[site],
-      self.config.residual_dropout,
+      c.mlp_dropout if of_mlp else c.residual_dropout,
       self.rules,
     )
     states = sharding.constrain(
       states + output, ("batch", None, None), self.rules
     )
-    if self.config.norm_position == NormPosition.POST:
+    if c.norm_position == NormPosition.POST:
       return norm(states)
     return states
 

@@ -74,7 +74,9 @@ class StackConfig:
     embedding_scale: factor on the token table's rows.
     given_embedding_scale: factor on embeddings that are passed in place of
       ids, which some architectures take as scaled already.
-    activation_dropout: the rate within the feed-forward layer.
+    residual_dropout: the rate after attention.
+    mlp_dropout: the rate after the feed-forward layer.
+    activation_dropout: the rate within it.
     pooler: the checkpoint holds a pooler, which is stored and exported but
       which no output of the pair depends on.
     residual_init_scale: factor on the initial kernels that write into the
@@ -114,6 +116,7 @@ class StackConfig:
   tied_head: bool
   embedding_dropout: float
   residual_dropout: float
+  mlp_dropout: float
   attention_dropout: float
   activation_dropout: float
   init_std: float
@@ -149,8 +152,8 @@ class StackConfig:
         f"of num_kv_heads={self.num_kv_heads}"
       )
     for field in (
-      "embedding_dropout", "residual_dropout", "attention_dropout",
-      "activation_dropout",
+      "embedding_dropout", "residual_dropout", "mlp_dropout",
+      "attention_dropout", "activation_dropout",
     ):  # fmt: skip
       rate = getattr(self, field)
       if not 0.0 <= rate < 1.0:
@@ -171,6 +174,7 @@ _OF_ONE_SIDE = (
   "tied_head",
   "embedding_dropout",
   "residual_dropout",
+  "mlp_dropout",
   "attention_dropout",
   "activation_dropout",
   "init_std",

@@ -1,7 +1,7 @@
 """ALBERT (Lan et al. 2020), an encoder: one layer's parameters for them all.
 
-Dropout also follows the feed-forward layer, as the paper's code has it and
-PyTorch's does not; the second version's rates are 0.
+No dropout follows the feed-forward layer: PyTorch's has none there, where the
+paper's code has; the second version's rates are 0.
 """
 
 import dataclasses
@@ -38,6 +38,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     bert.stack_config(hub, role),
     name="albert",
     stored_layers=1,
+    mlp_dropout=0.0,
     embedding_width=hub["embedding_size"],
     embedding_projection=True,
   )

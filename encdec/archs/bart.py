@@ -93,6 +93,7 @@ def decoder_config(
     tied_head=hub.get("tie_word_embeddings", True),
     embedding_dropout=hub["dropout"],
     residual_dropout=hub["dropout"],
+    mlp_dropout=hub["dropout"],
     attention_dropout=hub["attention_dropout"],
     activation_dropout=hub["activation_dropout"],
     init_std=hub["init_std"],

@@ -67,6 +67,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     tied_head=hub.get("tie_word_embeddings", True),
     embedding_dropout=hub["hidden_dropout_prob"],
     residual_dropout=hub["hidden_dropout_prob"],
+    mlp_dropout=hub["hidden_dropout_prob"],
     attention_dropout=hub["attention_probs_dropout_prob"],
     activation_dropout=0.0,
     init_std=hub["initializer_range"],

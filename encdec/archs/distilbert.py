@@ -44,7 +44,10 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     raise ValueError(f"dim={width} is no multiple of n_heads={heads}")
   words = {ours: hub[theirs] for ours, theirs in _BERTS.items()}
   config = bert.stack_config({**hub, **words, **_CONSTANT}, role)
-  return dataclasses.replace(config, name="distilbert", pooler=False)
+  # Of attention PyTorch drops weights alone, not what it gives.
+  return dataclasses.replace(
+    config, name="distilbert", pooler=False, residual_dropout=0.0
+  )
 
 
 def weights(config: StackConfig) -> tuple[Weight, ...]:

@@ -65,6 +65,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     tied_head=hub.get("tie_word_embeddings", True),
     embedding_dropout=hub["embd_pdrop"],
     residual_dropout=hub["resid_pdrop"],
+    mlp_dropout=hub["resid_pdrop"],
     attention_dropout=hub["attn_pdrop"],
     activation_dropout=0.0,
     init_std=hub["initializer_range"],

@@ -111,7 +111,13 @@ def torch_losses(pair) -> list[float]:
 def still(config):
   """The pair without dropout, as PyTorch's eval mode has it."""
   rates = dict.fromkeys(
-    ("embedding_dropout", "residual_dropout", "attention_dropout"), 0.0
+    (
+      "embedding_dropout",
+      "residual_dropout",
+      "mlp_dropout",
+      "attention_dropout",
+    ),
+    0.0,
   )
   return dataclasses.replace(
     config,

@@ -367,9 +367,10 @@ def test_set_dropout_and_init_std():
     rates = (
       side.embedding_dropout,
       side.residual_dropout,
+      side.mlp_dropout,
       side.attention_dropout,
     )
-    assert rates == (0.25,) * 3 and side.init_std == 0.5
+    assert rates == (0.25,) * 4 and side.init_std == 0.5
     inner = hasattr(config, "activation_dropout")
     assert side.activation_dropout == (0.25 if inner else 0.0)
 
