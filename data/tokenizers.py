@@ -57,9 +57,11 @@ class Tokenizer:
 
     Of tokens that are no part of a text, such as special ones, it is True.
     """
-    letter = self.encode_batch(["a"])[0][len(self.prefix)]
-    alone = len(self.decode([letter]))
-    follow = (self.decode([letter, i])[alone:] for i in range(self.vocab_size))
+    ids = self.encode_batch(["a"])[0]
+    # Of one piece or two, the first of which may be no text.
+    word = ids[len(self.prefix) : len(ids) - len(self.suffix)]
+    alone = len(self.decode(word))
+    follow = (self.decode([*word, i])[alone:] for i in range(self.vocab_size))
     return np.fromiter((not text or text[0].isspace() for text in follow), bool)
 
   def token_id(self, token: str) -> int | None:
@@ -71,6 +73,9 @@ class Tokenizer:
     """Hex digest of all that decides the ids."""
     backend = getattr(self.inner, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else ""
+    # Of a sentencepiece model that is run as it is.
+    if (model := getattr(self.inner, "sp_model", None)) is not None:
+      rules += hashlib.sha256(model.serialized_model_proto()).hexdigest()
     vocab = sorted(self.inner.get_vocab().items())
     text = json.dumps([rules, vocab, self.prefix, self.suffix])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -86,8 +91,9 @@ def load(name_or_folder: str) -> Tokenizer:
     inner = transformers.AutoTokenizer.from_pretrained(
       name_or_folder, trust_remote_code=False
     )
-  # A KeyError: a tokenizer.json that lacks a part.
-  except (OSError, ValueError, KeyError) as error:
+  # A KeyError: a tokenizer.json that lacks a part. A TypeError: a sentencepiece
+  # model without the class's special tokens.
+  except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: neither a folder with a tokenizer nor "
       f"one that the Hub gives ({_first_line(error)}); mend the name, or name "

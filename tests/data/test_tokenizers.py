@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pickle
 
 import pytest
 import tokenizers as hf_tokenizers
@@ -64,6 +65,93 @@ def test_saved_tokenizer_loads_as_its_class(
     assert trained.prefix == trained.suffix == ()
   assert (tmp_path / "tokenizer.json").exists()
   assert (tmp_path / "tokenizer_config.json").exists()
+
+
+# What the models of the Hub are: special pieces, their file, its type.
+SENTENCEPIECE = {
+  "albert": (
+    {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1,
+     "control_symbols": "[CLS],[SEP],[MASK]"},
+    "spiece.model",
+    ("[CLS]", "[SEP]"),
+  ),
+  "xlm-roberta": ({}, "sentencepiece.bpe.model", ("<s>", "</s>")),
+  "bert-generation": (
+    {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3}, "spiece.model", (),
+  ),
+  "pegasus": (
+    {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+    "spiece.model",
+    ("</s>",),
+  ),
+}  # fmt: skip
+
+
+def sentencepiece_folder(folder, kind: str, texts=TEXTS) -> str:
+  """A folder that has a sentencepiece model and a config alone."""
+  special, name, _ = SENTENCEPIECE[kind]
+  # Mapped only here: the library is slow to import.
+  import sentencepiece
+
+  folder.mkdir()
+  with open(folder / name, "wb") as model:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(texts),
+      model_writer=model,
+      vocab_size=70,
+      hard_vocab_limit=False,
+      minloglevel=3,
+      num_threads=1,
+      **special,
+    )
+  (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+  return str(folder)
+
+
+@pytest.mark.parametrize("kind", SENTENCEPIECE)
+def test_a_sentencepiece_model_is_read(kind, tmp_path):
+  folder = sentencepiece_folder(tmp_path / "hub", kind)
+  loaded = tokenizers.load(folder)
+  ids = loaded.encode_batch(TEXTS[:9])
+  assert [loaded.decode(one) for one in ids] == [
+    text.lower() if kind == "albert" else text for text in TEXTS[:9]
+  ]
+  around = SENTENCEPIECE[kind][2]
+  want = tuple(loaded.token_id(token) for token in around)
+  assert loaded.prefix + loaded.suffix == want and None not in want
+  assert loaded.pad_id is not None and loaded.vocab_size > 30
+  assert len(ids[0]) > len(want) + 2
+  # As a run keeps it, and an export hands it on.
+  loaded.save(str(tmp_path / "run"))
+  again = tokenizers.load(str(tmp_path / "run"))
+  assert again.encode_batch(TEXTS[:9]) == ids
+  assert again.fingerprint == loaded.fingerprint
+  assert (again.pad_id, again.eos_id) == (loaded.pad_id, loaded.eos_id)
+  assert pickle.loads(pickle.dumps(again)).encode_batch(TEXTS[:9]) == ids
+  starts = loaded.word_starts()
+  pieces = loaded.inner.convert_ids_to_tokens(range(loaded.vocab_size))
+  assert 3 < starts.sum() < loaded.vocab_size
+  for piece, start in zip(pieces, starts, strict=True):
+    if len(piece) > 1 and piece.startswith("\N{LOWER ONE EIGHTH BLOCK}"):
+      assert start, piece
+
+
+def test_other_scores_are_another_sentencepiece_model(tmp_path):
+  """Of the same pieces, which a fingerprint must not stop at."""
+  one = sentencepiece_folder(tmp_path / "one", "bert-generation")
+  two = sentencepiece_folder(
+    tmp_path / "two", "bert-generation", [*TEXTS, *TEXTS[:5] * 9]
+  )
+  first, second = tokenizers.load(one), tokenizers.load(two)
+  assert first.fingerprint != second.fingerprint
+
+
+def test_a_sentencepiece_model_of_another_class_is_refused(tmp_path):
+  folder = tmp_path / "hub"
+  sentencepiece_folder(folder, "pegasus")
+  (folder / "config.json").write_text('{"model_type": "albert"}')
+  with pytest.raises(ValueError, match="neither a folder with a tokenizer"):
+    tokenizers.load(str(folder))
 
 
 def test_special_tokens(wordpiece, bpe, roberta):
