@@ -17,6 +17,28 @@ from train.initialize import Task
 from train.trained import Trained
 from train.writer import read_rows
 
+# What a reader would ask of how the model was trained.
+RECIPE = (
+  "model.encoder",
+  "model.encoder_init",
+  "model.decoder",
+  "model.decoder_init",
+  "model.share",
+  "model.dropout",
+  "model.dtype",
+  "data.max_source_length",
+  "data.max_target_length",
+  "train.steps",
+  "train.batch_size",
+  "train.label_smoothing",
+  "optim.name",
+  "optim.lr",
+  "optim.schedule",
+  "optim.warmup_steps",
+  "optim.weight_decay",
+  "optim.clip_norm",
+  "seed",
+)
 # Of a generation_config.json: ids, which are resolved, and bookkeeping.
 _RESOLVED = {
   "_from_model_config",
@@ -160,13 +182,12 @@ def _card(this: Trained) -> hub.Card:
     for row in read_rows(this.folder / "metrics.jsonl")
     if row["step"] == this.step
   ]
-  names = [config.model.encoder, config.model.decoder]
+  flat = validate.flatten(config)
   return hub.Card(
     title=this.folder.resolve().name,
-    base_models=tuple(
-      dict.fromkeys(name for name in names if not validate.is_preset(name))
-    ),
+    base_models=_base_models(config),
     datasets=(config.data.train,),
+    recipe={"step": this.step} | {key: flat[key] for key in RECIPE},
     metrics={
       name: value
       for row in rows
@@ -175,3 +196,14 @@ def _card(this: Trained) -> hub.Card:
       if name.startswith("eval/") and value is not None
     },
   )
+
+
+def _base_models(config: Config) -> tuple[str, ...]:
+  """Hub ids that weights were taken from, each once."""
+  names = [
+    config.model[side]
+    for side in ("encoder", "decoder")
+    if config.model[f"{side}_init"] == "pretrained"
+  ]
+  # The Hub knows no folders of this machine.
+  return tuple(dict.fromkeys(n for n in names if not Path(n).exists()))

@@ -17,6 +17,7 @@ class Card:
   Attributes:
     base_models: Hub ids that the sides were initialised from.
     datasets: what the model was trained on.
+    recipe: setting to value, as the model was trained with.
     metrics: name to value, measured by generation or as a loss.
     notes: Markdown, after the facts.
   """
@@ -24,6 +25,7 @@ class Card:
   title: str = ""
   base_models: Sequence[str] = ()
   datasets: Sequence[str] = ()
+  recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
   notes: str = ""
 
@@ -34,10 +36,64 @@ MARK = (
 )
 
 
+_MODELS = """
+```python
+from transformers import EncoderDecoderModel  # PyTorch
+from encdec import FlaxEncoderDecoderModel  # JAX
+
+folder = "."  # or this repository's id on the Hub
+model = EncoderDecoderModel.from_pretrained(folder)
+model = FlaxEncoderDecoderModel.from_pretrained(folder)
+```
+"""
+_USAGE = """
+In PyTorch:
+
+```python
+from transformers import AutoTokenizer, EncoderDecoderModel
+
+folder = "."  # or this repository's id on the Hub
+model = EncoderDecoderModel.from_pretrained(folder)
+{tokenizers}
+batch = source_tokenizer(["A text."], return_tensors="pt")
+tokens = model.generate(
+  input_ids=batch.input_ids, attention_mask=batch.attention_mask
+)
+print(target_tokenizer.batch_decode(tokens, skip_special_tokens=True))
+```
+
+In JAX:
+
+```python
+from encdec import FlaxEncoderDecoderModel
+from transformers import AutoTokenizer
+
+folder = "."  # or this repository's id on the Hub
+model = FlaxEncoderDecoderModel.from_pretrained(folder)
+{tokenizers}
+batch = source_tokenizer(["A text."], return_tensors="np")
+tokens = model.generate(
+  batch.input_ids, attention_mask=batch.attention_mask
+).sequences.tolist()
+print(target_tokenizer.batch_decode(tokens, skip_special_tokens=True))
+```
+"""
+
+
 def render(
-  card: Card, config: EncoderDecoderConfig, tokens: SpecialTokens | None
+  card: Card,
+  config: EncoderDecoderConfig,
+  tokens: SpecialTokens | None,
+  *,
+  tokenizer: bool = False,
+  target_tokenizer: bool = False,
 ) -> str:
-  """README.md with the Hub's front matter."""
+  """README.md with the Hub's front matter.
+
+  Args:
+    tokenizer, target_tokenizer: whether the folder holds the source's, and one
+      for the target in target_tokenizer/.
+  """
   kinds = " to ".join(side.model_type for side in sides_of(config))
   # JSON strings are YAML strings: nothing in a name can end one.
   front = ["library_name: transformers", "pipeline_tag: text2text-generation"]
@@ -49,16 +105,16 @@ def render(
   lines += [
     f"An encoder-decoder of the kind {kinds}, trained with encdec.",
     "",
-    "```python",
-    "from transformers import EncoderDecoderModel  # PyTorch",
-    "from encdec import FlaxEncoderDecoderModel  # JAX",
-    "",
-    "model = EncoderDecoderModel.from_pretrained(folder)",
-    "model = FlaxEncoderDecoderModel.from_pretrained(folder)",
-    "```",
+    "## Usage",
+    _usage(target_tokenizer).rstrip() if tokenizer else _MODELS.rstrip(),
   ]
   if card.datasets:
     lines += ["", "## Data", "", *(f"- `{name}`" for name in card.datasets)]
+  if card.recipe:
+    lines += ["", "## Recipe", "", "| setting | value |", "|---|---|"]
+    lines += [
+      f"| {name} | {_cell(value)} |" for name, value in card.recipe.items()
+    ]
   if card.metrics:
     lines += ["", "## Results", "", "| metric | value |", "|---|---|"]
     lines += [
@@ -69,3 +125,21 @@ def render(
   if card.notes:
     lines += ["", card.notes]
   return "\n".join(lines) + "\n"
+
+
+def _usage(target: bool) -> str:
+  lines = ["source_tokenizer = AutoTokenizer.from_pretrained(folder)"]
+  if target:
+    lines += [
+      "target_tokenizer = AutoTokenizer.from_pretrained(",
+      '  folder, subfolder="target_tokenizer"',
+      ")",
+    ]
+  else:
+    lines.append("target_tokenizer = source_tokenizer")
+  return _USAGE.format(tokenizers="\n".join(lines))
+
+
+def _cell(value: object) -> str:
+  """A value in a table's row, which no text of it can end."""
+  return " ".join(str(value).split()).replace("|", "\\|")

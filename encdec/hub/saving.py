@@ -116,7 +116,15 @@ def save_folder(
     shutil.rmtree(folder / "target_tokenizer", ignore_errors=True)
   readme = folder / "README.md"
   if not readme.exists() or MARK in readme.read_text(encoding="utf-8"):
-    write_text(readme, render(card or Card(), config, tokens))
+    names = ("tokenizer_config.json", "tokenizer.json")
+    text = render(
+      card or Card(),
+      config,
+      tokens,
+      tokenizer=any((folder / name).exists() for name in names),
+      target_tokenizer=(folder / "target_tokenizer").exists(),
+    )
+    write_text(readme, text)
 
 
 def save_part(

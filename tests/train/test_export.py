@@ -74,3 +74,41 @@ def test_a_missing_output_is_refused(finished, tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(validate.Refusal, match="is a file"):
     export.run(config, str(folder), output=str(tmp_path / "file"))
+
+
+def test_what_the_card_shows_runs(
+  finished, tmp_path, one_device, capsys, monkeypatch
+):
+  """Both snippets as they stand, in the folder: the same texts."""
+  config, folder, _ = finished
+  output = tmp_path / "hub"
+  export.run(config, str(folder), step=4, output=str(output))
+  card = (output / "README.md").read_text()
+  for line in (
+    "| step | 4 |",
+    f"| optim.lr | {config.optim.lr} |",
+    f"| model.encoder | {config.model.encoder} |",
+    f"- `{config.data.train}`",
+  ):
+    assert line in card
+  snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+  assert len(snippets) == 2 and "subfolder" in snippets[0]
+  monkeypatch.chdir(output)
+  printed = []
+  for snippet in snippets:
+    capsys.readouterr()
+    exec(snippet, {})
+    printed.append(capsys.readouterr().out)
+  assert printed[0] == printed[1] and printed[0].startswith("['")
+
+
+def test_base_models_are_those_of_the_hub_whose_weights_were_taken(
+  finished, tmp_path
+):
+  config = finished[0].copy_and_resolve_references()
+  assert not export._base_models(config)
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.encoder, config.model.decoder = "some/bert", str(tmp_path)
+  assert export._base_models(config) == ("some/bert",)
+  config.model.decoder = "some/bert"
+  assert export._base_models(config) == ("some/bert",)
