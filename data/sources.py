@@ -6,14 +6,29 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import dates, jsonl, python_docs, tfds
-
-Record = dict[str, str]
+from data import (
+  arrayrecord,
+  csv,
+  dates,
+  jsonl,
+  parquet,
+  python_docs,
+  text,
+  tfds,
+)
+from data.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.
-_FILES = {"jsonl": jsonl.open_file}
+_FILES = {
+  "arrayrecord": arrayrecord.open_files,
+  "csv": csv.open_files,
+  "jsonl": jsonl.open_files,
+  "parquet": parquet.open_files,
+  "text": text.open_files,
+}
+# Schemes whose data sets have splits of their own.
+_SETS = {"tfds": tfds.open_dataset}
 _BUILT_IN = {"dates": dates.records, "pydoc": python_docs.records}
-_LATER = ("arrayrecord", "csv", "hf", "parquet", "text")
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _SPLIT = re.compile(
   r"(?P<name>[A-Za-z_]\w*)(\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?"
@@ -111,11 +126,11 @@ def open_source(
     if name != "all":
       raise ValueError(
         f"{uri}: a {scheme} file has the split 'all', not {name!r}; write "
-        f"@all, or a slice of it such as @all[:95%]"
+        "@all, or a slice of it such as @all[:95%]"
       )
     base = _FILES[scheme](location, fields, on_bad_record)
-  elif scheme == "tfds":
-    base = tfds.open_dataset(location, name, fields, on_bad_record)
+  elif scheme in _SETS:
+    base = _SETS[scheme](location, name, fields, on_bad_record)
   else:
     base = _open_built_in(uri, scheme, name, fields)
   first, last = _bounds(uri, start, stop, len(base))
@@ -126,12 +141,7 @@ def _open_built_in(
   uri: str, scheme: str, split: str, fields: Sequence[str]
 ) -> Source:
   records = _BUILT_IN[scheme](split)
-  for field in fields:
-    if field not in records[0]:
-      raise ValueError(
-        f"{uri}: its records have no field {field!r}; they have "
-        f"{', '.join(records[0])}"
-      )
+  check_fields(uri, fields, list(records[0]))
   digest = _digest([r["source"] + "\0" + r["target"] for r in records])
   return _BuiltIn(f"{scheme}@{split}", records, digest)
 
@@ -141,11 +151,6 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   rest, at, split = uri.rpartition("@")
   rest, split = (rest, split) if at else (uri, "")
   scheme, colon, location = rest.partition(":")
-  if scheme in _LATER:
-    raise ValueError(
-      f"{uri}: the scheme {scheme!r} does not exist yet; use one of "
-      f"{', '.join(_schemes())}"
-    )
   if scheme not in _schemes():
     raise ValueError(
       f"{uri!r}: {scheme!r} is no scheme; write scheme:location@split with one "
@@ -198,7 +203,7 @@ def check_on_bad_record(value: str) -> None:
 
 
 def _schemes() -> tuple[str, ...]:
-  return (*_FILES, "tfds", *_BUILT_IN)
+  return (*_FILES, *_SETS, *_BUILT_IN)
 
 
 def _parse_split(uri: str, split: str) -> tuple[str, str, str]:

@@ -87,12 +87,11 @@ def test_only_the_last_at_sign_divides(write_jsonl):
 @pytest.mark.parametrize(
   ("uri", "why"),
   [
-    ("parquet:x", "'parquet' does not exist yet; use one of jsonl, tfds"),
-    ("csv:x@all", "'csv' does not exist yet"),
-    ("text:a::b", "'text' does not exist yet"),
-    ("arrayrecord:x", "'arrayrecord' does not exist yet"),
-    ("hf:x", "'hf' does not exist yet"),
-    ("gs://bucket/x", "'gs' is no scheme"),
+    ("parquet:x@train", "a parquet file has the split 'all', not 'train'"),
+    (
+      "gs://bucket/x",
+      "'gs' is no scheme; write scheme:location@split with one of arrayr",
+    ),
     ("pairs.jsonl", "'pairs.jsonl' is no scheme"),
     ("", "'' is no scheme"),
     ("pydoc", "no split; write pydoc@train"),
