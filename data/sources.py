@@ -10,6 +10,7 @@ from data import (
   arrayrecord,
   csv,
   dates,
+  hf,
   jsonl,
   parquet,
   python_docs,
@@ -27,7 +28,7 @@ _FILES = {
   "text": text.open_files,
 }
 # Schemes whose data sets have splits of their own.
-_SETS = {"tfds": tfds.open_dataset}
+_SETS = {"hf": hf.open_dataset, "tfds": tfds.open_dataset}
 _BUILT_IN = {"dates": dates.records, "pydoc": python_docs.records}
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _SPLIT = re.compile(

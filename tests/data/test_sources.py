@@ -87,6 +87,7 @@ def test_only_the_last_at_sign_divides(write_jsonl):
 @pytest.mark.parametrize(
   ("uri", "why"),
   [
+    ("hf:x", "no split; write hf:x@train"),
     ("parquet:x@train", "a parquet file has the split 'all', not 'train'"),
     (
       "gs://bucket/x",
