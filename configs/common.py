@@ -80,7 +80,8 @@ def _model() -> Any:
 def _data() -> Any:
   """What is seen."""
   data = ConfigDict()
-  # "scheme:location@split", or a mixture "0.7*uri,0.3*uri".
+  # "scheme:location@split", or a mixture "0.7*uri,0.3*uri": weights, in any
+  # unit, are shares of the rows. Commas divide, so a path here has none.
   data.train = ""
   # "name=uri,name=uri": the sets evaluated during training. The first one
   # chooses the best checkpoint. A bare uri is called "valid".

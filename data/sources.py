@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -34,6 +35,8 @@ _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _SPLIT = re.compile(
   r"(?P<name>[A-Za-z_]\w*)(\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?"
 )
+# A star after a colon is a glob's.
+_WEIGHT = re.compile(r"([^:*@]*)\*")
 _BOUND = re.compile(r"(-?\d+)(%?)")
 
 
@@ -169,15 +172,45 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
 
 
 def parse_mixture(text: str) -> dict[str, float]:
-  """{uri: weight} of `data.train`; a mixture of several is refused."""
-  parts = [part.strip() for part in text.split(",")]
-  weighted = re.match(r"[\d.]+\*", parts[0])
-  if len(parts) > 1 or weighted:
+  """{uri: share} of "uri" or "0.7*uri,0.3*uri"; the shares add up to 1.
+
+  Weights are positive, in any unit; of several URIs each has one. Commas
+  divide, so no location has one. Raises ValueError naming the part.
+  """
+  parts = [_weighted(text, part.strip()) for part in text.split(",")]
+  if len(parts) > 1 and any(weight is None for weight, _ in parts):
     raise ValueError(
-      f"data.train = {text!r}: mixtures do not exist yet; name one uri"
+      f"data.train = {text!r}: each of several sources needs a weight, its "
+      "share of the rows: write 0.7*uri,0.3*uri (files that belong together "
+      "are one glob; a path here has no comma)"
     )
-  parse_uri(parts[0])
-  return {parts[0]: 1.0}
+  weights: dict[str, float] = {}
+  for weight, uri in parts:
+    parse_uri(uri)
+    if uri in weights:
+      raise ValueError(
+        f"data.train = {text!r}: {uri} stands there twice; add up its weights"
+      )
+    weights[uri] = 1.0 if weight is None else weight
+  total = math.fsum(weights.values())
+  return {uri: weight / total for uri, weight in weights.items()}
+
+
+def _weighted(text: str, part: str) -> tuple[float | None, str]:
+  """The weight and the URI of a part of a mixture."""
+  match = _WEIGHT.match(part)
+  if not match:
+    return None, part
+  try:
+    weight = float(match[1])
+  except ValueError:
+    weight = math.nan
+  if not 1e-6 <= weight <= 1e6:
+    raise ValueError(
+      f"data.train = {text!r}: {match[1]!r} is no weight; write a number "
+      "between 0.000001 and 1000000, as in 0.7*uri"
+    )
+  return weight, part[match.end() :].strip()
 
 
 def parse_eval(text: str, bare: str = "valid") -> dict[str, str]:

@@ -11,7 +11,7 @@ from train.initialize import Task
 
 def train_pairs(config: Config, task: Task) -> EncodedPairs:
   """The pairs of `data.train`."""
-  (uri,) = sources.parse_mixture(config.data.train)
+  uri = _only_source(config)
   return _encode(config, task, uri)
 
 
@@ -35,7 +35,7 @@ def check(config: Config) -> None:
   Raises:
     ValueError, OSError: a set is misnamed, is missing or lacks a field.
   """
-  uris = [*sources.parse_mixture(config.data.train)]
+  uris = [_only_source(config)]
   for text in (config.data.eval, config.data.test):
     uris += sources.parse_eval(text).values()
   for uri in uris:
@@ -51,6 +51,17 @@ def buckets(config: Config) -> tuple[tuple[int, int], ...]:
     data.max_source_length,
     data.max_target_length,
   )
+
+
+def _only_source(config: Config) -> str:
+  """The URI of `data.train`; a mixture of several is refused."""
+  uris = list(sources.parse_mixture(config.data.train))
+  if len(uris) > 1:
+    raise ValueError(
+      f"data.train = {config.data.train!r}: mixtures do not exist yet; name "
+      "one uri"
+    )
+  return uris[0]
 
 
 def _encode(config: Config, task: Task, uri: str) -> EncodedPairs:

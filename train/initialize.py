@@ -213,10 +213,18 @@ def _make_tokenizer(
   fields = [config.data[f"{kind}_field"]]
   if config.model.share != "none":
     fields = [config.data.source_field, config.data.target_field]
-  source = sources.open_source(
-    config.data.train, fields=fields, on_bad_record=config.data.on_bad_record
+  parts = [
+    sources.open_source(
+      uri, fields=fields, on_bad_record=config.data.on_bad_record
+    )
+    for uri in sources.parse_mixture(config.data.train)
+  ]
+  texts = (
+    part[i][field]
+    for part in parts
+    for i in range(len(part))
+    for field in fields
   )
-  texts = (source[i][field] for i in range(len(source)) for field in fields)
   train = TRAINERS[hub_config.model_type]
   return train(texts, config.data[f"{kind}_vocab_size"])
 

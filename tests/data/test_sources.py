@@ -153,8 +153,53 @@ def test_parse_eval():
     parse("a=nope")
 
 
-def test_mixtures_are_refused_by_name():
-  assert sources.parse_mixture("dates@train") == {"dates@train": 1.0}
-  for text in ("0.7*dates@train,0.3*pydoc@train", "1.0*dates@train"):
-    with pytest.raises(ValueError, match="mixtures do not exist yet"):
-      sources.parse_mixture(text)
+@pytest.mark.parametrize(
+  ("text", "want"),
+  [
+    ("dates@train", {"dates@train": 1.0}),
+    ("3*dates@train", {"dates@train": 1.0}),
+    (
+      "0.7*dates@train, 0.3*pydoc@train",
+      {"dates@train": 0.7, "pydoc@train": 0.3},
+    ),
+    (
+      " 2 * dates@train[:5%],6*jsonl:/a*b/**.jsonl,1e-1*jsonl:2*x@y@all",
+      {
+        "dates@train[:5%]": 2 / 8.1,
+        "jsonl:/a*b/**.jsonl": 6 / 8.1,
+        "jsonl:2*x@y@all": 0.1 / 8.1,
+      },
+    ),
+    ("jsonl:0.5*x", {"jsonl:0.5*x": 1.0}),
+  ],
+)
+def test_parse_mixture(text, want):
+  weights = sources.parse_mixture(text)
+  assert weights == pytest.approx(want) and list(weights) == list(want)
+  assert sum(weights.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+  ("text", "why"),
+  [
+    ("dates@train,pydoc@train", "each of several sources needs a weight"),
+    ("0.5*dates@train,pydoc@train", "each of several sources needs a weight"),
+    ("dates@train,", "each of several sources needs a weight"),
+    ("0.5*dates@train,", "each of several sources needs a weight"),
+    ("0.5*jsonl:a,b.jsonl", "a path here has no comma"),
+    ("0*dates@train,1*pydoc@train", "'0' is no weight; write a number betw"),
+    ("-1*dates@train", "'-1' is no weight"),
+    ("nan*dates@train", "'nan' is no weight"),
+    ("inf*dates@train", "'inf' is no weight"),
+    ("*dates@train", "'' is no weight"),
+    ("half*dates@train", "'half' is no weight"),
+    ("1*dates@train,2*dates@train", "dates@train stands there twice"),
+    ("0.5*nope,0.5*dates@train", "'nope' is no scheme"),
+    ("0.5*0.5*dates@train", "no scheme"),
+    ("", "'' is no scheme"),
+  ],
+)
+def test_bad_mixtures_are_refused_by_name(text, why):
+  with pytest.raises(ValueError) as error:
+    sources.parse_mixture(text)
+  assert why in str(error.value)
