@@ -1,9 +1,11 @@
 """The data of a run: the training pairs, and the held-out sets by name."""
 
+from collections.abc import Mapping
+
 import jax
 from absl import logging
 
-from data import pipeline, sources
+from data import duplicates, pipeline, sources
 from data.encoded import EncodedPairs, encode_pairs
 from train.config import Config
 from train.initialize import Task
@@ -40,6 +42,27 @@ def check(config: Config) -> None:
     uris += sources.parse_eval(text).values()
   for uri in uris:
     _open(config, uri)
+
+
+def warn_of_duplicates(
+  config: Config, pairs: EncodedPairs, sets: Mapping[str, EncodedPairs]
+) -> None:
+  """Says which held-out sets have records of the training data.
+
+  Every training record is read once: for the first start of a run.
+  """
+  held_out = {f"data.eval {name}": s.source for name, s in sets.items()}
+  for name, uri in sources.parse_eval(config.data.test, "test").items():
+    held_out[f"data.test {name}"] = _open(config, uri)
+  found = duplicates.find(
+    [pairs.source],
+    held_out,
+    source_field=config.data.source_field,
+    target_field=config.data.target_field,
+  )
+  for name, overlap in found.items():
+    if overlap.sources:
+      logging.warning("%s: %s", name, overlap)
 
 
 def buckets(config: Config) -> tuple[tuple[int, int], ...]:

@@ -110,6 +110,8 @@ def prepare(config: Config, folder: Path) -> Run:
   buckets = datasets.buckets(config)
   pairs = datasets.train_pairs(config, task)
   sets = datasets.held_out(config, task, config.data.eval)
+  if jax.process_index() == 0 and not (folder / "config.json").exists():
+    datasets.warn_of_duplicates(config, pairs, sets)
   step = jit_train_step(
     module=module,
     tx=tx,

@@ -1,10 +1,11 @@
-"""The sets of a run: mixtures."""
+"""The sets of a run: mixtures, and pairs that are not held out."""
 
 import json
+import logging
 
 import pytest
 
-from train import datasets, initialize
+from train import datasets, initialize, loop, workdir
 
 
 def _write(path, *words):
@@ -31,3 +32,48 @@ def test_tokenizers_learn_from_all_of_a_mixture(tiny_config, tmp_path):
   task = initialize.build(tiny_config, tmp_path / "run")
   for word in ("alpha", "omega"):
     assert task.source_tokenizer.token_id(word) is not None
+
+
+@pytest.fixture
+def sets(tmp_path, tiny_config):
+  """A configuration whose sets overlap, and its sets."""
+  words = [f"word {i}" for i in range(10)]
+  data = tiny_config.data
+  data.train = _write(tmp_path / "train", *words)
+  data.eval = (
+    f"v={_write(tmp_path / 'v', 'new one', *words[:2])},"
+    f"w={_write(tmp_path / 'w', 'new', 'newer')}"
+  )
+  data.test = f"t={_write(tmp_path / 't', words[7])}"
+  task = initialize.build(tiny_config, tmp_path / "run")
+  pairs = datasets.train_pairs(tiny_config, task)
+  return tiny_config, pairs, datasets.held_out(tiny_config, task, data.eval)
+
+
+def test_pairs_that_are_not_held_out_are_reported(sets, caplog):
+  with caplog.at_level(logging.WARNING):
+    datasets.warn_of_duplicates(*sets)
+  first, second = (record.getMessage() for record in caplog.records)
+  assert first.startswith(
+    "data.eval v: 2 of 3 pairs (66.7%) stand in the training data"
+  )
+  assert "v: line 2 is" in first and first.endswith("train: line 1")
+  assert first.count("\n") == 0
+  # The sets of --mode=eval are looked at too.
+  assert (
+    second.startswith("data.test t: 1 of 1 pairs") and "train: line 8" in second
+  )
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
+  folder = tmp_path / "run"
+  with caplog.at_level(logging.WARNING):
+    this = loop.prepare(tiny_config, folder)
+    assert "data.eval valid: 21 of 21 pairs (100.0%) stand" in caplog.text
+    # As `loop.begin` does.
+    initialize.record(this.task, folder)
+    workdir.record(tiny_config, folder, {}, 0)
+    caplog.clear()
+    loop.prepare(tiny_config, folder)
+  assert "stand in the training data" not in caplog.text
