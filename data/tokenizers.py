@@ -52,6 +52,10 @@ class Tokenizer:
       clean_up_tokenization_spaces=False,
     )
 
+  def token_strings(self, ids: Sequence[int]) -> list[str]:
+    """The token of each id, as the vocabulary writes it."""
+    return self.inner.convert_ids_to_tokens([int(i) for i in ids])
+
   def word_starts(self) -> Bool[np.ndarray, " V"]:
     """Whether each token begins a word: in a text a space comes before it.
 

@@ -51,6 +51,14 @@ def test_a_wrong_command_ends_with_one_line(main, arguments, named, tmp_path):
   assert not workdir.exists()
 
 
+def test_inspection_needs_no_run(main, tmp_path):
+  done = main("--mode=inspect", DATES, f"--workdir={tmp_path}/run")
+  assert done.returncode == 0, done.stderr
+  assert "decoder_targets" in done.stdout
+  assert "--config.data.pack_source_length=" in done.stdout
+  assert [path.name for path in (tmp_path / "run").iterdir()] == ["tokenizers"]
+
+
 def test_the_smoke_variant_trains_and_overrides_apply(main, tmp_path):
   arguments = [
     DATES,
