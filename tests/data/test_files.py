@@ -1,5 +1,6 @@
 """Files by name and glob, unpacked: whole, in bounded memory, or refused."""
 
+import concurrent.futures
 import gzip
 import os
 import pickle
@@ -176,6 +177,20 @@ def test_unpacking_takes_bounded_memory(tmp_path, codec):
   # The longest line that is held, twice, and the codec's window.
   assert int(done.stdout) < 300 << 10
   assert os.listdir(tmp_path) == [path.name]
+
+
+def test_threads_may_read_together(tmp_path, codec, monkeypatch):
+  monkeypatch.setattr(files, "_OPEN", 1)
+  paths = [tmp_path / f"{i}{codec[1] if i % 2 else ''}" for i in range(8)]
+  for i, path in enumerate(paths):
+    raw = f"{i}\n".encode() * 1000
+    path.write_bytes(compress(codec[0], raw) if i % 2 else raw)
+  contents = files.Bytes([str(path) for path in paths])
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    read = pool.map(
+      lambda n: contents.read(n % 8, 2 * (n % 1000), 2), range(4000)
+    )
+    assert list(read) == [f"{n % 8}\n".encode() for n in range(4000)]
 
 
 def test_more_files_than_may_be_open(tmp_path, monkeypatch):

@@ -131,11 +131,22 @@ def test_the_suggested_rows_fill_well():
   for side, most in zip(rows.shape, enough, strict=True):
     assert side >= most and side % 8 == 0
   assert rows.fill.source > 0.9 and rows.fill.target > 0.6
+  # The largest that are tried fill a percent more.
+  assert rows.shape[0] < 1.6 * enough[0]
   cut = lengths.cut(enough)
   assert rows.fill == inspection.fill_packed(cut, rows.shape, 0)
   # Not so the rows that a pair alone would have.
   assert inspection.fill_packed(cut, enough, 0).both < rows.fill.both - 0.1
   assert rows == inspection.suggest_rows(lengths, enough, seed=0)
+
+
+def test_larger_rows_are_suggested_where_they_fill_better():
+  # Two of three hundred and twenty do not fit beside one of five hundred.
+  lengths = _lengths([(320, 8)] * 300 + [(504, 8)])
+  rows = inspection.suggest_rows(lengths, (504, 8), seed=0)
+  assert rows.shape[0] == 1008 and rows.fill.source > 0.9
+  rows = inspection.suggest_rows(_lengths([(250, 8)] * 300), (504, 8), seed=0)
+  assert rows.shape[0] == 504 and rows.fill.source > 0.9
 
 
 def test_texts():

@@ -60,12 +60,12 @@ def write_csv(path: str, records: Records) -> None:
     writer = functools.partial(
       csv.writer, file, delimiter=delimiter, lineterminator="\r\n"
     )
-    writer().writerow(["n", "target", "source"])
+    writer().writerow(["target", "n", "source"])
     for i, record in enumerate(records):
       # A lone carriage return is not quoted unless all is.
       every = i % 2 == 0 or "\r" in "".join(record.values())
       quoting = csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL
-      writer(quoting=quoting).writerow([i, record["target"], record["source"]])
+      writer(quoting=quoting).writerow([record["target"], i, record["source"]])
 
 
 def write_parquet(path: str, records: Records) -> None:
