@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 Batch = dict[str, np.ndarray]
 
@@ -88,30 +88,38 @@ def collate(
   shape: tuple[int, int],
   tokens: Tokens,
   rows: int | None = None,
+  places: Int64[np.ndarray, " P"] | None = None,
 ) -> Batch:
   """Examples as the eight arrays of a batch, `[B, S]` and `[B, T]`.
 
-  `shape` is (S, T); `rows` is B, the number of examples by default. Missing
-  rows have segment 0 and weight 0 throughout. All int32, `decoder_weights`
-  float32. Raises ValueError where an example is longer than `shape`.
+  Args:
+    shape: (S, T).
+    rows: B, the number of examples by default. A row without an example has
+      segment 0 and weight 0 throughout.
+    places: the row of each example, ascending, one example a row by default.
+      Those of a row follow one another as segments 1, 2... on both sides; in
+      each, positions start at 0 and decoder inputs with the start token.
+
+  All int32, `decoder_weights` float32. Raises ValueError where a row is longer
+  than `shape`.
   """
   rows = len(examples) if rows is None else rows
-  batch = collate_sources(
-    [e.source for e in examples],
-    length=shape[0],
-    pad_id=tokens.source_pad,
-    rows=rows,
-  )
+  if places is None:
+    places = np.arange(len(examples), dtype=np.int64)
+  sources = [e.source for e in examples]
   targets = [e.target for e in examples]
   inputs = [np.append(np.int32(tokens.start), t[:-1]) for t in targets]
-  size = (rows, shape[1])
-  segments, positions = _layout(targets, size, "target")
-  return batch | {
-    "decoder_inputs": _pad(inputs, size, tokens.target_pad),
-    "decoder_targets": _pad(targets, size, tokens.target_pad),
-    "decoder_segments": segments,
-    "decoder_positions": positions,
-    "decoder_weights": segments.astype(np.float32),
+  encoder = _layout(sources, places, (rows, shape[0]), "source")
+  decoder = _layout(targets, places, (rows, shape[1]), "target")
+  return {
+    "encoder_tokens": encoder.place(sources, tokens.source_pad),
+    "encoder_segments": encoder.segments,
+    "encoder_positions": encoder.positions,
+    "decoder_inputs": decoder.place(inputs, tokens.target_pad),
+    "decoder_targets": decoder.place(targets, tokens.target_pad),
+    "decoder_segments": decoder.segments,
+    "decoder_positions": decoder.positions,
+    "decoder_weights": (decoder.segments > 0).astype(np.float32),
   }
 
 
@@ -122,37 +130,59 @@ def collate_sources(
   pad_id: int,
   rows: int | None = None,
 ) -> Batch:
-  """The encoder's three arrays of a batch, `[B, S]` int32."""
+  """The encoder's three arrays of a batch, `[B, S]` int32, a source a row."""
   size = (len(sources) if rows is None else rows, length)
-  segments, positions = _layout(sources, size, "source")
+  places = np.arange(len(sources), dtype=np.int64)
+  layout = _layout(sources, places, size, "source")
   return {
-    "encoder_tokens": _pad(sources, size, pad_id),
-    "encoder_segments": segments,
-    "encoder_positions": positions,
+    "encoder_tokens": layout.place(sources, pad_id),
+    "encoder_segments": layout.segments,
+    "encoder_positions": layout.positions,
   }
 
 
-def _pad(
-  rows: Sequence[np.ndarray], size: tuple[int, int], pad_id: int
-) -> Int32[np.ndarray, "B T"]:
-  padded = np.full(size, pad_id, np.int32)
-  for row, ids in enumerate(rows):
-    padded[row, : len(ids)] = ids
-  return padded
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+  """Where the tokens of a side stand: `index` into the flattened rows."""
+
+  index: Int64[np.ndarray, " _"]
+  segments: Int32[np.ndarray, "B T"]
+  positions: Int32[np.ndarray, "B T"]
+
+  def place(
+    self, ids: Sequence[np.ndarray], pad_id: int
+  ) -> Int32[np.ndarray, "B T"]:
+    padded = np.full(self.segments.shape, pad_id, np.int32)
+    if len(ids):
+      padded.reshape(-1)[self.index] = np.concatenate(ids)
+    return padded
 
 
 def _layout(
-  rows: Sequence[np.ndarray], size: tuple[int, int], side: str
-) -> tuple[Int32[np.ndarray, "B T"], Int32[np.ndarray, "B T"]]:
-  """Segments and positions of rows that hold one example each."""
-  lengths = np.zeros(size[0], np.int32)
-  if len(rows) > size[0]:
-    raise ValueError(f"{len(rows)} examples do not fit a batch of {size[0]}")
-  lengths[: len(rows)] = [len(ids) for ids in rows]
-  if len(rows) and lengths.max() > size[1]:
+  ids: Sequence[np.ndarray],
+  places: Int64[np.ndarray, " P"],
+  size: tuple[int, int],
+  side: str,
+) -> _Layout:
+  """Each of `ids` in its row, after those that the row already has."""
+  if len(places) and places[-1] >= size[0]:
     raise ValueError(
-      f"a {side} of {lengths.max()} tokens does not fit a row of {size[1]}"
+      f"{places[-1] + 1} examples do not fit a batch of {size[0]}"
     )
-  index = np.arange(size[1], dtype=np.int32)[None, :]
-  segments = (index < lengths[:, None]).astype(np.int32)
-  return segments, index * segments
+  lengths = np.array([len(each) for each in ids], np.int64)
+  before = np.cumsum(lengths) - lengths
+  # The first example of the row in which each one stands.
+  first = np.searchsorted(places, places)
+  column = before - before[first]
+  ends = column + lengths
+  if len(ids) and ends.max() > size[1]:
+    raise ValueError(
+      f"a {side} of {ends.max()} tokens does not fit a row of {size[1]}"
+    )
+  position = np.arange(lengths.sum()) - np.repeat(before, lengths)
+  index = np.repeat(places * size[1] + column, lengths) + position
+  segment = np.arange(len(ids), dtype=np.int64) - first + 1
+  segments, positions = np.zeros(size, np.int32), np.zeros(size, np.int32)
+  segments.reshape(-1)[index] = np.repeat(segment, lengths)
+  positions.reshape(-1)[index] = position
+  return _Layout(index, segments, positions)

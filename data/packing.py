@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from data.plan import epoch_key, feistel
+from data.plan import Members, epoch_key, feistel
 
 # Pairs a window. On log-normal lengths 1024 fill half a percent less, 16384 a
 # twentieth of a percent more at nearly twice the time.
@@ -35,13 +35,27 @@ Shape = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-  """Row r holds the pairs `members[offsets[r]:offsets[r + 1]]`, in order."""
+  """Row r holds `pairs[offsets[r]:offsets[r + 1]]`, as segments 1, 2..."""
 
   offsets: Int64[np.ndarray, " M"]
-  members: Int64[np.ndarray, " N"]
+  pairs: Int64[np.ndarray, " N"]
+  facts: str
+  whole: bool = False
 
   def __len__(self) -> int:
     return len(self.offsets) - 1
+
+  def members(
+    self, units: Int64[np.ndarray, " U"], epochs: Int64[np.ndarray, " U"]
+  ) -> Members:
+    """The pairs of these rows, which are the same in all epochs."""
+    del epochs
+    first = self.offsets[units]
+    counts = self.offsets[units + 1] - first
+    rows = np.repeat(np.arange(len(units), dtype=np.int64), counts)
+    before = np.cumsum(counts) - counts
+    places = np.repeat(first - before, counts) + np.arange(len(rows))
+    return Members(np.asarray(self.pairs[places]), rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +99,8 @@ def pack(
     used += int(opened.sum())
   offsets = np.zeros(used + 1, np.int64)
   np.cumsum(np.bincount(rows, minlength=used), out=offsets[1:])
-  return PackedRows(offsets, order[np.argsort(rows, kind="stable")])
+  pairs = order[np.argsort(rows, kind="stable")]
+  return PackedRows(offsets, pairs, _facts(shape, seed, window))
 
 
 def stored_rows(
@@ -105,18 +120,22 @@ def stored_rows(
   """
   if folder is None:
     return pack(source_lengths, target_lengths, shape=shape, seed=seed)
-  facts = repr((_FORMAT, WINDOW, fingerprint, shape, seed))
-  key = hashlib.sha256(facts.encode()).hexdigest()[:32]
+  facts = _facts(shape, seed, WINDOW)
+  key = hashlib.sha256(f"{facts} of {fingerprint}".encode()).hexdigest()[:32]
   path = folder / f"rows-{key}.npy"
   if not path.exists():
     rows = pack(source_lengths, target_lengths, shape=shape, seed=seed)
     _write(path, rows)
-  return _read(path, len(source_lengths))
+  return PackedRows(*_read(path, len(source_lengths)), facts)
+
+
+def _facts(shape: Shape, seed: int, window: int) -> str:
+  return f"pack {_FORMAT} {shape} {seed} {window}"
 
 
 def _write(path: Path, rows: PackedRows) -> None:
-  """Offsets, members and their digest, end to end, in one atomic step."""
-  array = np.concatenate([rows.offsets, rows.members])
+  """Offsets, pairs and their digest, end to end, in one atomic step."""
+  array = np.concatenate([rows.offsets, rows.pairs])
   # Hosts that share the folder may have equal process numbers.
   partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
   try:
@@ -129,7 +148,9 @@ def _write(path: Path, rows: PackedRows) -> None:
     partial.unlink(missing_ok=True)
 
 
-def _read(path: Path, size: int) -> PackedRows:
+def _read(
+  path: Path, size: int
+) -> tuple[Int64[np.ndarray, " M"], Int64[np.ndarray, " N"]]:
   try:
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
   except (ValueError, EOFError) as error:
@@ -144,7 +165,7 @@ def _read(path: Path, size: int) -> PackedRows:
   array = stored[:-words]
   if (_digest(array) != stored[-words:]).any():
     raise ValueError(f"{path} is damaged (its digest differs): delete it")
-  return PackedRows(array[:-size], array[-size:])
+  return array[:-size], array[-size:]
 
 
 def _digest(array: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " _"]:
@@ -188,7 +209,7 @@ def fill(
   return Fill(
     float(source_lengths.sum() / (len(rows) * shape[0])),
     float(target_lengths.sum() / (len(rows) * shape[1])),
-    len(rows.members) / len(rows),
+    len(rows.pairs) / len(rows),
   )
 
 

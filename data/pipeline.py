@@ -1,66 +1,131 @@
 """The pipeline: the batch of step n, as a pure function of (seed, n)."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grain.python as grain
 import jax
 import numpy as np
 from absl import flags
+from grain.experimental import ThreadPrefetchIterDataset
 from jaxtyping import Int64
 
 from data import device
+from data.buckets import Shape, bucket_batches, choose_bucket
 from data.encoded import EncodedPairs
 from data.examples import Batch, collate
-from data.plan import Plan
+from data.mixture import Mixture
+from data.packing import PackedRows, stored_rows
+from data.plan import OnePairRows, Plan, Units
+
+PACKINGS = ("none", "bucket", "pack")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-  """Batches of `batch_size` rows over `pairs`.
+  """Batches of a plan over `pairs`.
 
-  `buckets` are the shapes (S, T) that a batch may have: the smallest that
-  holds its longest source and longest target.
+  `shapes` are those (S, T) that a batch may have, smallest first; a batch has
+  the first that holds its rows.
   """
 
-  pairs: EncodedPairs
-  batch_size: int
-  seed: int
-  buckets: tuple[tuple[int, int], ...]
-
-  def __post_init__(self):
-    everything = np.arange(len(self.pairs))
-    # The largest batch there could be must have its bucket.
-    choose_bucket(self.pairs, everything, self.buckets)
-
-  def __len__(self) -> int:
-    """The number of pairs in an epoch."""
-    return len(self.pairs)
+  pairs: Mixture
+  plan: Plan
+  shapes: tuple[Shape, ...]
 
   @property
-  def plan(self) -> Plan:
-    """Which pair stands in which row."""
-    return Plan(len(self.pairs), self.batch_size, self.seed)
+  def batch_size(self) -> int:
+    """Rows of a global batch."""
+    return self.plan.batch_size
+
+  @property
+  def packed(self) -> bool:
+    """Whether a row may hold several pairs; there is one shape then."""
+    return isinstance(self.plan.units[0], PackedRows)
 
   @property
   def fingerprint(self) -> str:
     """Hex digest of all that decides the batches."""
-    return self.plan.fingerprint(self.pairs.fingerprint, repr(self.buckets))
+    return self.plan.fingerprint(self.pairs.fingerprint, repr(self.shapes))
 
-  def ids(self, step: int) -> list[int]:
-    """The records of the source that batch `step` holds, in row order."""
-    return self.pairs.records[self.plan.members(step)].tolist()
+  def members(self, step: int) -> list[int]:
+    """The pairs that batch `step` holds, in row order."""
+    return self.plan.members(step).pairs.tolist()
 
   def batch(
     self, step: int, rows: Int64[np.ndarray, " R"] | None = None
   ) -> Batch:
     """Batch `step`, or those of its rows alone that `rows` numbers."""
     members = self.plan.members(step)
-    shape = choose_bucket(self.pairs, members, self.buckets)
-    mine = members if rows is None else members[rows]
+    shape = self.shapes[-1]
+    if not self.packed:
+      shape = choose_bucket(self.pairs, members.pairs, self.shapes)
+    if rows is None:
+      rows = np.arange(self.batch_size, dtype=np.int64)
+    mine = np.isin(members.rows, rows)
     return collate(
-      [self.pairs[int(i)] for i in mine], shape=shape, tokens=self.pairs.tokens
+      [self.pairs[i] for i in members.pairs[mine].tolist()],
+      shape=shape,
+      tokens=self.pairs.tokens,
+      rows=len(rows),
+      places=np.searchsorted(rows, members.rows[mine]),
     )
+
+
+def make_pipeline(
+  pairs: Mixture,
+  *,
+  packing: str,
+  batch_size: int,
+  seed: int,
+  buckets: Sequence[Shape],
+  pack_shape: Shape,
+  folder: Path | None = None,
+) -> Pipeline:
+  """The pipeline over `pairs`: one pair a row, batches of a bucket, or packed.
+
+  Args:
+    packing: one of `PACKINGS`.
+    buckets: shapes of batches, smallest first, of "none" and "bucket".
+    pack_shape: of a row, of "pack".
+    folder: where packed rows are kept.
+
+  Raises:
+    ValueError: a pair that no shape holds.
+  """
+  units: list[Units] = []
+  for part in pairs.parts:
+    every = np.arange(len(part), dtype=np.int64)
+    lengths = part.source_lengths(every), part.target_lengths(every)
+    if packing == "pack":
+      units.append(
+        stored_rows(
+          *lengths,
+          shape=pack_shape,
+          seed=seed,
+          fingerprint=part.fingerprint,
+          folder=folder,
+        )
+      )
+    elif packing == "bucket":
+      units.append(
+        bucket_batches(
+          *lengths, buckets=buckets, batch_size=batch_size, seed=seed
+        )
+      )
+    elif packing == "none":
+      # The largest batch there could be must have its bucket.
+      choose_bucket(part, every, buckets)
+      units.append(OnePairRows(len(part)))
+    else:
+      raise ValueError(
+        f"data.packing = {packing!r}: choose one of {', '.join(PACKINGS)}"
+      )
+  plan = Plan(tuple(units), pairs.sizes, pairs.weights, batch_size, seed)
+  shapes = (pack_shape,) if packing == "pack" else tuple(buckets)
+  return Pipeline(pairs, plan, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,46 +134,6 @@ class EvalBatch:
 
   pairs: list[int]
   arrays: dict
-
-
-def make_buckets(
-  source_buckets: Sequence[int],
-  target_buckets: Sequence[int],
-  max_source_length: int,
-  max_target_length: int,
-) -> tuple[tuple[int, int], ...]:
-  """The zipped buckets, smallest first; none given: the maximum lengths."""
-  longest = (max_source_length, max_target_length)
-  if len(source_buckets) != len(target_buckets):
-    raise ValueError(
-      f"{len(source_buckets)} data.source_buckets and {len(target_buckets)} "
-      "data.target_buckets: they are zipped, give as many of each"
-    )
-  buckets = tuple(zip(source_buckets, target_buckets, strict=True))
-  buckets = buckets or (longest,)
-  if not any(s >= longest[0] and t >= longest[1] for s, t in buckets):
-    raise ValueError(
-      f"no bucket of {buckets} holds data.max_source_length = {longest[0]} "
-      f"with data.max_target_length = {longest[1]}: add one"
-    )
-  return tuple(sorted(set(buckets), key=lambda b: (b[0] * b[1], b)))
-
-
-def choose_bucket(
-  pairs: EncodedPairs,
-  members: Int64[np.ndarray, " B"],
-  buckets: Sequence[tuple[int, int]],
-) -> tuple[int, int]:
-  """The first of `buckets` that holds the longest of `members`."""
-  source = int(pairs.source_lengths(members).max())
-  target = int(pairs.target_lengths(members).max())
-  for bucket in buckets:
-    if source <= bucket[0] and target <= bucket[1]:
-      return bucket
-  raise ValueError(
-    f"no bucket of {tuple(buckets)} holds {source} source and {target} target "
-    "tokens: add one to data.source_buckets and data.target_buckets"
-  )
 
 
 def train_batches(
@@ -124,11 +149,13 @@ def train_batches(
 
   Each host builds the rows that `sharding` gives to its devices. `workers`
   processes build them, or two threads of this process where it is 0; the
-  batches are the same.
+  batches are the same. The next one goes to the devices while its forerunner
+  is used.
   """
   if start >= stop:
     return
-  rows = device.local_rows(sharding, pipeline.batch_size)
+  size = pipeline.batch_size
+  rows = device.local_rows(sharding, size)
   steps = grain.MapDataset.range(start, stop).map(
     lambda step: pipeline.batch(step, rows)
   )
@@ -140,8 +167,12 @@ def train_batches(
     steps = steps.to_iter_dataset(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=prefetch)
     )
-  for batch in steps:
-    yield device.to_device(batch, rows, sharding, pipeline.batch_size)
+  placed = steps.map(
+    lambda batch: device.to_device(batch, rows, sharding, size)
+  )
+  ahead = ThreadPrefetchIterDataset(placed, prefetch_buffer_size=1)
+  with contextlib.closing(iter(ahead)) as batches:
+    yield from batches
 
 
 def eval_batches(

@@ -5,16 +5,36 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
-from data import duplicates, pipeline, sources
+from data import duplicates, sources
+from data.buckets import Shape, make_buckets
 from data.encoded import EncodedPairs, encode_pairs
+from data.mixture import Mixture
+from data.pipeline import Pipeline, make_pipeline
 from train.config import Config
 from train.initialize import Task
 
 
-def train_pairs(config: Config, task: Task) -> EncodedPairs:
+def train_pairs(config: Config, task: Task) -> Mixture:
   """The pairs of `data.train`."""
-  uri = _only_source(config)
-  return _encode(config, task, uri)
+  weights = sources.parse_mixture(config.data.train)
+  parts = tuple(_encode(config, task, uri) for uri in weights)
+  return Mixture(parts, tuple(weights.values()))
+
+
+def train_pipeline(config: Config, pairs: Mixture) -> Pipeline:
+  """The batches of training, by `data.packing`.
+
+  Raises:
+    ValueError: a pair that no row or bucket holds.
+  """
+  return make_pipeline(
+    pairs,
+    packing=config.data.packing,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    buckets=buckets(config),
+    pack_shape=pack_shape(config),
+  )
 
 
 def held_out(
@@ -37,7 +57,7 @@ def check(config: Config) -> None:
   Raises:
     ValueError, OSError: a set is misnamed, is missing or lacks a field.
   """
-  uris = [_only_source(config)]
+  uris = [*sources.parse_mixture(config.data.train)]
   for text in (config.data.eval, config.data.test):
     uris += sources.parse_eval(text).values()
   for uri in uris:
@@ -45,7 +65,7 @@ def check(config: Config) -> None:
 
 
 def warn_of_duplicates(
-  config: Config, pairs: EncodedPairs, sets: Mapping[str, EncodedPairs]
+  config: Config, pairs: Mixture, sets: Mapping[str, EncodedPairs]
 ) -> None:
   """Says which held-out sets have records of the training data.
 
@@ -55,7 +75,7 @@ def warn_of_duplicates(
   for name, uri in sources.parse_eval(config.data.test, "test").items():
     held_out[f"data.test {name}"] = _open(config, uri)
   found = duplicates.find(
-    [pairs.source],
+    [part.source for part in pairs.parts],
     held_out,
     source_field=config.data.source_field,
     target_field=config.data.target_field,
@@ -65,26 +85,24 @@ def warn_of_duplicates(
       logging.warning("%s: %s", name, overlap)
 
 
-def buckets(config: Config) -> tuple[tuple[int, int], ...]:
-  """The shapes that a batch may have, smallest first."""
+def pack_shape(config: Config) -> Shape:
+  """The shape of a packed row."""
   data = config.data
-  return pipeline.make_buckets(
+  return (
+    data.pack_source_length or data.max_source_length,
+    data.pack_target_length or data.max_target_length,
+  )
+
+
+def buckets(config: Config) -> tuple[Shape, ...]:
+  """The shapes that a batch may have that is not packed, smallest first."""
+  data = config.data
+  return make_buckets(
     data.source_buckets,
     data.target_buckets,
     data.max_source_length,
     data.max_target_length,
   )
-
-
-def _only_source(config: Config) -> str:
-  """The URI of `data.train`; a mixture of several is refused."""
-  uris = list(sources.parse_mixture(config.data.train))
-  if len(uris) > 1:
-    raise ValueError(
-      f"data.train = {config.data.train!r}: mixtures do not exist yet; name "
-      "one uri"
-    )
-  return uris[0]
 
 
 def _encode(config: Config, task: Task, uri: str) -> EncodedPairs:

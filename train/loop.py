@@ -107,8 +107,8 @@ def prepare(config: Config, folder: Path) -> Run:
   tx = make_optimizer(optim, schedule)
   abstract = abstract_state(module, tx, mesh, rules)
   shardings = state_shardings(abstract)
-  buckets = datasets.buckets(config)
   pairs = datasets.train_pairs(config, task)
+  pipeline = datasets.train_pipeline(config, pairs)
   sets = datasets.held_out(config, task, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
     datasets.warn_of_duplicates(config, pairs, sets)
@@ -139,11 +139,11 @@ def prepare(config: Config, folder: Path) -> Run:
     changes=changes,
     task=task,
     mesh=mesh,
-    pipeline=Pipeline(pairs, batch_size, config.seed, buckets),
+    pipeline=pipeline,
     suite=Suite(config, task, mesh, shardings.params, sets),
     abstract=abstract,
     create=create,
-    step=compiled.CompiledSteps(step, buckets),
+    step=compiled.CompiledSteps(step, pipeline.shapes),
   )
 
 
@@ -151,7 +151,7 @@ def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
   batch = collate(
     [],
-    shape=this.pipeline.buckets[-1],
+    shape=this.pipeline.shapes[-1],
     tokens=this.task.batch_tokens,
     rows=this.pipeline.batch_size,
   )
@@ -196,10 +196,10 @@ def train(
 
   def explain(step: int) -> str:
     checkpoints.wait()
-    ids = this.pipeline.ids(step - 1)
+    members = this.pipeline.members(step - 1)
     return (
-      f"its batch held the records {ids} of {config.data.train} (the first is "
-      f"{this.pipeline.pairs.source.locate(ids[0])}); the last good checkpoint "
+      f"its batch held the pairs {members} of {config.data.train} (the first "
+      f"is {this.pipeline.pairs.locate(members[0])}); the last good checkpoint "
       "is step "
       f"{checkpoints.latest_step()} (none: the start); lower optim.lr, or mend "
       "the data"

@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from data import encoded, examples, sources, tokenizers
@@ -73,5 +74,32 @@ def make_pairs(write_jsonl, encode) -> Callable[..., encoded.EncodedPairs]:
     path = write_jsonl(*records, name=f"{size}.jsonl")
     source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
     return encode(source, **changes)
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def pairs_of_lengths() -> Callable[..., encoded.EncodedPairs]:
+  """Pairs of these (source, target) lengths; no id stands twice on a side."""
+
+  source = sources.open_source("dates@train[:1]", fields=("source", "target"))
+
+  def make(lengths, first=1000) -> encoded.EncodedPairs:
+    bounds = [
+      np.concatenate([[0], np.cumsum(side)]).astype(np.int64)
+      for side in zip(*lengths, strict=True)
+    ]
+    ids = [np.arange(each[-1], dtype=np.int32) + first for each in bounds]
+    return encoded.EncodedPairs(
+      source=source,
+      tokens=examples.Tokens(start=1, end=2, source_pad=0, target_pad=0),
+      records=np.zeros(len(lengths), np.int64),
+      source_ids=ids[0],
+      source_bounds=bounds[0],
+      target_ids=ids[1],
+      target_bounds=bounds[1],
+      counts=encoded.Counts(len(lengths), 0, 0, 0, 0, 0),
+      fingerprint=repr(lengths),
+    )
 
   return make

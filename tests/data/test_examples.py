@@ -89,6 +89,33 @@ def test_collate_lays_out_a_batch():
   assert set(kinds.values()) == {np.dtype(np.int32)}
 
 
+def test_collate_packs_rows():
+  tokens = Tokens(start=START, end=END, source_pad=0, target_pad=END)
+  batch = collate(
+    [_make([7, 9], [5]), _make([8], [6, 4]), _make([7], [])],
+    shape=(4, 6),
+    tokens=tokens,
+    rows=3,
+    places=np.array([0, 0, 2]),
+  )
+  none = [0, 0, 0, 0, 0, 0]
+  want = {
+    "encoder_tokens": [[7, 9, 8, 0], [0, 0, 0, 0], [7, 0, 0, 0]],
+    "encoder_segments": [[1, 1, 2, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
+    "encoder_positions": [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    "decoder_inputs": [
+      [START, 5, START, 6, 4, END],
+      [END] * 6,
+      [START, END, END, END, END, END],
+    ],
+    "decoder_targets": [[5, END, 6, 4, END, END], [END] * 6, [END] * 6],
+    "decoder_segments": [[1, 1, 2, 2, 2, 0], none, [1, 0, 0, 0, 0, 0]],
+    "decoder_positions": [[0, 1, 0, 1, 2, 0], none, none],
+    "decoder_weights": [[1, 1, 1, 1, 1, 0], none, [1, 0, 0, 0, 0, 0]],
+  }
+  assert {name: array.tolist() for name, array in batch.items()} == want
+
+
 def test_missing_rows_have_no_weight():
   tokens = Tokens(START, END, 0, 0)
   batch = collate([_make([7], [5])], shape=(2, 3), tokens=tokens, rows=3)
@@ -105,6 +132,11 @@ def test_collate_refuses_what_does_not_fit():
       collate([example], shape=shape, tokens=tokens)
   with pytest.raises(ValueError, match="2 examples"):
     collate([example] * 2, shape=(9, 9), tokens=tokens, rows=1)
+  two = {"places": np.array([0, 0]), "rows": 1, "tokens": tokens}
+  with pytest.raises(ValueError, match="source of 6"):
+    collate([example] * 2, shape=(5, 9), **two)
+  with pytest.raises(ValueError, match="target of 6"):
+    collate([example] * 2, shape=(9, 5), **two)
 
 
 def test_sources_alone_are_laid_out_as_in_a_batch():
@@ -133,3 +165,24 @@ def test_batches_by_property(pairs):
     # The last token is the end with full weight, unless it was cut away.
     assert example.truncated_target or example.target[-1] == END
     assert batch["encoder_segments"][row].sum() == len(example.source)
+
+
+@hypothesis.given(
+  st.lists(st.tuples(ids, ids), min_size=1, max_size=6), st.integers(1, 6)
+)
+def test_a_packed_pair_is_laid_out_as_alone(pairs, rows):
+  examples = [_make(s or [1], t) for s, t in pairs]
+  places = np.sort(np.arange(len(pairs)) % rows)
+  tokens = Tokens(START, END, 0, END)
+  packed = collate(
+    examples, shape=(48, 36), tokens=tokens, rows=rows, places=places
+  )
+  alone = collate(examples, shape=(8, 6), tokens=tokens)
+  for index, place in enumerate(places):
+    segment = index - int(np.searchsorted(places, place)) + 1
+    for name, array in packed.items():
+      side = name.split("_")[0]
+      here = packed[f"{side}_segments"][place] == segment
+      there = alone[f"{side}_segments"][index] == 1
+      want = alone[name][index][there] * (segment if "segm" in name else 1)
+      assert array[place][here].tolist() == want.tolist(), name

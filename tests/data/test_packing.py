@@ -17,7 +17,7 @@ def _arrays(pairs):
 
 def _lists(rows):
   return [
-    rows.members[a:b].tolist()
+    rows.pairs[a:b].tolist()
     for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)
   ]
 
@@ -57,7 +57,7 @@ def test_rows_are_those_of_first_fit(pairs, seed, window, sweep):
     patch.setattr(packing, "_ABREAST", 2)
     rows = packing.pack(source, target, shape=SHAPE, seed=seed, window=window)
   assert _lists(rows) == _slow(source, target, seed, window)
-  assert sorted(rows.members.tolist()) == list(range(len(pairs)))
+  assert sorted(rows.pairs.tolist()) == list(range(len(pairs)))
   for row in _lists(rows):
     assert row and source[row].sum() <= 16 and target[row].sum() <= 6
   full = packing.fill(rows, source, target, SHAPE)
@@ -144,8 +144,8 @@ def test_rows_are_kept_beside_the_pairs(lengths, tmp_path, monkeypatch):
   read = _stored(lengths, tmp_path)
   for rows in (kept, read):
     np.testing.assert_array_equal(rows.offsets, made.offsets)
-    np.testing.assert_array_equal(rows.members, made.members)
-    assert isinstance(rows.members, np.memmap)
+    np.testing.assert_array_equal(rows.pairs, made.pairs)
+    assert isinstance(rows.pairs, np.memmap)
   [path] = tmp_path.iterdir()
   assert path.suffix == ".npy"
 

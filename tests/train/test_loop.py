@@ -212,9 +212,7 @@ def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(
     loop.run(config, str(tmp_path / "run"))
   message = str(caught.value)
   assert "step 2: loss" in message
-  assert re.search(
-    r"the records \[\d+, .* is .*pairs\.jsonl: line \d+", message
-  )
+  assert re.search(r"the pairs \[\d+, .* is .*pairs\.jsonl: line \d+", message)
   assert "last good checkpoint is step 1" in message
   with Checkpoints(tmp_path / "run/checkpoints", writable=False) as saved:
     assert saved.steps() == [1]
@@ -375,7 +373,7 @@ def test_a_bad_line_stops_or_is_counted(pairs_folder, tiny_config):
     loop.prepare(tiny_config, pairs_folder / "run")
   tiny_config.data.on_bad_record = "skip"
   this = loop.prepare(tiny_config, pairs_folder / "run")
-  assert this.pipeline.pairs.counts.skipped_records == 1
+  assert this.pipeline.pairs.parts[0].counts.skipped_records == 1
 
 
 def test_a_step_compiles_once_a_bucket_and_no_other_shape():
