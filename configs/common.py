@@ -81,7 +81,8 @@ def _data() -> Any:
   """What is seen."""
   data = ConfigDict()
   # "scheme:location@split", or a mixture "0.7*uri,0.3*uri": weights, in any
-  # unit, are shares of the rows. Commas divide, so a path here has none.
+  # unit, are shares of every 1000 rows (batches, with buckets), and each source
+  # has epochs of its own. Commas divide, so a path here has none.
   data.train = ""
   # "name=uri,name=uri": the sets evaluated during training. The first one
   # chooses the best checkpoint. A bare uri is called "valid".
@@ -101,13 +102,16 @@ def _data() -> Any:
   # Sizes of trained tokenizers.
   data.source_vocab_size = 4000
   data.target_vocab_size = 2000
-  # A batch is padded to the smallest of these shapes that holds its longest
-  # row; zipped: bucket i is (source i, target i); empty: the maximum lengths.
+  # A batch that is not packed is padded to the smallest of these shapes that
+  # holds its longest row; zipped: bucket i is (source i, target i); empty: the
+  # maximum lengths.
   data.source_buckets = ()
   data.target_buckets = ()
-  # "none": one pair a row.
+  # Of training: "none", a pair a row in any order; "bucket", a pair a row and
+  # in a batch those of one bucket; "pack", several pairs a row.
   data.packing = "none"
-  # Shape of a packed row; 0: the maximum lengths.
+  # Shape of a packed row; 0: the maximum lengths. It may be longer than what
+  # the model has positions for: they count in each pair anew.
   data.pack_source_length = 0
   data.pack_target_length = 0
   # Folder of ids prepared beforehand; empty: tokenised on the way.
@@ -116,7 +120,8 @@ def _data() -> Any:
   data.on_bad_record = "error"
   # Processes that build batches; 0: threads of this one.
   data.workers = 0
-  # Whether a run that goes on with other shapes may begin its epoch again.
+  # Whether a run that goes on with another batch size, packing or other shapes
+  # may begin its epoch again: what that epoch has shown is then seen twice.
   data.restart_epoch = False
   return data
 
@@ -126,7 +131,8 @@ def _train() -> Any:
   train = ConfigDict()
   # Updates, in all.
   train.steps = 1000
-  # Rows of a global batch, all microbatches and all devices together.
+  # Rows of a global batch, all microbatches and all devices together; a row is
+  # a pair unless packed.
   train.batch_size = 32
   # Microbatches in a step.
   train.accumulate_steps = 1

@@ -200,16 +200,16 @@ def check(
 
 
 def fill(
-  rows: PackedRows,
+  rows: int,
   source_lengths: Int64[np.ndarray, " N"],
   target_lengths: Int64[np.ndarray, " N"],
   shape: Shape,
 ) -> Fill:
-  """How full rows of `shape` are that hold pairs of these lengths."""
+  """How full so many rows of `shape` are that hold pairs of these lengths."""
   return Fill(
-    float(source_lengths.sum() / (len(rows) * shape[0])),
-    float(target_lengths.sum() / (len(rows) * shape[1])),
-    len(rows.pairs) / len(rows),
+    float(source_lengths.sum() / (rows * shape[0])),
+    float(target_lengths.sum() / (rows * shape[1])),
+    len(source_lengths) / rows,
   )
 
 

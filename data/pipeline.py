@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import grain.python as grain
@@ -17,7 +17,7 @@ from data.buckets import Shape, bucket_batches, choose_bucket
 from data.encoded import EncodedPairs
 from data.examples import Batch, collate
 from data.mixture import Mixture
-from data.packing import PackedRows, stored_rows
+from data.packing import Fill, fill, stored_rows
 from data.plan import OnePairRows, Plan, Units
 
 PACKINGS = ("none", "bucket", "pack")
@@ -27,11 +27,12 @@ PACKINGS = ("none", "bucket", "pack")
 class Pipeline:
   """Batches of a plan over `pairs`.
 
-  `shapes` are those (S, T) that a batch may have, smallest first; a batch has
-  the first that holds its rows.
+  `packing` is one of `PACKINGS`. `shapes` are those (S, T) that a batch may
+  have, smallest first: the first that holds its pairs, or that of a packed row.
   """
 
   pairs: Mixture
+  packing: str
   plan: Plan
   shapes: tuple[Shape, ...]
 
@@ -40,15 +41,25 @@ class Pipeline:
     """Rows of a global batch."""
     return self.plan.batch_size
 
-  @property
-  def packed(self) -> bool:
-    """Whether a row may hold several pairs; there is one shape then."""
-    return isinstance(self.plan.units[0], PackedRows)
+  def begin(self, step: int, epochs: tuple[int, ...]) -> "Pipeline":
+    """These batches from `step` on, where these epochs of the sources begin."""
+    return dataclasses.replace(self, plan=self.plan.begin(step, epochs))
 
   @property
   def fingerprint(self) -> str:
     """Hex digest of all that decides the batches."""
     return self.plan.fingerprint(self.pairs.fingerprint, repr(self.shapes))
+
+  def fill(self) -> Fill:
+    """How full packed rows are, in an epoch of every source."""
+    rows = sum(len(units) for units in self.plan.units)
+    every = np.arange(len(self.pairs), dtype=np.int64)
+    return fill(
+      rows,
+      self.pairs.source_lengths(every),
+      self.pairs.target_lengths(every),
+      self.shapes[-1],
+    )
 
   def members(self, step: int) -> list[int]:
     """The pairs that batch `step` holds, in row order."""
@@ -60,7 +71,7 @@ class Pipeline:
     """Batch `step`, or those of its rows alone that `rows` numbers."""
     members = self.plan.members(step)
     shape = self.shapes[-1]
-    if not self.packed:
+    if self.packing != "pack":
       shape = choose_bucket(self.pairs, members.pairs, self.shapes)
     if rows is None:
       rows = np.arange(self.batch_size, dtype=np.int64)
@@ -125,7 +136,7 @@ def make_pipeline(
       )
   plan = Plan(tuple(units), pairs.sizes, pairs.weights, batch_size, seed)
   shapes = (pack_shape,) if packing == "pack" else tuple(buckets)
-  return Pipeline(pairs, plan, shapes)
+  return Pipeline(pairs, packing, plan, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +155,7 @@ def train_batches(
   sharding: jax.sharding.Sharding,
   workers: int = 0,
   prefetch: int = 4,
-) -> Iterator[dict[str, jax.Array]]:
+) -> Generator[dict[str, jax.Array], None, None]:
   """The global batches of steps `start` to `stop - 1`, built ahead.
 
   Each host builds the rows that `sharding` gives to its devices. `workers`

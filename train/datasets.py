@@ -55,8 +55,10 @@ def check(config: Config) -> None:
   """Opens every set that the run will ever read; encodes none.
 
   Raises:
-    ValueError, OSError: a set is misnamed, is missing or lacks a field.
+    ValueError, OSError: a set is misnamed, is missing or lacks a field; or the
+      shapes do not fit data.packing.
   """
+  _check_packing(config)
   uris = [*sources.parse_mixture(config.data.train)]
   for text in (config.data.eval, config.data.test):
     uris += sources.parse_eval(text).values()
@@ -83,6 +85,46 @@ def warn_of_duplicates(
   for name, overlap in found.items():
     if overlap.sources:
       logging.warning("%s: %s", name, overlap)
+
+
+def _check_packing(config: Config) -> None:
+  data = config.data
+  for side in ("source", "target"):
+    name, longest = f"pack_{side}_length", data[f"max_{side}_length"]
+    if data[name] and data.packing != "pack":
+      raise ValueError(
+        f"data.{name} = {data[name]}, but data.packing = {data.packing!r}: set "
+        "that to 'pack', or this to 0"
+      )
+    if data[name] and data[name] < longest:
+      raise ValueError(
+        f"data.{name} = {data[name]}: such a row holds no pair of "
+        f"data.max_{side}_length = {longest}; raise it to that at least, or "
+        "set it to 0"
+      )
+  if data.packing == "bucket" and not data.source_buckets:
+    raise ValueError(
+      "data.packing = 'bucket', and there are no buckets: set "
+      "data.source_buckets and data.target_buckets"
+    )
+
+
+def describe(pipeline: Pipeline) -> str:
+  """How the pairs stand in batches, and how often that compiles."""
+  shapes = ", ".join(f"{s}+{t}" for s, t in pipeline.shapes)
+  rows = pipeline.batch_size
+  if pipeline.packing == "pack":
+    full = pipeline.fill()
+    return (
+      f"{rows} rows of {shapes} tokens, {full.pairs_per_row:.1f} pairs a row; "
+      f"{full.source:.0%} of the source and {full.target:.0%} of the target "
+      "positions hold a token; one step compiles"
+    )
+  kind = "of one bucket" if pipeline.packing == "bucket" else "in any order"
+  return (
+    f"{rows} pairs {kind}, padded to {shapes} tokens; "
+    f"{len(pipeline.shapes)} steps compile at most"
+  )
 
 
 def pack_shape(config: Config) -> Shape:

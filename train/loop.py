@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from data.examples import collate
 from data.pipeline import Pipeline, train_batches
-from train import compiled, datasets, initialize, validate, workdir
+from train import compiled, datasets, initialize, seen, validate, workdir
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.decoding import rows_per_batch
@@ -59,7 +59,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
     ) as checkpoints,
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
   ):
-    state, progress = begin(this, checkpoints)
+    this, state, progress = begin(this, checkpoints)
     writer.cut(progress.step if progress.step else -1)
     if progress.step < config.train.steps:
       logging.info("the first step compiles; that takes a while")
@@ -159,8 +159,13 @@ def check_step(this: Run) -> None:
     this.step.check(this.abstract, batch)
 
 
-def begin(this: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
-  """The newest good state or a first one; the folder then says what runs."""
+def begin(
+  this: Run, checkpoints: Checkpoints
+) -> tuple[Run, TrainState, Progress]:
+  """The newest good state or a first one; the folder then says what runs.
+
+  The run's batches go on where those of the state ended.
+  """
   restored = checkpoints.restore(this.abstract)
   progress = Progress()
   if restored is None:
@@ -169,18 +174,16 @@ def begin(this: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
   else:
     state, meta = restored
     progress = Progress(**meta["progress"])
-    if meta["data"] != this.pipeline.fingerprint:
-      raise validate.Refusal(
-        f"data.train = {this.config.data.train!r} gives other batches than "
-        f"those {this.folder} was trained on until step {progress.step}: "
-        "restore the data, or choose another --workdir"
-      )
+    restart = this.config.data.restart_epoch
+    pipeline = seen.go_on(this.pipeline, meta["data"], progress.step, restart)
+    this = dataclasses.replace(this, pipeline=pipeline)
   if jax.process_index() == 0:
     initialize.record(this.task, this.folder)
     workdir.record(this.config, this.folder, this.changes, progress.step)
     logging.info("special tokens:\n%s", this.task.tokens.table())
+    logging.info("batches: %s", datasets.describe(this.pipeline))
     logging.info("from step %d to %d", progress.step, this.config.train.steps)
-  return state, progress
+  return this, state, progress
 
 
 def train(
@@ -218,8 +221,13 @@ def train(
     log_every=config.train.log_every_steps,
     explain=explain,
   )
-  with terminated() as stopping, contextlib.closing(reader):
-    for step, batch in enumerate(batches, start=progress.step + 1):
+  with (
+    terminated() as stopping,
+    contextlib.closing(reader),
+    contextlib.closing(batches),
+  ):
+    waited = reader.speed.waiting(batches)
+    for step, batch in enumerate(waited, start=progress.step + 1):
       with reader.compiling(this.step.is_new(batch)):
         state, metrics = this.step(state, batch)
       # Reading a step's metrics waits for it: read those of the one before.
@@ -262,7 +270,7 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
   return {
     "seed": this.config.seed,
     "config": workdir.fingerprint(this.config),
-    "data": this.pipeline.fingerprint,
+    "data": seen.describe(this.pipeline, progress.step),
     "progress": dataclasses.asdict(progress),
   }
 

@@ -4,7 +4,8 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import tqdm
 
@@ -37,6 +38,9 @@ _PEAKS = {
   "NVIDIA B200": 2250e12,
   "NVIDIA GB200": 2500e12,
 }
+
+
+T = TypeVar("T")
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -125,6 +129,18 @@ class Speed:
     finally:
       self._start += time.perf_counter() - start
 
+  def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+    """The same batches; the time until each comes is counted."""
+    iterator = iter(batches)
+    while True:
+      start = time.perf_counter()
+      try:
+        batch = next(iterator)
+      except StopIteration:
+        return
+      self._waited += time.perf_counter() - start
+      yield batch
+
   def read(self) -> dict[str, float]:
     """Means since the last reading, which ends here; empty before any step."""
     if not self._steps:
@@ -133,6 +149,7 @@ class Speed:
     values = {
       "time/tokens_per_second": self._tokens / seconds,
       "time/step_seconds": seconds / self._steps,
+      "time/data_wait": self._waited / seconds,
     }
     if self._peak is not None:
       values["time/mfu"] = self._flops / seconds / self._peak
@@ -142,7 +159,7 @@ class Speed:
   def _restart(self) -> None:
     self._start = time.perf_counter()
     self._steps = 0
-    self._tokens = self._flops = 0.0
+    self._tokens = self._flops = self._waited = 0.0
 
 
 class ProgressBar:

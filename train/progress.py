@@ -89,7 +89,9 @@ class StepReader:
     row |= self.speed.read()
     rate = row.get("time/tokens_per_second", 0.0)
     self.bar.update(step, values["loss"], rate)
-    self.say(step, {"loss": values["loss"], "tokens/s": rate})
+    wait = row.get("time/data_wait", 0.0)
+    shown = {"loss": values["loss"], "tokens/s": rate, "data wait": wait}
+    self.say(step, shown)
     return row
 
   def say(self, step: int, values: Mapping[str, float]) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from data.pipeline import PACKINGS
 from data.sources import parse_eval
 from encdec.config import EncDecConfig
 from encdec.special_tokens import SpecialTokens
@@ -25,11 +26,7 @@ class Refusal(Failure, ValueError):
 
 # Keys whose feature does not exist yet, and the one value they may have.
 NEUTRAL = {
-  "data.packing": "none",
-  "data.pack_source_length": 0,
-  "data.pack_target_length": 0,
   "data.store": "",
-  "data.restart_epoch": False,
 }
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
@@ -40,6 +37,7 @@ CHOICES = {
   "model.param_dtype": ("float32", "bfloat16"),
   "model.attention_dropout": ("values", "weights"),
   "data.on_bad_record": ("error", "skip"),
+  "data.packing": PACKINGS,
   "train.best_mode": ("min", "max"),
   "train.rng": ("threefry", "unsafe_rbg"),
   "optim.name": ("adamw",),
@@ -56,6 +54,8 @@ RANGES: dict[str, tuple[float, float]] = {
   "model.vocab_multiple": (1, 65536),
   "data.max_source_length": (2, 1 << 20),
   "data.max_target_length": (2, 1 << 20),
+  "data.pack_source_length": (0, 1 << 20),
+  "data.pack_target_length": (0, 1 << 20),
   "data.source_vocab_size": (260, 1 << 20),
   "data.target_vocab_size": (260, 1 << 20),
   "data.workers": (0, 1024),

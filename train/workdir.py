@@ -16,6 +16,14 @@ FREE = (
   r"train\.\w+_every_steps",
   r"mesh\.\w+",
   r"data\.workers",
+  r"data\.restart_epoch",
+)
+# What may change too where the epoch begins again.
+RESTARTING = (
+  r"train\.batch_size",
+  r"data\.packing",
+  r"data\.pack_\w+_length",
+  r"data\.\w+_buckets",
 )
 
 
@@ -55,7 +63,7 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
 
 def fingerprint(config: Config) -> str:
   """A digest of all that may not change while a run goes on."""
-  fixed = {k: v for k, v in plain(config).items() if not _is_free(k)}
+  fixed = {k: v for k, v in plain(config).items() if not _is_free(k, FREE)}
   return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:32]
 
 
@@ -79,18 +87,22 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
   if old is None:
     return {}
   changes = difference(old, plain(config))
-  refused = {k: change for k, change in changes.items() if not _is_free(k)}
+  restart = config.data.restart_epoch
+  free = FREE + RESTARTING if restart else FREE
+  refused = {k: c for k, c in changes.items() if not _is_free(k, free)}
   if refused:
+    restarted = all(_is_free(k, RESTARTING) for k in refused)
+    hint = ", or data.restart_epoch=True to begin the epoch again"
     raise validate.Refusal(
       f"{workdir} holds a run of another config:\n"
       + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in refused.items())
-      + "\nset these back, or choose another --workdir"
+      + f"\nset these back{hint * restarted}, or choose another --workdir"
     )
   return changes
 
 
-def _is_free(key: str) -> bool:
-  return any(re.fullmatch(pattern, key) for pattern in FREE)
+def _is_free(key: str, patterns: tuple[str, ...]) -> bool:
+  return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def record(

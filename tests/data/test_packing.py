@@ -60,7 +60,7 @@ def test_rows_are_those_of_first_fit(pairs, seed, window, sweep):
   assert sorted(rows.pairs.tolist()) == list(range(len(pairs)))
   for row in _lists(rows):
     assert row and source[row].sum() <= 16 and target[row].sum() <= 6
-  full = packing.fill(rows, source, target, SHAPE)
+  full = packing.fill(len(rows), source, target, SHAPE)
   assert full.source == source.sum() / (16 * len(rows))
   assert full.target == target.sum() / (6 * len(rows))
   assert full.pairs_per_row == len(pairs) / len(rows)

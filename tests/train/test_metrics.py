@@ -138,6 +138,7 @@ def test_speed_counts_training_alone(clock):
   assert speed.read() == {
     "time/tokens_per_second": 600.0,
     "time/step_seconds": 0.5,
+    "time/data_wait": 0.0,
     "time/mfu": pytest.approx(110e12 / (4 * 275e12)),
   }
   assert speed.read() == {}
@@ -150,7 +151,33 @@ def test_mfu_is_left_out_where_the_peak_is_unknown(clock):
   speed = Speed(8, "cpu")
   clock.now += 1.0
   speed.step(10.0, 1e9)
-  assert speed.read().keys() == {"time/tokens_per_second", "time/step_seconds"}
+  assert speed.read().keys() == {
+    "time/tokens_per_second",
+    "time/step_seconds",
+    "time/data_wait",
+  }
+
+
+def test_waiting_for_data_is_a_share_of_the_time(clock):
+  speed = Speed(1, "cpu")
+
+  def slow():
+    for batch in range(4):
+      clock.now += 1.0
+      yield batch
+
+  seen = []
+  for batch in speed.waiting(slow()):
+    seen.append(batch)
+    clock.now += 3.0
+    speed.step(10.0, 1.0)
+    if batch == 1:
+      assert speed.read()["time/data_wait"] == 0.25
+      # What was waited for before is not counted again.
+      with speed.pause():
+        clock.now += 50.0
+  assert seen == [0, 1, 2, 3]
+  assert speed.read()["time/data_wait"] == 0.25
 
 
 class _Terminal(io.StringIO):

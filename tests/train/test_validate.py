@@ -24,10 +24,7 @@ def test_an_empty_config_says_what_to_set():
 @pytest.mark.parametrize(
   ("key", "value"),
   [
-    ("data.packing", "pack"),
-    ("data.pack_source_length", 64),
     ("data.store", "folder"),
-    ("data.restart_epoch", True),
   ],
 )
 def test_a_feature_that_comes_later_is_refused_by_name(key, value):
@@ -46,6 +43,8 @@ def test_a_feature_that_comes_later_is_refused_by_name(key, value):
     ("model.dropout", 1.0, "below 1"),
     ("model.init_std", 0.0, "above 0"),
     ("data.on_bad_record", "ignore", "error, skip"),
+    ("data.packing", "packed", "none, bucket, pack"),
+    ("data.pack_source_length", -1, "between"),
     ("optim.name", "adam", "adamw"),
     ("optim.schedule", "step", "cosine"),
     ("generation.num_beams", 0, "between"),
