@@ -47,9 +47,10 @@ def go_on(
     Refusal: other pairs; or another plan, and not `restart_epoch`.
   """
   if seen["pairs"] != pipeline.pairs.fingerprint:
+    names = ", ".join(part.source.name for part in pipeline.pairs.parts)
     raise validate.Refusal(
-      "data.train holds other pairs than those that were trained on until step "
-      f"{step}: restore the data, or choose another --workdir"
+      f"data.train = {names!r} holds other pairs than those that were trained "
+      f"on until step {step}: restore the data, or choose another --workdir"
     )
   if seen["plan"] == pipeline.fingerprint:
     return pipeline.begin(seen["first_step"], tuple(seen["first_epochs"]))

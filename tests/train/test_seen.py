@@ -77,7 +77,9 @@ def test_other_pairs_are_refused_whatever_is_said(pipeline, pairs_folder):
   saved = seen.describe(pipeline(), 3)
   path = pairs_folder / "pairs.jsonl"
   path.write_text(path.read_text().replace("red blue 8", "red blue 9"))
-  with pytest.raises(validate.Refusal, match=r"data\.train holds other pairs"):
+  with pytest.raises(
+    validate.Refusal, match=r"pairs\.jsonl' holds other pairs"
+  ):
     seen.go_on(pipeline(), saved, 3, restart_epoch=True)
 
 
