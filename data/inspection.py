@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from data import plan
+from data import packing, plan
 from data.records import Record
 from data.sources import Source
 
@@ -20,8 +20,6 @@ SAMPLE, _TRIED = 50_000, 8192
 CUT = 0.05
 _PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 99, 100)
 _BINS, _BAR = 12, 40
-# Pairs among which a row is searched for.
-_WINDOW = 8192
 # Row shapes tried: the source side in maximum lengths, the target side in
 # what the sources of such a row bring with them.
 _SOURCES = (1.0, 1.25, 1.5, 2.0)
@@ -176,35 +174,11 @@ def fill_buckets(lengths: Lengths, shapes: Sequence[Shape]) -> Fill:
 
 
 def fill_packed(lengths: Lengths, shape: Shape, seed: int) -> Fill:
-  """Several pairs a row, each in the first row with room on both sides."""
-  rows = first_fit(lengths.shuffled(seed), shape)
+  """Several pairs a row, as training packs them."""
+  rows = len(
+    packing.pack(lengths.source, lengths.target, shape=shape, seed=seed)
+  )
   return _fill(lengths, rows, rows * shape[0], rows * shape[1])
-
-
-def first_fit(lengths: Lengths, shape: Shape) -> int:
-  """The rows of `shape` that pairs need, put into rows in their order."""
-  rows = 0
-  for start in range(0, len(lengths), _WINDOW):
-    window = slice(start, start + _WINDOW)
-    pairs = list(
-      zip(
-        lengths.source[window].tolist(),
-        lengths.target[window].tolist(),
-        strict=True,
-      )
-    )
-    rooms = np.tile(np.array(shape, np.int64)[:, None], len(pairs))
-    used = 0
-    for source, target in pairs:
-      # The first row that was not opened has room for all.
-      fits = rooms[0, : used + 1] >= source
-      fits &= rooms[1, : used + 1] >= target
-      row = int(fits.argmax())
-      rooms[0, row] -= source
-      rooms[1, row] -= target
-      used = max(used, row + 1)
-    rows += used
-  return rows
 
 
 def suggest_rows(lengths: Lengths, longest: Shape, seed: int) -> Rows:

@@ -32,12 +32,8 @@ def run(config: Config, folder: str) -> None:
     validate.check_values(config)
     datasets.check(config)
     task = initialize.build(config, Path(folder))
-    pipeline = Pipeline(
-      datasets.train_pairs(config, task),
-      config.train.batch_size,
-      config.seed,
-      datasets.buckets(config),
-    )
+    pairs = datasets.train_pairs(config, task)
+    pipeline = datasets.train_pipeline(config, pairs)
     if jax.process_index() == 0:
       print(_examples(pipeline, task))
       print(_figures(config, *_measure(config, task)))
@@ -107,10 +103,7 @@ def _figures(config: Config, lengths: Lengths, records: int) -> str:
     inspection.side("target", lengths.target, longest[1]),
   ]
   buckets = datasets.buckets(config)
-  row = (
-    data.pack_source_length or longest[0],
-    data.pack_target_length or longest[1],
-  )
+  row = datasets.pack_shape(config)
   names = ", ".join(f"{s} x {t}" for s, t in buckets)
   size = config.train.batch_size
   fills = [

@@ -94,32 +94,6 @@ def test_fills_of_one_pair_a_row(pairs, batch_size, seed):
     inspection.fill_buckets(_lengths([(41, 1)]), shapes)
 
 
-@given(pairs=NUMBERS)
-def test_first_fit_is_first_fit(pairs):
-  rows: list[list[int]] = []
-  for source, target in pairs:
-    for row in rows:
-      if source <= row[0] and target <= row[1]:
-        break
-    else:
-      rows.append(row := [48, 16])
-    row[0] -= source
-    row[1] -= target
-  assert inspection.first_fit(_lengths(pairs), (48, 16)) == len(rows)
-
-
-def test_windows_are_packed_one_by_one(monkeypatch):
-  lengths = _log_normal(500).cut((300, 40))
-  monkeypatch.setattr(inspection, "_WINDOW", 200)
-  parts = [
-    Lengths(lengths.source[part], lengths.target[part])
-    for part in (slice(0, 200), slice(200, 400), slice(400, 500))
-  ]
-  assert inspection.first_fit(lengths, (400, 64)) == sum(
-    inspection.first_fit(part, (400, 64)) for part in parts
-  )
-
-
 def test_the_suggested_rows_fill_well():
   lengths = _log_normal(3000)
   enough = tuple(

@@ -14,13 +14,16 @@ def _write(path, *words):
   return f"jsonl:{path}"
 
 
-def test_a_mixture_is_refused_by_name(tiny_config, tmp_path):
-  uris = [_write(tmp_path / name, "word") for name in "ab"]
-  tiny_config.data.train = f"0.5*{uris[0]},0.5*{uris[1]}"
-  with pytest.raises(ValueError, match="mixtures do not exist yet; name one"):
-    datasets.check(tiny_config)
-  tiny_config.data.train = f"2*{uris[0]}"
+def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
+  uris = [_write(tmp_path / name, name * 2, name * 3) for name in "ab"]
+  tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
   datasets.check(tiny_config)
+  task = initialize.build(tiny_config, tmp_path / "run")
+  pairs = datasets.train_pairs(tiny_config, task)
+  pipeline = datasets.train_pipeline(tiny_config, pairs)
+  steps = range(1000 // pipeline.batch_size)
+  seen = [i for step in steps for i in pipeline.members(step)]
+  assert [sum(i // 2 == part for i in seen) for part in (0, 1)] == [750, 250]
 
 
 def test_tokenizers_learn_from_all_of_a_mixture(tiny_config, tmp_path):

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from data import pipeline
 from train import datasets, initialize, inspect, validate
 
 
@@ -26,9 +25,7 @@ def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
 
   task = initialize.build(config, folder)
   pairs = datasets.train_pairs(config, task)
-  batch = pipeline.Pipeline(
-    pairs, config.train.batch_size, config.seed, datasets.buckets(config)
-  ).batch(0)
+  batch = datasets.train_pipeline(config, pairs).batch(0)
   first = out.split("-- row ")[1]
   targets = batch["decoder_targets"][0][batch["decoder_segments"][0] > 0]
   (line,) = [x for x in first.splitlines() if x.startswith("decoder_targets")]
