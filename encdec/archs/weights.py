@@ -39,6 +39,11 @@ class Weight:
   alias: bool = False
 
   @property
+  def transposed(self) -> bool:
+    """Whether the leaf's numbers follow each other as in the transpose."""
+    return self.op in ("linear", "heads", "merge")
+
+  @property
   def layered(self) -> bool:
     return "{layer}" in self.hub
 

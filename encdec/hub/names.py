@@ -10,6 +10,7 @@ import numpy as np
 from encdec.archs import ARCHS
 from encdec.archs.weights import Weight, to_hub, to_tree
 from encdec.config import EncDecConfig, StackConfig
+from encdec.hub.copying import copy_transposed
 from encdec.sharing import stored_path
 from encdec.types import Params
 
@@ -87,6 +88,14 @@ class Slot:
       return to_tree(array, self.weight, self.config)
     except IndexError as error:
       raise ValueError(f"{self.name} has too few axes") from error
+
+  def fill(self, leaf: np.ndarray, array: np.ndarray) -> None:
+    """Writes the Hub's tensor into its piece of the leaf."""
+    piece = self.cut(leaf)
+    if self.weight.transposed and piece.flags.c_contiguous:
+      copy_transposed(piece.reshape(array.shape[::-1]), array)
+    else:
+      piece[...] = self.from_hub(array)
 
   def to_hub(self, leaf: np.ndarray) -> np.ndarray:
     """The part of the Hub's tensor that this leaf holds."""

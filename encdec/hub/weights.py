@@ -5,9 +5,12 @@ loading holds the parameters and one leaf more.
 """
 
 import dataclasses
-import math
+import functools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ from jaxtyping import Array, Key
 from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
+from encdec.hub.copying import aligned_zeros
 from encdec.hub.mapped import Renamed
 from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
 from encdec.hub.report import LoadingError, LoadingReport, check
@@ -24,8 +28,6 @@ from encdec.hub.shared import check_shared
 from encdec.hub.writer import Outgoing
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
-
-_ALIGNMENT = 64
 
 Tensors = Mapping[str, np.ndarray]
 # Takes a leaf's path and its values on the host, gives the leaf to keep.
@@ -84,7 +86,7 @@ def load(
       f"share={str(config.share)!r} needs the weights of both sides, or of "
       f"none; those of the {covered.pop()} alone are given"
     )
-  shapes = flatten(param_shapes(module))
+  shapes = _shapes(config, np.dtype(module.param_dtype))
   found: dict[str, np.ndarray] = {}
   reports = []
   for checkpoint in checkpoints:
@@ -106,6 +108,13 @@ def load(
   report = _joined(reports, fresh, covered)
   shared = (slot.name for slot in slots(config) if slot.shared)
   return params, dataclasses.replace(report, shared=_unique(shared))
+
+
+@functools.lru_cache(8)
+def _shapes(config: EncDecConfig, dtype: np.dtype) -> Mapping[str, Any]:
+  """Path to the stored leaf's shape; tracing for it takes long."""
+  module = FlaxEncoderDecoderModule(config, param_dtype=dtype)
+  return MappingProxyType(flatten(param_shapes(module)))
 
 
 def _keep(path: str, leaf: np.ndarray) -> np.ndarray:
@@ -218,32 +227,26 @@ def _fill(
     if slot.name in found and not slot.second:
       by_path.setdefault(slot.path, []).append(slot)
   flat = {}
+  pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
   for path, shape in shapes.items():
     base = drawn.pop(path, None)
     if path not in by_path:
       leaf = np.asarray(base)
     else:
-      leaf = _zeros(shape.shape, shape.dtype)
+      leaf = aligned_zeros(shape.shape, shape.dtype)
       if base is not None:
         leaf[...] = base
-      for slot in by_path[path]:
-        slot.cut(leaf)[...] = slot.from_hub(found[slot.name])
+      # Of a leaf at a time, so that no more than one is held.
+      fills = [
+        pool.submit(slot.fill, leaf, found[slot.name]) for slot in by_path[path]
+      ]
+      for fill in fills:
+        fill.result()
     del base
     flat[path] = place(path, leaf)
     del leaf
+  pool.shutdown()
   return unflatten(flat)
-
-
-def _zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-  """Zeros, which a vocabulary's padding rows stay.
-
-  Aligned as XLA wants its buffers: `jax.device_put` then takes them over on a
-  CPU instead of holding a leaf twice.
-  """
-  size = math.prod(shape) * np.dtype(dtype).itemsize
-  raw = np.zeros(size + _ALIGNMENT, np.uint8)
-  start = -raw.ctypes.data % _ALIGNMENT
-  return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _draw(
@@ -293,7 +296,7 @@ def outgoing(
     ValueError: the tree lacks a leaf, or one has another shape.
   """
   leaves = flatten(params)
-  wanted = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  wanted = _shapes(config, np.dtype(np.float32))
   grouped: dict[str, list[Slot]] = {}
   for slot in slots(config):
     if part in (None, slot.side):

@@ -1,17 +1,20 @@
 """Writing weight files: safetensors, streamed tensor by tensor, atomic."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from encdec.hub.copying import Scratch
 from encdec.hub.formats import INDEX, SINGLE
 from encdec.hub.safetensors_file import DTYPES
 
@@ -20,7 +23,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Outgoing:
-  """A tensor to write; `make` gives it when its turn comes."""
+  """A tensor to write; `make` gives it, or a view, when its turn comes."""
 
   name: str
   shape: tuple[int, ...]
@@ -125,8 +128,7 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
   with open(path, "wb") as stream:
     stream.write(struct.pack("<Q", len(text)))
     stream.write(text)
-    for tensor in tensors:
-      array = np.asarray(tensor.make(), order="C")
+    for tensor, array in zip(tensors, _ahead(tensors), strict=True):
       if array.shape != tensor.shape or array.dtype != tensor.dtype:
         raise ValueError(
           f"{tensor.name}: announced {tensor.shape} {tensor.dtype}, made "
@@ -135,6 +137,23 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
       stream.write(array.reshape(-1).view(np.uint8).data)
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:
+  """The tensors in turn, in order; while one is written, the next is made."""
+  scratches = itertools.cycle((Scratch(), Scratch()))
+
+  def make(tensor: Outgoing) -> np.ndarray:
+    return next(scratches).in_order(tensor.make())
+
+  with ThreadPoolExecutor(1) as pool:
+    following = None
+    for tensor in tensors:
+      made, following = following, pool.submit(make, tensor)
+      if made is not None:
+        yield made.result()
+    if following is not None:
+      yield following.result()
 
 
 def _write_index(
