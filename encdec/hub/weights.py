@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
@@ -236,12 +237,9 @@ def _fill(
       leaf = aligned_zeros(shape.shape, shape.dtype)
       if base is not None:
         leaf[...] = base
-      # Of a leaf at a time, so that no more than one is held.
-      fills = [
-        pool.submit(slot.fill, leaf, found[slot.name]) for slot in by_path[path]
-      ]
-      for fill in fills:
-        fill.result()
+      # Of one leaf at a time, so that no more than one is held.
+      arrays = [found[slot.name] for slot in by_path[path]]
+      list(pool.map(Slot.fill, by_path[path], repeat(leaf), arrays))
     del base
     flat[path] = place(path, leaf)
     del leaf

@@ -1,7 +1,11 @@
 """Shared sides: composed, saved under both names, found again."""
 
+import copy
 import json
+import re
 
+import flax.serialization
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -101,6 +105,72 @@ def test_equal_sides_are_found_unless_they_are_said_to_be_apart(bert, tmp_path):
   found = load(tmp_path)
   assert found.module.config.share == "all"
   _assert_equal(found.params, compose(bert[0], bert[0], share="all").params)
+
+
+def _write_pickle(folder, model, tensors):
+  """As PyTorch's tied model of old: both names, one storage of what is equal."""
+  held = {}
+  state = {
+    name: held.setdefault(array.tobytes(), torch.tensor(array))
+    for name, array in tensors.items()
+  }
+  assert len(held) < len(state)
+  torch.save(state, folder / "pytorch_model.bin")
+
+
+def _write_msgpack(folder, model, tensors):
+  tree = jax.tree.map(np.asarray, to_flax457(model.params, model.config))
+  (folder / "flax_model.msgpack").write_bytes(flax.serialization.to_bytes(tree))
+
+
+def _write_h5(folder, model, tensors):
+  """As the fixtures of TensorFlow's classes are laid out."""
+  with h5py.File(folder / "tf_model.h5", "w") as file:
+    for name, array in tensors.items():
+      side, _, inner = name.partition(".")
+      *parents, leaf = inner.split(".")
+      if parents[-1] == "LayerNorm":
+        leaf = {"weight": "gamma", "bias": "beta"}[leaf]
+      elif parents[-1].endswith("_embeddings"):
+        leaf = "embeddings"
+      elif leaf == "weight":
+        leaf, array = "kernel", array.T
+      path = "/".join(["bert"] * (side == "encoder") + parents)
+      path = re.sub(r"layer/(\d+)", r"layer_._\1", path).replace(
+        "cls", "x___cls"
+      )
+      whole = f"{side}/tf_encoder_decoder_model/{side}/{path}/{leaf}:0"
+      file.create_dataset(whole, data=array)
+
+
+@pytest.mark.parametrize("write", [_write_pickle, _write_msgpack, _write_h5])
+def test_every_format_is_found_to_share(shared, write, tmp_path):
+  model, share = shared
+  rng = np.random.default_rng(0)
+  # Each array another: zeros would be equal wherever they lie.
+  params = jax.tree.map(
+    lambda leaf: leaf + rng.normal(size=leaf.shape).astype(np.float32),
+    model.params,
+  )
+  model = copy.copy(model)
+  model.params = params
+  model.save_pretrained(tmp_path)
+  file = tmp_path / "model.safetensors"
+  tensors = safetensors.numpy.load_file(file)
+  file.unlink()
+  write(tmp_path, model, tensors)
+  path = tmp_path / "config.json"
+  values = json.loads(path.read_text())
+  for name in ("tie_encoder_decoder", "share"):
+    values.pop(name, None)
+  path.write_text(json.dumps(values))
+  found = load(tmp_path)
+  assert found.module.config.share == share
+  _assert_equal(found.params, params)
+  count = sum(leaf.size for leaf in jax.tree.leaves(found.params))
+  both = sum(array.size for array in tensors.values())
+  names = found.loading_report.shared
+  assert names and count == both - sum(tensors[name].size for name in names)
 
 
 def test_a_tied_config_needs_one_name_of_each_tensor(bert, tmp_path):
