@@ -108,7 +108,7 @@ def test_equal_sides_are_found_unless_they_are_said_to_be_apart(bert, tmp_path):
 
 
 def _write_pickle(folder, model, tensors):
-  """As PyTorch's tied model of old: both names, one storage of what is equal."""
+  """As a tied model of old: both names, one storage of what is equal."""
   held = {}
   state = {
     name: held.setdefault(array.tobytes(), torch.tensor(array))
