@@ -128,9 +128,13 @@ PAIRS = {
     lambda: _bert_like(_GENERATION),
     lambda: _bert_like(_GENERATION),
   ),
-  "xlmr-bert": (
+  "xlmr-camembert": (
     lambda: _bert_like(transformers.XLMRobertaConfig, vocab_size=67),
-    lambda: _bert_like(_BERT, hidden_act="gelu_new"),
+    lambda: _bert_like(transformers.CamembertConfig, hidden_act="gelu_new"),
+  ),
+  "camembert-xlmr": (
+    lambda: _bert_like(transformers.CamembertConfig),
+    lambda: _bert_like(transformers.XLMRobertaConfig, num_hidden_layers=1),
   ),
   "albert-electra": (
     lambda: _bert_like(

@@ -21,6 +21,8 @@ NAMES = [
   "roberta-roberta",
   "roberta-gpt2",
   "bertgeneration-bertgeneration",
+  "xlmr-camembert",
+  "camembert-xlmr",
   "albert-electra",
   "electra-bert",
   "distilbert-gpt2",

@@ -224,7 +224,8 @@ def test_decoders_whose_head_has_no_bias(pairs, name, tally):
 
 
 @pytest.mark.parametrize(
-  "name", ["albert-electra", "prelayernorm-prelayernorm"]
+  "name",
+  ["albert-electra", "prelayernorm-prelayernorm", "camembert-xlmr"],
 )
 def test_beams_of_each_head(pairs, name, seed, tally):
   """An end that each architecture's own head finds plausible."""

@@ -17,6 +17,8 @@ PAIRS = (
   "roberta-roberta",
   "roberta-gpt2",
   "bertgeneration-bertgeneration",
+  "xlmr-camembert",
+  "camembert-xlmr",
   "albert-electra",
   "electra-bert",
   "distilbert-gpt2",
