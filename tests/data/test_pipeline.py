@@ -189,6 +189,17 @@ def test_packed_rows_are_the_same_in_every_epoch(pairs):
   assert len(batches.shapes) == 1
 
 
+def test_rows_that_are_kept_give_the_same_batches(pairs, make_pairs, tmp_path):
+  parts, weights = (pairs, make_pairs(20)), (0.7, 0.3)
+  made = _make(*parts, weights=weights, packing="pack")
+  kept = _make(*parts, weights=weights, packing="pack", folder=tmp_path)
+  # A file a source.
+  assert len(list(tmp_path.glob("rows-*.npy"))) == 2
+  assert kept.fingerprint == made.fingerprint
+  for step in (0, 3):
+    _assert_equal(kept.batch(step), made.batch(step))
+
+
 def test_seed_decides_the_members(pairs):
   for packing in pipeline.PACKINGS:
     first, other, same = (
