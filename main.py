@@ -1,4 +1,4 @@
-"""Inspect, train, evaluate, predict, export: flags, and a table of modes."""
+"""Prepare, inspect, train, evaluate...: flags, and a table of modes."""
 
 import os
 import sys
@@ -16,7 +16,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
 MODE = flags.DEFINE_string(
-  "mode", "train", "One of inspect, train, eval, predict, export."
+  "mode",
+  "train",
+  "One of prepare, inspect, train, eval, predict, export.",
 )
 STEP = flags.DEFINE_integer(
   "step", -1, "Checkpoint to read; -1: the best, else the latest."
@@ -28,6 +30,12 @@ PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0.")
 PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Of this process.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
+
+
+def prepare() -> None:
+  from train import prepare as preparing
+
+  preparing.run(CONFIG.value, WORKDIR.value)
 
 
 def inspect() -> None:
@@ -83,6 +91,7 @@ OF_MODES = {
 }
 MODES: dict[str, Callable[[], None]] = {
   "train": train,
+  "prepare": prepare,
   "inspect": inspect,
   "eval": evaluate,
   "predict": predict,

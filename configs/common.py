@@ -114,8 +114,11 @@ def _data() -> Any:
   # the model has positions for: they count in each pair anew.
   data.pack_source_length = 0
   data.pack_target_length = 0
-  # Folder of ids prepared beforehand; empty: tokenised on the way.
+  # Folder of prepared sets, which many runs may share: a set is tokenised once
+  # and found again; empty: <workdir>/store.
   data.store = ""
+  # Processes that tokenise a set of more than 8,192 records; 0: one a core.
+  data.prepare_workers = 0
   # "error" stops at a malformed record; "skip" counts and reports them.
   data.on_bad_record = "error"
   # Processes that build batches; 0: threads of this one.

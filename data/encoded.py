@@ -1,18 +1,17 @@
-"""Encoded pairs: the examples of a source in memory, each tokenised once."""
+"""Encoded pairs: what is read of a set, whatever holds its ids."""
 
+import abc
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 
 from data import plan
-from data.examples import Example, Tokens, make_example
-from data.sources import Source, check_on_bad_record
-from data.tokenizers import Tokenizer
-
-_CHUNK = 1024
+from data.encoding import Encoding
+from data.examples import Example, Tokens
+from data.sources import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,67 +25,83 @@ class Counts:
   truncated_sources: int
   truncated_targets: int
 
+  @classmethod
+  def of(cls, table: Int64[np.ndarray, "N 4"], *, records: int) -> "Counts":
+    """Of the `measure`s of the examples that `records` records gave."""
+    return cls(
+      pairs=len(table),
+      skipped_records=0,
+      empty_sources=records - len(table),
+      empty_targets=int((table[:, 1] == 1).sum()),
+      truncated_sources=int(table[:, 2].sum()),
+      truncated_targets=int(table[:, 3].sum()),
+    )
 
-@dataclasses.dataclass(frozen=True)
-class EncodedPairs:
-  """Pairs as ids, in the order of the source.
+  @classmethod
+  def total(
+    cls, parts: Iterable["Counts"], *, skipped_records: int
+  ) -> "Counts":
+    """Of parts of a source, which itself passed over bad records."""
+    columns = zip(*map(dataclasses.astuple, parts), strict=True)
+    sums = cls(*(sum(column) for column in columns))
+    return dataclasses.replace(sums, skipped_records=skipped_records)
 
-  Pair i is record `records[i]` of `source`. Ids of all pairs lie end to end;
-  those of pair i lie between `bounds[i]` and `bounds[i + 1]`.
+
+def measure(example: Example) -> tuple[int, int, bool, bool]:
+  """Tokens of source and target, and which of them is truncated."""
+  return (
+    len(example.source),
+    len(example.target),
+    example.truncated_source,
+    example.truncated_target,
+  )
+
+
+class Pairs(abc.ABC):
+  """Pairs as ids, in the order of the source; any of them in constant time.
+
+  Pair i is record `records[i]` of `source`. `fingerprint` is of the ids, their
+  order and `tokens`.
   """
 
   source: Source
   tokens: Tokens
-  records: Int64[np.ndarray, " N"]
-  source_ids: Int32[np.ndarray, " _"]
-  source_bounds: Int64[np.ndarray, " M"]
-  target_ids: Int32[np.ndarray, " _"]
-  target_bounds: Int64[np.ndarray, " M"]
   counts: Counts
   fingerprint: str
+  records: Int64[np.ndarray, " N"]
 
   def __len__(self) -> int:
     return len(self.records)
 
-  def __getitem__(self, index: int) -> Example:
-    s, t = self.source_bounds, self.target_bounds
-    return Example(
-      self.source_ids[s[index] : s[index + 1]],
-      self.target_ids[t[index] : t[index + 1]],
-    )
+  @abc.abstractmethod
+  def __getitem__(self, index: int) -> Example: ...
+
+  @abc.abstractmethod
+  def source_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    """Tokens of each pair's source, from a table."""
+
+  @abc.abstractmethod
+  def target_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    """Tokens of each pair's target, its end token included, from a table."""
 
   def record(self, index: int) -> dict[str, str]:
     """The record that pair `index` was made of."""
     return self.source[int(self.records[index])]
 
-  def source_lengths(
-    self, pairs: Int64[np.ndarray, " B"]
-  ) -> Int64[np.ndarray, " B"]:
-    """Tokens of each pair's source."""
-    return self.source_bounds[pairs + 1] - self.source_bounds[pairs]
-
-  def target_lengths(
-    self, pairs: Int64[np.ndarray, " B"]
-  ) -> Int64[np.ndarray, " B"]:
-    """Tokens of each pair's target, its end token included."""
-    return self.target_bounds[pairs + 1] - self.target_bounds[pairs]
-
-  def take(self, pairs: Int64[np.ndarray, " B"]) -> "EncodedPairs":
+  def take(self, pairs: Int64[np.ndarray, " B"]) -> "Pairs":
     """These pairs alone, in this order; `counts` stay those of all."""
-    examples = [self[int(i)] for i in pairs]
-    source_ids, source_bounds = _flatten([e.source for e in examples])
-    target_ids, target_bounds = _flatten([e.target for e in examples])
-    return dataclasses.replace(
-      self,
-      records=self.records[pairs],
-      source_ids=source_ids,
-      source_bounds=source_bounds,
-      target_ids=target_ids,
-      target_bounds=target_bounds,
-      fingerprint=_digest(self.fingerprint, "taken", pairs.tobytes()),
+    return View(
+      base=self,
+      sources=pairs,
+      targets=pairs,
+      fingerprint=digest(self.fingerprint, "taken", pairs.tobytes()),
     )
 
-  def permute_sources(self, seed: int) -> "EncodedPairs":
+  def permute_sources(self, seed: int) -> "Pairs":
     """The same targets, each with the source of another pair.
 
     The order is one cycle through all pairs: none keeps its own source.
@@ -96,118 +111,116 @@ class EncodedPairs:
     if size < 2:
       raise ValueError(f"{size} pairs: sources are permuted among at least 2")
     order = plan.feistel(np.arange(size), size, plan.epoch_key(seed, 0))
-    taken = np.empty_like(order)
-    taken[order] = np.roll(order, 1)
-    ids = [self[int(i)].source for i in taken]
-    flat, bounds = _flatten(ids)
-    return dataclasses.replace(
-      self,
-      source_ids=flat,
-      source_bounds=bounds,
-      fingerprint=_digest(self.fingerprint, "permuted", str(seed)),
+    sources = np.empty_like(order)
+    sources[order] = np.roll(order, 1)
+    return View(
+      base=self,
+      sources=sources,
+      targets=np.arange(size),
+      fingerprint=digest(self.fingerprint, "permuted", str(seed)),
     )
 
 
-def encode_pairs(
-  source: Source,
-  *,
-  source_field: str,
-  target_field: str,
-  source_tokenizer: Tokenizer,
-  target_tokenizer: Tokenizer,
-  tokens: Tokens,
-  max_source_length: int,
-  max_target_length: int,
-  on_bad_record: str = "error",
-) -> EncodedPairs:
-  """Tokenises and truncates every pair of `source`.
+class View(Pairs):
+  """Pairs of others: the source of one, the target of the same or another."""
 
-  A source without a token of its own (special tokens aside) is a bad record:
-  an error, or skipped and counted. Raises ValueError naming the record.
+  def __init__(
+    self,
+    base: Pairs,
+    sources: Int64[np.ndarray, " N"],
+    targets: Int64[np.ndarray, " N"],
+    fingerprint: str,
+  ):
+    self.source, self.tokens, self.counts = (
+      base.source,
+      base.tokens,
+      base.counts,
+    )
+    self.fingerprint = fingerprint
+    self.records = base.records[targets]
+    self._base, self._sources, self._targets = base, sources, targets
+
+  def __getitem__(self, index: int) -> Example:
+    source, target = int(self._sources[index]), int(self._targets[index])
+    example = self._base[target]
+    if source == target:
+      return example
+    return Example(self._base[source].source, example.target)
+
+  def source_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    return self._base.source_lengths(self._sources[pairs])
+
+  def target_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    return self._base.target_lengths(self._targets[pairs])
+
+
+class EncodedPairs(Pairs):
+  """Pairs in memory: a few, or those of a test. A run reads prepared ones."""
+
+  def __init__(
+    self,
+    source: Source,
+    tokens: Tokens,
+    records: Sequence[int],
+    examples: Sequence[Example],
+  ):
+    self.source, self.tokens = source, tokens
+    self.records = np.asarray(records, np.int64)
+    self._examples = list(examples)
+    table = [measure(e) for e in examples]
+    self._table = np.array(table, np.int64).reshape(-1, 4)
+    self.counts = Counts.total(
+      [Counts.of(self._table, records=len(source))],
+      skipped_records=source.skipped,
+    )
+    self.fingerprint = digest(
+      source.fingerprint,
+      repr(tokens),
+      self._table.tobytes(),
+      *(ids.tobytes() for e in examples for ids in (e.source, e.target)),
+    )
+
+  def __getitem__(self, index: int) -> Example:
+    return self._examples[index]
+
+  def source_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    return self._table[pairs, 0]
+
+  def target_lengths(
+    self, pairs: Int64[np.ndarray, " B"]
+  ) -> Int64[np.ndarray, " B"]:
+    return self._table[pairs, 1]
+
+
+def encode_pairs(source: Source, encoding: Encoding) -> EncodedPairs:
+  """Every pair of `source`, tokenised and truncated in memory.
+
+  Raises ValueError naming a bad record, if that is an error.
   """
-  check_on_bad_record(on_bad_record)
-  empty = len(source_tokenizer.prefix) + len(source_tokenizer.suffix)
-  records: list[int] = []
-  examples: list[Example] = []
-  for chunk in _chunks(len(source)):
-    texts = [source[i] for i in chunk]
-    encoded = zip(
-      chunk,
-      source_tokenizer.encode_batch([t[source_field] for t in texts]),
-      target_tokenizer.encode_batch([t[target_field] for t in texts]),
-      strict=True,
-    )
-    for index, source_ids, target_ids in encoded:
-      if len(source_ids) > empty:
-        example = make_example(
-          source_ids,
-          target_ids,
-          start_id=tokens.start,
-          end_id=tokens.end,
-          max_source_length=max_source_length,
-          max_target_length=max_target_length,
-          source_suffix=source_tokenizer.suffix,
-        )
-        records.append(index)
-        examples.append(example)
-      elif on_bad_record == "error":
-        raise ValueError(
-          f"{source.locate(index)}: the field {source_field!r} has no token "
-          "of its own; mend it, or set data.on_bad_record=skip"
-        )
-  return _gather(source, tokens, records, examples)
+  encoded = list(encoding.examples(source, range(len(source))))
+  check_some(len(encoded), source)
+  records, examples = zip(*encoded, strict=True)
+  return EncodedPairs(source, encoding.tokens, records, examples)
 
 
-def _gather(
-  source: Source,
-  tokens: Tokens,
-  records: Sequence[int],
-  examples: Sequence[Example],
-) -> EncodedPairs:
-  if not examples:
+def check_some(pairs: int, source: Source) -> None:
+  """Raises ValueError where no pair is left of a source."""
+  if not pairs:
     raise ValueError(
       f"{source.name}: all {len(source)} sources are empty; mend the file"
     )
-  source_ids, source_bounds = _flatten([e.source for e in examples])
-  target_ids, target_bounds = _flatten([e.target for e in examples])
-  arrays = (source_ids, source_bounds, target_ids, target_bounds)
-  contents = [array.tobytes() for array in arrays]
-  return EncodedPairs(
-    source=source,
-    tokens=tokens,
-    records=np.asarray(records, np.int64),
-    source_ids=source_ids,
-    source_bounds=source_bounds,
-    target_ids=target_ids,
-    target_bounds=target_bounds,
-    counts=Counts(
-      pairs=len(examples),
-      skipped_records=source.skipped,
-      empty_sources=len(source) - len(examples),
-      empty_targets=sum(len(e.target) == 1 for e in examples),
-      truncated_sources=sum(e.truncated_source for e in examples),
-      truncated_targets=sum(e.truncated_target for e in examples),
-    ),
-    fingerprint=_digest(source.fingerprint, repr(tokens), *contents),
-  )
 
 
-def _chunks(size: int) -> Iterable[range]:
-  for start in range(0, size, _CHUNK):
-    yield range(start, min(start + _CHUNK, size))
-
-
-def _flatten(
-  rows: Sequence[np.ndarray],
-) -> tuple[Int32[np.ndarray, " _"], Int64[np.ndarray, " M"]]:
-  bounds = np.zeros(len(rows) + 1, np.int64)
-  np.cumsum([len(row) for row in rows], out=bounds[1:])
-  return np.concatenate(rows).astype(np.int32), bounds
-
-
-def _digest(*parts: str | bytes) -> str:
-  digest = hashlib.sha256()
+def digest(*parts: str | bytes) -> str:
+  """A hex digest of some texts or bytes."""
+  total = hashlib.sha256()
   for part in parts:
     raw = part.encode() if isinstance(part, str) else part
-    digest.update(len(raw).to_bytes(8, "big") + raw)
-  return digest.hexdigest()[:32]
+    total.update(len(raw).to_bytes(8, "big") + raw)
+  return total.hexdigest()[:32]

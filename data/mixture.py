@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from jaxtyping import Int64
 
-from data.encoded import EncodedPairs
+from data.encoded import Pairs
 from data.examples import Example, Tokens
 
 
@@ -18,7 +18,7 @@ class Mixture:
   `weights` are shares of the rows, in any unit. One part is a mixture too.
   """
 
-  parts: tuple[EncodedPairs, ...]
+  parts: tuple[Pairs, ...]
   weights: tuple[float, ...] = (1.0,)
 
   def __post_init__(self):
@@ -70,7 +70,7 @@ class Mixture:
     part, index = self._find(pair)
     return part.source.locate(int(part.records[index]))
 
-  def _find(self, pair: int) -> tuple[EncodedPairs, int]:
+  def _find(self, pair: int) -> tuple[Pairs, int]:
     for part in self.parts:
       if pair < len(part):
         return part, pair

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from data import device
 from data.buckets import Shape, bucket_batches, choose_bucket
-from data.encoded import EncodedPairs
+from data.encoded import Pairs
 from data.examples import Batch, collate
 from data.mixture import Mixture
 from data.packing import Fill, fill, stored_rows
@@ -187,7 +187,7 @@ def train_batches(
 
 
 def eval_batches(
-  pairs: EncodedPairs,
+  pairs: Pairs,
   batch_size: int,
   buckets: Sequence[tuple[int, int]],
   *,

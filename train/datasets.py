@@ -1,27 +1,35 @@
 """The data of a run: the training pairs, and the held-out sets by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import jax
 from absl import logging
 
-from data import duplicates, sources
+from data import duplicates, prepared, sources
 from data.buckets import Shape, make_buckets
-from data.encoded import EncodedPairs, encode_pairs
+from data.encoded import Pairs
+from data.encoding import Encoding
 from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
+from data.prepared import PreparedPairs
+from data.preparing import prepare
 from train.config import Config
 from train.initialize import Task
 
 
-def train_pairs(config: Config, task: Task) -> Mixture:
-  """The pairs of `data.train`."""
+def train_pairs(config: Config, task: Task, folder: Path) -> Mixture:
+  """The pairs of `data.train`, prepared where they are not yet.
+
+  Args:
+    folder: of the run.
+  """
   weights = sources.parse_mixture(config.data.train)
-  parts = tuple(_encode(config, task, uri) for uri in weights)
+  parts = tuple(_prepared(config, task, folder, uri) for uri in weights)
   return Mixture(parts, tuple(weights.values()))
 
 
-def train_pipeline(config: Config, pairs: Mixture) -> Pipeline:
+def train_pipeline(config: Config, pairs: Mixture, folder: Path) -> Pipeline:
   """The batches of training, by `data.packing`.
 
   Raises:
@@ -34,40 +42,56 @@ def train_pipeline(config: Config, pairs: Mixture) -> Pipeline:
     seed=config.seed,
     buckets=buckets(config),
     pack_shape=pack_shape(config),
+    folder=_store(config, folder),
   )
 
 
 def held_out(
-  config: Config, task: Task, text: str, bare: str = "valid"
-) -> dict[str, EncodedPairs]:
+  config: Config, task: Task, folder: Path, text: str, bare: str = "valid"
+) -> dict[str, Pairs]:
   """The sets that `text` ("name=uri,name=uri") names, in its order.
 
   Args:
+    folder: of the run.
     bare: what a set without a name is called.
   """
   return {
-    name: _encode(config, task, uri)
+    name: _prepared(config, task, folder, uri)
     for name, uri in sources.parse_eval(text, bare).items()
   }
 
 
 def check(config: Config) -> None:
-  """Opens every set that the run will ever read; encodes none.
+  """Opens every set that the run will ever read; prepares none.
 
   Raises:
     ValueError, OSError: a set is misnamed, is missing or lacks a field; or the
       shapes do not fit data.packing.
   """
   _check_packing(config)
-  uris = [*sources.parse_mixture(config.data.train)]
-  for text in (config.data.eval, config.data.test):
-    uris += sources.parse_eval(text).values()
-  for uri in uris:
+  for uri in _uris(config):
     _open(config, uri)
 
 
+def prepare_all(
+  config: Config, task: Task, folder: Path
+) -> Iterator[tuple[str, PreparedPairs]]:
+  """Every set that the run will ever read, by URI, each checked to the byte."""
+  for uri in _uris(config):
+    pairs = _prepared(config, task, folder, uri)
+    prepared.verify(pairs.folder)
+    yield uri, pairs
+
+
+def _uris(config: Config) -> list[str]:
+  uris = [*sources.parse_mixture(config.data.train)]
+  for text in (config.data.eval, config.data.test):
+    uris += sources.parse_eval(text).values()
+  return list(dict.fromkeys(uris))
+
+
 def warn_of_duplicates(
-  config: Config, pairs: Mixture, sets: Mapping[str, EncodedPairs]
+  config: Config, pairs: Mixture, sets: Mapping[str, Pairs]
 ) -> None:
   """Says which held-out sets have records of the training data.
 
@@ -109,7 +133,7 @@ def _check_packing(config: Config) -> None:
     )
 
 
-def describe(pipeline: Pipeline) -> str:
+def describe_batches(pipeline: Pipeline) -> str:
   """How the pairs stand in batches, and how often that compiles."""
   shapes = ", ".join(f"{s}+{t}" for s, t in pipeline.shapes)
   rows = pipeline.batch_size
@@ -147,10 +171,10 @@ def buckets(config: Config) -> tuple[Shape, ...]:
   )
 
 
-def _encode(config: Config, task: Task, uri: str) -> EncodedPairs:
+def encoding(config: Config, task: Task) -> Encoding:
+  """How records become ids."""
   data = config.data
-  pairs = encode_pairs(
-    _open(config, uri),
+  return Encoding(
     source_field=data.source_field,
     target_field=data.target_field,
     source_tokenizer=task.source_tokenizer,
@@ -160,9 +184,30 @@ def _encode(config: Config, task: Task, uri: str) -> EncodedPairs:
     max_target_length=data.max_target_length,
     on_bad_record=data.on_bad_record,
   )
-  if jax.process_index() == 0:
-    logging.info("%s: %s", uri, _describe(pairs))
+
+
+def _prepared(
+  config: Config, task: Task, folder: Path, uri: str
+) -> PreparedPairs:
+  """A set from the store; each process asks, and one that may makes it.
+
+  So hosts without a common file system prepare the same bits for themselves.
+  """
+  chief = jax.process_index() == 0
+  pairs = prepare(
+    _open(config, uri),
+    encoding(config, task),
+    _store(config, folder),
+    workers=config.data.prepare_workers,
+    show=chief,
+  )
+  if chief:
+    logging.info("%s: %s", uri, describe(pairs))
   return pairs
+
+
+def _store(config: Config, folder: Path) -> Path:
+  return Path(config.data.store) if config.data.store else folder / "store"
 
 
 def _open(config: Config, uri: str) -> sources.Source:
@@ -173,7 +218,8 @@ def _open(config: Config, uri: str) -> sources.Source:
   )
 
 
-def _describe(pairs: EncodedPairs) -> str:
+def describe(pairs: Pairs) -> str:
+  """What became of the records of a set."""
   counts = pairs.counts
   parts = [f"{counts.pairs} pairs"]
   for number, what in (

@@ -20,10 +20,10 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
   """
   this = trained.load(config, folder, step)
   with validate.refusing():
+    text, bare = config.data.eval, "valid"
     if config.data.test:
-      sets = datasets.held_out(config, this.task, config.data.test, "test")
-    else:
-      sets = datasets.held_out(config, this.task, config.data.eval)
+      text, bare = config.data.test, "test"
+    sets = datasets.held_out(config, this.task, this.folder, text, bare)
     suite = Suite(
       config,
       this.task,

@@ -1,5 +1,6 @@
 """What a run will see, in figures and examples: what --mode=inspect does."""
 
+import dataclasses
 import operator
 from pathlib import Path
 
@@ -28,12 +29,13 @@ def run(config: Config, folder: str) -> None:
   Raises:
     Refusal: the configuration cannot be run, or a set cannot be read.
   """
+  path = Path(folder)
   with validate.refusing():
     validate.check_values(config)
     datasets.check(config)
-    task = initialize.build(config, Path(folder))
-    pairs = datasets.train_pairs(config, task)
-    pipeline = datasets.train_pipeline(config, pairs)
+    task = initialize.build(config, path)
+    pairs = datasets.train_pairs(config, task, path)
+    pipeline = datasets.train_pipeline(config, pairs, path)
     if jax.process_index() == 0:
       print(_examples(pipeline, task))
       print(_figures(config, *_measure(config, task)))
@@ -79,17 +81,12 @@ def _measure(config: Config, task: Task) -> tuple[Lengths, int]:
 
 
 def _lengths(config: Config, task: Task, source: sources.Source) -> Lengths:
-  pairs = encode_pairs(
-    source,
-    source_field=config.data.source_field,
-    target_field=config.data.target_field,
-    source_tokenizer=task.source_tokenizer,
-    target_tokenizer=task.target_tokenizer,
-    tokens=task.batch_tokens,
+  whole = dataclasses.replace(
+    datasets.encoding(config, task),
     max_source_length=_WHOLE,
     max_target_length=_WHOLE,
-    on_bad_record=config.data.on_bad_record,
   )
+  pairs = encode_pairs(source, whole)
   every = np.arange(len(pairs), dtype=np.int64)
   return Lengths(pairs.source_lengths(every), pairs.target_lengths(every))
 

@@ -107,9 +107,9 @@ def prepare(config: Config, folder: Path) -> Run:
   tx = make_optimizer(optim, schedule)
   abstract = abstract_state(module, tx, mesh, rules)
   shardings = state_shardings(abstract)
-  pairs = datasets.train_pairs(config, task)
-  pipeline = datasets.train_pipeline(config, pairs)
-  sets = datasets.held_out(config, task, config.data.eval)
+  pairs = datasets.train_pairs(config, task, folder)
+  pipeline = datasets.train_pipeline(config, pairs, folder)
+  sets = datasets.held_out(config, task, folder, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
     datasets.warn_of_duplicates(config, pairs, sets)
   step = jit_train_step(
@@ -181,7 +181,7 @@ def begin(
     initialize.record(this.task, this.folder)
     workdir.record(this.config, this.folder, this.changes, progress.step)
     logging.info("special tokens:\n%s", this.task.tokens.table())
-    logging.info("batches: %s", datasets.describe(this.pipeline))
+    logging.info("batches: %s", datasets.describe_batches(this.pipeline))
     logging.info("from step %d to %d", progress.step, this.config.train.steps)
   return this, state, progress
 

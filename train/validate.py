@@ -24,10 +24,6 @@ class Refusal(Failure, ValueError):
   """The user's input cannot be run; the message says what to change."""
 
 
-# Keys whose feature does not exist yet, and the one value they may have.
-NEUTRAL = {
-  "data.store": "",
-}
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
   "model.decoder_init": ("pretrained", "random"),
@@ -59,6 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
   "data.source_vocab_size": (260, 1 << 20),
   "data.target_vocab_size": (260, 1 << 20),
   "data.workers": (0, 1024),
+  "data.prepare_workers": (0, 1024),
   "train.steps": (1, 1 << 40),
   "train.batch_size": (1, 1 << 30),
   "train.accumulate_steps": (1, 1 << 20),
@@ -132,12 +129,6 @@ def check_values(config: Config) -> None:
   for key, hint in REQUIRED.items():
     if not flat[key]:
       raise Refusal(f"{key} is empty: set it to {hint}")
-  for key, neutral in NEUTRAL.items():
-    if flat[key] != neutral:
-      raise Refusal(
-        f"{key} = {flat[key]!r}: this feature does not exist yet; "
-        f"set it to {neutral!r}"
-      )
   for key, choices in CHOICES.items():
     if flat[key] not in choices:
       raise Refusal(

@@ -15,7 +15,9 @@ FREE = (
   r"train\.steps",
   r"train\.\w+_every_steps",
   r"mesh\.\w+",
-  r"data\.workers",
+  r"data\.(prepare_)?workers",
+  # Where ids lie; that they are the same ones is checked.
+  r"data\.store",
   r"data\.restart_epoch",
 )
 # What may change too where the epoch begins again.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import encoded, examples, sources, tokenizers
+from data import encoded, encoding, examples, sources, tokenizers
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -43,8 +43,8 @@ def write_jsonl(tmp_path: pathlib.Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def encode(wordpiece, bpe) -> Callable[..., encoded.EncodedPairs]:
-  """`encode_pairs` with the small tokenizers."""
+def make_encoding(wordpiece, bpe) -> Callable[..., encoding.Encoding]:
+  """An encoding with the small tokenizers."""
   settings = {
     "source_field": "source",
     "target_field": "target",
@@ -54,8 +54,14 @@ def encode(wordpiece, bpe) -> Callable[..., encoded.EncodedPairs]:
     "max_source_length": 32,
     "max_target_length": 12,
   }
+  return lambda **changes: encoding.Encoding(**settings | changes)
+
+
+@pytest.fixture
+def encode(make_encoding) -> Callable[..., encoded.EncodedPairs]:
+  """`encode_pairs` with the small tokenizers."""
   return lambda source, **changes: encoded.encode_pairs(
-    source, **settings | changes
+    source, make_encoding(**changes)
   )
 
 
@@ -85,21 +91,21 @@ def pairs_of_lengths() -> Callable[..., encoded.EncodedPairs]:
   source = sources.open_source("dates@train[:1]", fields=("source", "target"))
 
   def make(lengths, first=1000) -> encoded.EncodedPairs:
-    bounds = [
-      np.concatenate([[0], np.cumsum(side)]).astype(np.int64)
-      for side in zip(*lengths, strict=True)
+    starts = np.cumsum([(0, 0), *lengths], axis=0)
+    made = [
+      examples.Example(
+        *(
+          np.arange(start, start + length, dtype=np.int32) + first
+          for start, length in zip(before, pair, strict=True)
+        )
+      )
+      for before, pair in zip(starts, lengths, strict=False)
     ]
-    ids = [np.arange(each[-1], dtype=np.int32) + first for each in bounds]
     return encoded.EncodedPairs(
-      source=source,
-      tokens=examples.Tokens(start=1, end=2, source_pad=0, target_pad=0),
-      records=np.zeros(len(lengths), np.int64),
-      source_ids=ids[0],
-      source_bounds=bounds[0],
-      target_ids=ids[1],
-      target_bounds=bounds[1],
-      counts=encoded.Counts(len(lengths), 0, 0, 0, 0, 0),
-      fingerprint=repr(lengths),
+      source,
+      examples.Tokens(start=1, end=2, source_pad=0, target_pad=0),
+      records=[0] * len(lengths),
+      examples=made,
     )
 
   return make

@@ -19,8 +19,8 @@ def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
   tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
   datasets.check(tiny_config)
   task = initialize.build(tiny_config, tmp_path / "run")
-  pairs = datasets.train_pairs(tiny_config, task)
-  pipeline = datasets.train_pipeline(tiny_config, pairs)
+  pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
+  pipeline = datasets.train_pipeline(tiny_config, pairs, tmp_path / "run")
   steps = range(1000 // pipeline.batch_size)
   seen = [i for step in steps for i in pipeline.members(step)]
   assert [sum(i // 2 == part for i in seen) for part in (0, 1)] == [750, 250]
@@ -49,8 +49,12 @@ def sets(tmp_path, tiny_config):
   )
   data.test = f"t={_write(tmp_path / 't', words[7])}"
   task = initialize.build(tiny_config, tmp_path / "run")
-  pairs = datasets.train_pairs(tiny_config, task)
-  return tiny_config, pairs, datasets.held_out(tiny_config, task, data.eval)
+  pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
+  return (
+    tiny_config,
+    pairs,
+    datasets.held_out(tiny_config, task, tmp_path / "run", data.eval),
+  )
 
 
 def test_pairs_that_are_not_held_out_are_reported(sets, caplog):

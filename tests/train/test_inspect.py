@@ -15,7 +15,8 @@ def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
   out = capsys.readouterr().out
   assert not compilations
   # What training would make too, and no more.
-  assert [path.name for path in folder.iterdir()] == ["tokenizers"]
+  made = {path.name for path in folder.iterdir()}
+  assert made == {"tokenizers", "store"}
   assert out.count("-- row ") == 5
   assert "61 pairs measured, of 61 records" in out
   assert "data.max_source_length = 16 truncates 0.0%" in out
@@ -24,8 +25,8 @@ def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
   assert out.count("--config.data.pack_source_length=") == 2
 
   task = initialize.build(config, folder)
-  pairs = datasets.train_pairs(config, task)
-  batch = datasets.train_pipeline(config, pairs).batch(0)
+  pairs = datasets.train_pairs(config, task, folder)
+  batch = datasets.train_pipeline(config, pairs, folder).batch(0)
   first = out.split("-- row ")[1]
   targets = batch["decoder_targets"][0][batch["decoder_segments"][0] > 0]
   (line,) = [x for x in first.splitlines() if x.startswith("decoder_targets")]

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
 from train import loop, seen, validate, workdir
-from train.datasets import describe
+from train.datasets import describe_batches
 
 
 @pytest.fixture
@@ -193,11 +193,11 @@ def test_a_run_moves_from_four_hosts_to_two(pipeline, packing):
 
 
 def test_how_often_it_compiles_is_said(pipeline):
-  assert "1 steps compile at most" in describe(pipeline())
+  assert "1 steps compile at most" in describe_batches(pipeline())
   buckets = {"data__source_buckets": (8, 16), "data__target_buckets": (8, 8)}
-  said = describe(pipeline(data__packing="bucket", **buckets))
+  said = describe_batches(pipeline(data__packing="bucket", **buckets))
   assert "of one bucket, padded to 8+8, 16+8 tokens; 2 steps compile" in said
-  assert "pairs a row" in describe(pipeline(**PACKED))
+  assert "pairs a row" in describe_batches(pipeline(**PACKED))
 
 
 @pytest.mark.parametrize(

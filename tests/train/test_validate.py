@@ -22,19 +22,6 @@ def test_an_empty_config_says_what_to_set():
 
 
 @pytest.mark.parametrize(
-  ("key", "value"),
-  [
-    ("data.store", "folder"),
-  ],
-)
-def test_a_feature_that_comes_later_is_refused_by_name(key, value):
-  config = dates.get_config()
-  neutral = validate.flatten(config)[key]
-  config.update_from_flattened_dict({key: value})
-  refused(config, key, repr(value), f"set it to {neutral!r}")
-
-
-@pytest.mark.parametrize(
   ("key", "value", "fix"),
   [
     ("model.encoder_init", "pretraind", "pretrained, random"),

@@ -36,8 +36,12 @@ def test_allowed_changes_become_history(tmp_path):
   config.train.steps = 900
   config.train.eval_every_steps = 10
   config.mesh.fsdp = 2
+  config.data.store = "store"
+  config.data.prepare_workers = 3
   changes = workdir.check_same(config, tmp_path)
   assert changes == {
+    "data.store": ["", "store"],
+    "data.prepare_workers": [0, 3],
     "train.steps": [1000, 900],
     "train.eval_every_steps": [500, 10],
     "mesh.fsdp": [1, 2],

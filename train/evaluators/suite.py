@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64
 
-from data.encoded import EncodedPairs
+from data.encoded import Pairs
 from data.pipeline import eval_batches
 from encdec.types import Params
 from train import datasets, workdir
@@ -60,7 +60,7 @@ class Suite:
     task: Task,
     mesh: Mesh,
     shardings: Params,
-    sets: Mapping[str, EncodedPairs],
+    sets: Mapping[str, Pairs],
     permute_sources: bool = False,
   ):
     self.config = config
@@ -113,8 +113,8 @@ class Suite:
     self,
     params: Params,
     decoding_params: Params | None,
-    pairs: EncodedPairs,
-    chosen: EncodedPairs | None,
+    pairs: Pairs,
+    chosen: Pairs | None,
   ) -> Result:
     losses = loss.measure(self.eval_step, params, self._batches(pairs))
     if chosen is None or decoding_params is None:
@@ -126,9 +126,7 @@ class Suite:
     )
     return Result(losses, scores, samples)
 
-  def _samples(
-    self, decoding_params: Params, pairs: EncodedPairs
-  ) -> list[Sample]:
+  def _samples(self, decoding_params: Params, pairs: Pairs) -> list[Sample]:
     """The text of each pair's source beside its target, in their order."""
     sources = (Source(i, pairs[i].source) for i in range(len(pairs)))
     texts = {
@@ -148,7 +146,7 @@ class Suite:
       )
     return samples
 
-  def _batches(self, pairs: EncodedPairs):
+  def _batches(self, pairs: Pairs):
     return eval_batches(
       pairs,
       rows_per_batch(self.config),
@@ -177,9 +175,7 @@ class Suite:
     return gains
 
 
-def _with_text(
-  pairs: EncodedPairs, config: Config
-) -> tuple[EncodedPairs, EncodedPairs | None]:
+def _with_text(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs | None]:
   """The pairs, and those of them whose text is generated."""
   wanted = config.eval.text_examples
   if wanted < 0:

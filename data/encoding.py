@@ -1,0 +1,84 @@
+"""Encoding: how the records of a source become ids."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from data.examples import Example, Tokens, make_example
+from data.sources import Source, check_on_bad_record
+from data.tokenizers import Tokenizer
+
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+  """Two tokenizers, two fields and two maximum lengths.
+
+  A source without a token of its own (special tokens aside) is a bad record:
+  `on_bad_record` is "error" or "skip".
+  """
+
+  source_field: str
+  target_field: str
+  source_tokenizer: Tokenizer
+  target_tokenizer: Tokenizer
+  tokens: Tokens
+  max_source_length: int
+  max_target_length: int
+  on_bad_record: str = "error"
+
+  def __post_init__(self):
+    check_on_bad_record(self.on_bad_record)
+
+  def examples(
+    self, source: Source, records: range
+  ) -> Iterator[tuple[int, Example]]:
+    """The good ones of some records, tokenised and truncated, by number.
+
+    Raises ValueError naming the first bad one, if that is an error.
+    """
+    for start in range(records.start, records.stop, _CHUNK):
+      chunk = range(start, min(start + _CHUNK, records.stop))
+      yield from self._chunk(source, chunk)
+
+  def _chunk(
+    self, source: Source, chunk: range
+  ) -> Iterator[tuple[int, Example]]:
+    one, other = self.source_tokenizer, self.target_tokenizer
+    texts = [source[i] for i in chunk]
+    encoded = zip(
+      chunk,
+      one.encode_batch([t[self.source_field] for t in texts]),
+      other.encode_batch([t[self.target_field] for t in texts]),
+      strict=True,
+    )
+    empty = len(one.prefix) + len(one.suffix)
+    for record, source_ids, target_ids in encoded:
+      if len(source_ids) > empty:
+        example = make_example(
+          source_ids,
+          target_ids,
+          start_id=self.tokens.start,
+          end_id=self.tokens.end,
+          max_source_length=self.max_source_length,
+          max_target_length=self.max_target_length,
+          source_suffix=one.suffix,
+        )
+        yield record, example
+      elif self.on_bad_record == "error":
+        raise ValueError(
+          f"{source.locate(record)}: the field {self.source_field!r} has no "
+          "token of its own; mend it, or set data.on_bad_record=skip"
+        )
+
+  @functools.cached_property
+  def facts(self) -> dict[str, Any]:
+    """All that decides the ids of a record, as JSON has it."""
+    values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    return values | {
+      "source_tokenizer": self.source_tokenizer.fingerprint,
+      "target_tokenizer": self.target_tokenizer.fingerprint,
+      "tokens": dataclasses.asdict(self.tokens),
+    }

@@ -1,0 +1,30 @@
+"""The sets of a run, tokenised and checked: what --mode=prepare does."""
+
+from pathlib import Path
+
+import jax
+
+from train import datasets, initialize, trained, validate, workdir
+from train.config import Config
+
+
+def run(config: Config, folder: str) -> None:
+  """Prepares every set of `data.train`, `data.eval` and `data.test`.
+
+  One that is there is read to the last byte. Prints what there is, and where.
+
+  Raises:
+    Refusal: a set cannot be read, a store is damaged or cannot be written.
+  """
+  path = Path(folder)
+  with validate.refusing():
+    validate.check_values(config)
+    if workdir.recorded(path) is not None:
+      workdir.check_model(config, path, trained.FIXED)
+    datasets.check(config)
+    task = initialize.build(config, path)
+    for uri, pairs in datasets.prepare_all(config, task, path):
+      if jax.process_index() == 0:
+        megabytes = pairs.bytes / 1e6
+        print(f"{uri}: {datasets.describe(pairs)}")
+        print(f"  {megabytes:.1f} MB in {pairs.folder}, checksums verified")
