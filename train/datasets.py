@@ -207,7 +207,13 @@ def _prepared(
 
 
 def _store(config: Config, folder: Path) -> Path:
-  return Path(config.data.store) if config.data.store else folder / "store"
+  store = config.data.store
+  if "://" in store:
+    raise ValueError(
+      f"data.store = {store!r}: files are locked, mapped and renamed there, "
+      "which a bucket cannot do; set it to a folder"
+    )
+  return Path(store) if store else folder / "store"
 
 
 def _open(config: Config, uri: str) -> sources.Source:

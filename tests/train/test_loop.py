@@ -39,6 +39,7 @@ def test_a_run_leaves_what_it_promises(finished):
     "metrics.jsonl",
     "model.json",
     "samples",
+    "store",
     "tensorboard",
     "tokenizers",
   }

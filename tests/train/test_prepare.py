@@ -55,3 +55,9 @@ def test_ids_of_another_model_are_not_prepared_in_a_run(finished):
   other.data.target_vocab_size = 999
   with pytest.raises(validate.Refusal, match=r"data\.target_vocab_size"):
     prepare.run(other, str(folder))
+
+
+def test_a_bucket_is_no_store(tiny_config, tmp_path):
+  tiny_config.data.store = "gs://bucket/store"
+  with pytest.raises(validate.Refusal, match=r"'gs://bucket/store'.*a folder"):
+    prepare.run(tiny_config, str(tmp_path / "run"))

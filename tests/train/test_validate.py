@@ -32,6 +32,7 @@ def test_an_empty_config_says_what_to_set():
     ("data.on_bad_record", "ignore", "error, skip"),
     ("data.packing", "packed", "none, bucket, pack"),
     ("data.pack_source_length", -1, "between"),
+    ("data.prepare_workers", -1, "between"),
     ("optim.name", "adam", "adamw"),
     ("optim.schedule", "step", "cosine"),
     ("generation.num_beams", 0, "between"),
