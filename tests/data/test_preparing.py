@@ -166,9 +166,12 @@ def test_damage_before_the_end_is_made_anew(
   files = sorted(partial.glob("shard-*"))
   assert len(files) == 12
   for number, path in enumerate(files):
+    # Of shards in turn the shard, its part, and both.
+    if (number // 2) % 3 not in (number % 2, 2):
+      continue
     damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 3 if number % 2 else 50] ^= 255
-    path.write_bytes(damaged if number % 3 else damaged[: number * 40])
+    damaged[50] ^= 255
+    path.write_bytes(damaged if number < 6 else damaged[: number * 40])
   (partial / "shard-00000-of-00099.part").write_bytes(b"of another version")
   preparing.prepare(source, make_encoding(), store, workers=1)
   assert bits(finished(store)) == whole
