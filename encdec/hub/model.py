@@ -1,6 +1,7 @@
 """FlaxEncoderDecoderModel: Hugging Face's names around the module."""
 
 import dataclasses
+import functools
 import os
 import tempfile
 import warnings
@@ -33,6 +34,7 @@ from encdec.hub.weights import Checkpoint, load
 from encdec.types import Params
 
 _Path = str | os.PathLike[str]
+_PARAM_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class FlaxEncoderDecoderModel(ResizableModel):
@@ -57,6 +59,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     output_loading_info: bool = False,
     ignore_mismatched_sizes: bool = False,
     initialise_missing: bool = False,
+    param_dtype: Any = jnp.float32,
     from_pt: bool = False,
     seed: int = 0,
     _do_init: bool = True,
@@ -64,7 +67,8 @@ class FlaxEncoderDecoderModel(ResizableModel):
     """Loads a saved pair from a folder or the Hub.
 
     Args:
-      dtype: of the computation; parameters are float32, whatever the file's.
+      dtype: of the computation.
+      param_dtype: of the parameters, whatever the file's; "auto": the file's.
       config: in place of the folder's config.json.
       ignore_mismatched_sizes, initialise_missing: draw tensors of another
         shape, or that the files lack, at random instead of raising.
@@ -101,6 +105,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model._set_generation_config(*read_generation_config(origin, config))
     checkpoint = Checkpoint(origin.weights(), origin.name)
     model._set_share(_share_of(checkpoint, config))
+    model._set_param_dtype(param_dtype, checkpoint)
     params, report = load(
       model.module,
       [checkpoint],
@@ -139,7 +144,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
         that are taken), `position_extension` ("repeat_last" or "interpolate":
         how a table of positions becomes as long as a greater
         `max_position_embeddings` says), or a value of its config. Without, the
-        pair's: `dtype`, `seed`, `initialise_missing`,
+        pair's: `dtype`, `param_dtype`, `seed`, `initialise_missing`,
         `ignore_mismatched_sizes`, the options of reading files for both sides,
         and values of its config, such as `decoder_start_token_id`.
 
@@ -156,6 +161,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
       "decoder", _name(decoder_pretrained_model_name_or_path), of_decoder
     )
     dtype = own.pop("dtype", jnp.float32)
+    param_dtype = own.pop("param_dtype", jnp.float32)
     seed = own.pop("seed", 0)
     draws = {
       name: own.pop(name, False)
@@ -168,6 +174,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     of_pair = encdec_config(config, share=share).share
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_share(of_pair)
+    model._set_param_dtype(param_dtype, encoder.checkpoint, decoder.checkpoint)
     params, model.loading_report = load(
       model.module,
       [encoder.checkpoint, decoder.checkpoint],
@@ -177,6 +184,18 @@ class FlaxEncoderDecoderModel(ResizableModel):
     )
     model._adopt(params)
     return model
+
+  def _set_param_dtype(self, asked: Any, *checkpoints: Checkpoint) -> None:
+    """The dtype of the parameters to come."""
+    if asked == "auto":
+      asked = functools.reduce(jnp.promote_types, map(_dtype_of, checkpoints))
+    dtype = jnp.dtype(asked)
+    if dtype.name not in _PARAM_DTYPES:
+      raise ValueError(
+        f"param_dtype={asked!r} must be one of {', '.join(_PARAM_DTYPES)}, or "
+        "'auto'"
+      )
+    self._module = self._module.clone(param_dtype=dtype)
 
   def _adopt(self, params: Params) -> None:
     """Takes what was loaded for its shapes."""
@@ -272,6 +291,13 @@ def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
       stacklevel=3,
     )
   return found
+
+
+def _dtype_of(checkpoint: Checkpoint) -> Any:
+  """That of a file's first tensor of half precision; else float32."""
+  dtypes = (tensor.dtype.name for tensor in checkpoint.tensors.values())
+  halves = (name for name in dtypes if name in _PARAM_DTYPES[1:])
+  return jnp.dtype(next(halves, "float32"))
 
 
 def _on_device(path: str, leaf: np.ndarray) -> Array:
