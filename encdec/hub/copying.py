@@ -1,6 +1,7 @@
 """Host memory that parameters are copied through, and fast copies to it."""
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from jaxtyping import Num
 # cache, many enough to fill its lines. Numpy alone takes two to five times as
 # long.
 _ROWS = 16
-_ALIGNMENT = 64
 
 
 def copy_transposed(
@@ -44,10 +44,15 @@ class Scratch:
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   """Zeros, which a vocabulary's padding rows stay.
 
-  Aligned as XLA wants its buffers: `jax.device_put` then takes them over on a
-  CPU instead of holding a leaf twice.
+  They begin a page, as XLA wants its buffers: `jax.device_put` then takes them
+  over on a CPU instead of holding a leaf twice. Numpy's own would ask for huge
+  pages, which the kernel may have to make room for first: where memory is in
+  pieces, that takes five times as long as to fill them.
   """
-  size = math.prod(shape) * np.dtype(dtype).itemsize
-  raw = np.zeros(size + _ALIGNMENT, np.uint8)
-  start = -raw.ctypes.data % _ALIGNMENT
-  return raw[start : start + size].view(dtype).reshape(shape)
+  count = math.prod(shape)
+  memory = mmap.mmap(
+    -1,
+    max(1, count * np.dtype(dtype).itemsize),
+    flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+  )
+  return np.frombuffer(memory, dtype, count).reshape(shape)

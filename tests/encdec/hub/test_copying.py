@@ -1,9 +1,10 @@
 """Copies of transposed matrices are numpy's own."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from encdec.hub.copying import Scratch, copy_transposed
+from encdec.hub.copying import Scratch, aligned_zeros, copy_transposed
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (16, 3), (33, 17), (0, 4)])
@@ -30,3 +31,13 @@ def test_scratch_puts_in_order():
     np.testing.assert_array_equal(ordered, array)
   # What is in order is not copied.
   assert scratch.in_order(cube) is cube
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (0, 4), ()])
+def test_aligned_zeros(shape, dtype):
+  zeros = aligned_zeros(shape, dtype)
+  assert zeros.shape == shape and zeros.dtype == dtype
+  assert zeros.ctypes.data % 64 == 0 and not zeros.any()
+  zeros[...] = 1
+  assert (zeros == 1).all()
