@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--words", default=(80, 20), **numbers)
   parser.add_argument("--lengths", default=(256, 64), **numbers)
   parser.add_argument("--batch", type=int, default=64)
+  parser.add_argument("--packing", default="none")
   parser.add_argument("--seconds", type=float, default=20.0)
   parser.add_argument("--workers", type=int, default=2)
   parser.add_argument("--seed", type=int, default=0)
@@ -128,11 +129,20 @@ def prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
 
 def _pipeline(args, folder: Path, source, encoding):
   from data import pipeline
+  from data.mixture import Mixture
 
   start = time.perf_counter()
   pairs = preparing.prepare(source, encoding, folder / "store")
   opened = time.perf_counter()
-  batches = pipeline.Pipeline(pairs, args.batch, args.seed, (args.lengths,))
+  batches = pipeline.make_pipeline(
+    Mixture((pairs,)),
+    packing=args.packing,
+    batch_size=args.batch,
+    seed=args.seed,
+    buckets=(args.lengths,),
+    pack_shape=args.lengths,
+    folder=folder / "store",
+  )
   batches.batch(len(pairs) // args.batch)
   print(
     f"  opened in {opened - start:.2f} s, planned and a first batch in "

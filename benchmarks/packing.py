@@ -24,6 +24,7 @@ import numpy as np
 
 from data import sources, tokenizers
 from data.encoded import EncodedPairs, encode_pairs
+from data.encoding import Encoding
 from data.examples import Tokens
 from data.mixture import Mixture
 from data.packing import fill, pack
@@ -93,12 +94,14 @@ class Data:
   def encode(self, source, longest) -> EncodedPairs:
     return encode_pairs(
       source,
-      **FIELDS,
-      source_tokenizer=self.source,
-      target_tokenizer=self.target,
-      tokens=Tokens(start=0, end=0, source_pad=0, target_pad=0),
-      max_source_length=longest[0],
-      max_target_length=longest[1],
+      Encoding(
+        **FIELDS,
+        source_tokenizer=self.source,
+        target_tokenizer=self.target,
+        tokens=Tokens(start=0, end=0, source_pad=0, target_pad=0),
+        max_source_length=longest[0],
+        max_target_length=longest[1],
+      ),
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from array_record.python import array_record_data_source
-from tensorflow_datasets.core import read_only_builder
 
 
 class _BadRecord(ValueError):
@@ -115,6 +114,9 @@ def _count(paths: Sequence[Any]) -> int:
 
 def _builder(location: str) -> Any:
   # Any: the package's decorators hide the types of its methods.
+  # A second's work, for those who read such a data set alone.
+  from tensorflow_datasets.core import read_only_builder
+
   folder = os.environ.get("TFDS_DATA_DIR") or None
   prepare = (
     f"tfds build {location} --file_format=array_record (which needs TensorFlow "

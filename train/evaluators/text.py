@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
-from rouge_score import rouge_scorer
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -22,6 +21,9 @@ def score(
       f"{len(predictions)} predictions for {len(references)} references: "
       "each needs its own"
     )
+  # It brings nltk and scipy, for which a start need not wait.
+  from rouge_score import rouge_scorer
+
   scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
   rows = [
     scorer.score(reference, prediction)
