@@ -18,6 +18,9 @@ from encdec.hub.copying import Scratch
 from encdec.hub.formats import INDEX, SINGLE
 from encdec.hub.safetensors_file import DTYPES
 
+# Bytes of one write: of larger ones the kernel makes larger pages, for which it
+# may have to make room first.
+_PIECE = 1 << 18
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -134,7 +137,9 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
           f"{tensor.name}: announced {tensor.shape} {tensor.dtype}, made "
           f"{array.shape} {array.dtype}"
         )
-      stream.write(array.reshape(-1).view(np.uint8).data)
+      content = array.reshape(-1).view(np.uint8).data
+      for start in range(0, len(content), _PIECE):
+        stream.write(content[start : start + _PIECE])
     stream.flush()
     os.fsync(stream.fileno())
 
