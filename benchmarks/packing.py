@@ -17,11 +17,18 @@ seeds, and compares the loss of held-out pairs.
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
+# The packages, not the file of this folder that has the name of one.
+sys.path[0] = str(Path(__file__).parents[1])
+
+# ruff: noqa: E402
+from configs import common
 from data import sources, tokenizers
 from data.encoded import EncodedPairs, encode_pairs
 from data.encoding import Encoding
@@ -40,7 +47,6 @@ from train.metrics import train_step_flops
 
 LONGEST = 1 << 14
 VOCAB = 4000
-FIELDS = {"source_field": "source", "target_field": "target"}
 # Of the longest pair; the last bucket is that pair's.
 BUCKETS = ((0.1, 0.5), (0.2, 0.7), (0.4, 1.0), (1.0, 1.0))
 
@@ -95,7 +101,8 @@ class Data:
     return encode_pairs(
       source,
       Encoding(
-        **FIELDS,
+        source_field="source",
+        target_field="target",
         source_tokenizer=self.source,
         target_tokenizer=self.target,
         tokens=Tokens(start=0, end=0, source_pad=0, target_pad=0),
@@ -177,17 +184,14 @@ class Way:
   def __init__(self, args, module, pipeline: Pipeline, seed: int, steps: int):
     self.pipeline = pipeline
     self.mesh = meshes.make_mesh(meshes.MeshConfig(), jax.devices()[:1])
-    config = optim.OptimConfig(
-      name="adamw",
-      lr=args.lr,
-      schedule="linear",
-      warmup_steps=max(1, steps // 10),
-      b1=0.9,
-      b2=0.98,
-      eps=1e-8,
-      weight_decay=0.01,
-      clip_norm=1.0,
-    )
+    settings = common.get_config().optim.to_dict() | {
+      "lr": args.lr,
+      "warmup_steps": max(1, steps // 10),
+      "b2": 0.98,
+      "weight_decay": 0.01,
+      "clip_norm": 1.0,
+    }
+    config = optim.OptimConfig(**settings)
     schedule = optim.make_schedule(config, steps, args.width)
     tx = optim.make_optimizer(config, schedule)
     with jax.set_mesh(self.mesh):
@@ -216,19 +220,15 @@ class Way:
 
   def run(self, start: int, stop: int) -> tuple[float, float]:
     """Useful tokens of these steps, and their seconds."""
-    batches = list(self.batches(start, stop))
-    tokens = 0.0
+    batches, done = list(self.batches(start, stop)), []
     with jax.set_mesh(self.mesh):
       begun = time.perf_counter()
-      done = []
       for batch in batches:
         self.state, metrics = self.step(self.state, batch)
-        done.append(metrics)
+        done.append(metrics["source_tokens"] + metrics["target_tokens"])
       jax.block_until_ready(self.state)
       seconds = time.perf_counter() - begun
-    for metrics in done:
-      tokens += float(metrics["source_tokens"] + metrics["target_tokens"])
-    return tokens, seconds
+    return float(sum(done)), seconds
 
 
 def pipelines(data: Data, shape, rows: int, pairs: int, seed: int = 0):
@@ -332,15 +332,9 @@ def losses(args, module, data, shape, pairs) -> None:
         f"{seen:.0f} pairs",
         flush=True,
       )
-  means = {name: statistics.fmean(each) for name, each in found.items()}
-  spread = {name: statistics.stdev(each) for name, each in found.items()}
-  for name in found:
-    print(f"{name}: {means[name]:.4f} +- {spread[name]:.4f}")
-  both = max(spread.values())
-  print(
-    f"difference {means['packed'] - means['padded']:+.4f}, "
-    f"{abs(means['packed'] - means['padded']) / both:.2f} standard deviations"
-  )
+  for name, each in found.items():
+    mean, spread = statistics.fmean(each), statistics.stdev(each)
+    print(f"{name}: {mean:.4f} +- {spread:.4f}")
 
 
 def main() -> None:

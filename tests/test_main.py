@@ -56,7 +56,8 @@ def test_inspection_needs_no_run(main, tmp_path):
   assert done.returncode == 0, done.stderr
   assert "decoder_targets" in done.stdout
   assert "--config.data.pack_source_length=" in done.stdout
-  assert [path.name for path in (tmp_path / "run").iterdir()] == ["tokenizers"]
+  made = {path.name for path in (tmp_path / "run").iterdir()}
+  assert made <= {"tokenizers", "store", "compiled"}
 
 
 def test_the_smoke_variant_trains_and_overrides_apply(main, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -197,17 +198,6 @@ def train(
   config, model = this.config, this.task.module.config
   steps, size = config.train.steps, config.train.batch_size
 
-  def explain(step: int) -> str:
-    checkpoints.wait()
-    members = this.pipeline.members(step - 1)
-    return (
-      f"its batch held the pairs {members} of {config.data.train} (the first "
-      f"is {this.pipeline.pairs.locate(members[0])}); the last good checkpoint "
-      "is step "
-      f"{checkpoints.latest_step()} (none: the start); lower optim.lr, or mend "
-      "the data"
-    )
-
   batches = train_batches(
     this.pipeline,
     progress.step,
@@ -219,7 +209,7 @@ def train(
     progress,
     total=steps,
     log_every=config.train.log_every_steps,
-    explain=explain,
+    explain=functools.partial(explain, this, checkpoints),
   )
   with (
     terminated() as stopping,
@@ -252,6 +242,18 @@ def train(
         checkpoints.wait()
         logging.warning("stopped: saved step %d; run again to go on", step)
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def explain(this: Run, checkpoints: Checkpoints, step: int) -> str:
+  """What a step saw that was not finite, and what to do."""
+  checkpoints.wait()
+  members = this.pipeline.members(step - 1)
+  return (
+    f"its batch held the pairs {members} of {this.config.data.train} (the "
+    f"first is {this.pipeline.pairs.locate(members[0])}); the last good "
+    f"checkpoint is step {checkpoints.latest_step()} (none: the start); lower "
+    "optim.lr, or mend the data"
+  )
 
 
 def write(writer: MetricsWriter, step: int, row: dict[str, float]) -> None:
