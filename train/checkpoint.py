@@ -22,7 +22,7 @@ from train.state import TrainState, tree_difference
 from train.validate import Refusal
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 _TREES = ("params", "opt_state", "ema")
 

@@ -79,7 +79,7 @@ def test_a_state_comes_back_with_its_meta(tmp_path):
     restored, meta = checkpoints.restore(_abstract(state))
   _assert_equal(restored, state)
   assert meta["tokens"] == {"target": 11}
-  assert (meta["seed"], meta["step"], meta["format"]) == (7, 3, 1)
+  assert (meta["seed"], meta["step"], meta["format"]) == (7, 3, 2)
 
 
 def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
@@ -338,9 +338,9 @@ def test_a_reader_passes_over_a_bad_step(two_steps, tmp_path, caplog):
 
 def test_another_format_is_refused_by_name(two_steps, tmp_path, monkeypatch):
   folder = _copy(two_steps, tmp_path / "copy")
-  monkeypatch.setattr(checkpoint, "CHECKPOINT_FORMAT", 2)
+  monkeypatch.setattr(checkpoint, "CHECKPOINT_FORMAT", 3)
   with Checkpoints(folder, keep_last=2) as checkpoints:
-    with pytest.raises(Refusal, match=r"2 has the format 1, this .* reads 2"):
+    with pytest.raises(Refusal, match=r"2 has the format 2, this .* reads 3"):
       checkpoints.restore(_abstract(_state(0)))
     assert checkpoints.steps() == [1, 2]
 
