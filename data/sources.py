@@ -11,6 +11,7 @@ from data import (
   arrayrecord,
   csv,
   dates,
+  files,
   hf,
   jsonl,
   parquet,
@@ -139,6 +140,17 @@ def open_source(
     base = _open_built_in(uri, scheme, name, fields)
   first, last = _bounds(uri, start, stop, len(base))
   return _Slice(base, uri, first, last)
+
+
+def files_of(uri: str) -> tuple[str, ...]:
+  """The files that hold the records; none where a URI does not name files."""
+  scheme, location, _ = parse_uri(uri)
+  if scheme not in _FILES:
+    return ()
+  places = location.split("::") if scheme == "text" else [location]
+  return tuple(
+    path for place in places if place for path in files.find(scheme, place)
+  )
 
 
 def _open_built_in(

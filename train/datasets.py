@@ -14,6 +14,7 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
+from data.remembered import open_remembered
 from train.config import Config
 from train.initialize import Task
 
@@ -61,8 +62,11 @@ def held_out(
   }
 
 
-def check(config: Config) -> None:
+def check(config: Config, folder: Path) -> None:
   """Opens every set that the run will ever read; prepares none.
+
+  Args:
+    folder: of the run.
 
   Raises:
     ValueError, OSError: a set is misnamed, is missing or lacks a field; or the
@@ -70,7 +74,7 @@ def check(config: Config) -> None:
   """
   _check_packing(config)
   for uri in _uris(config):
-    _open(config, uri)
+    _open(config, uri, folder)
 
 
 def prepare_all(
@@ -91,7 +95,7 @@ def _uris(config: Config) -> list[str]:
 
 
 def warn_of_duplicates(
-  config: Config, pairs: Mixture, sets: Mapping[str, Pairs]
+  config: Config, pairs: Mixture, sets: Mapping[str, Pairs], folder: Path
 ) -> None:
   """Says which held-out sets have records of the training data.
 
@@ -99,7 +103,7 @@ def warn_of_duplicates(
   """
   held_out = {f"data.eval {name}": s.source for name, s in sets.items()}
   for name, uri in sources.parse_eval(config.data.test, "test").items():
-    held_out[f"data.test {name}"] = _open(config, uri)
+    held_out[f"data.test {name}"] = _open(config, uri, folder)
   found = duplicates.find(
     [part.source for part in pairs.parts],
     held_out,
@@ -195,12 +199,14 @@ def _prepared(
   """
   chief = jax.process_index() == 0
   pairs = prepare(
-    _open(config, uri),
+    _open(config, uri, folder),
     encoding(config, task),
     _store(config, folder),
     workers=config.data.prepare_workers,
     show=chief,
   )
+  # Now there is a folder in which to remember it.
+  _open(config, uri, folder)
   if chief:
     logging.info("%s: %s", uri, describe(pairs))
   return pairs
@@ -216,11 +222,12 @@ def _store(config: Config, folder: Path) -> Path:
   return Path(store) if store else folder / "store"
 
 
-def _open(config: Config, uri: str) -> sources.Source:
-  return sources.open_source(
+def _open(config: Config, uri: str, folder: Path) -> sources.Source:
+  return open_remembered(
     uri,
     fields=(config.data.source_field, config.data.target_field),
     on_bad_record=config.data.on_bad_record,
+    folder=_store(config, folder),
   )
 
 

@@ -32,7 +32,7 @@ def run(config: Config, folder: str) -> None:
   path = Path(folder)
   with validate.refusing():
     validate.check_values(config)
-    datasets.check(config)
+    datasets.check(config, path)
     task = initialize.build(config, path)
     pairs = datasets.train_pairs(config, task, path)
     pipeline = datasets.train_pipeline(config, pairs, path)

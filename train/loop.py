@@ -99,7 +99,7 @@ def prepare(config: Config, folder: Path) -> Run:
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
   check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
-  datasets.check(config)
+  datasets.check(config, folder)
   task = initialize.build(config, folder)
   module = task.module
   optim = OptimConfig(**config.optim.to_dict())
@@ -112,7 +112,7 @@ def prepare(config: Config, folder: Path) -> Run:
   pipeline = datasets.train_pipeline(config, pairs, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
-    datasets.warn_of_duplicates(config, pairs, sets)
+    datasets.warn_of_duplicates(config, pairs, sets, folder)
   step = jit_train_step(
     module=module,
     tx=tx,

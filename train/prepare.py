@@ -21,7 +21,7 @@ def run(config: Config, folder: str) -> None:
     validate.check_values(config)
     if workdir.recorded(path) is not None:
       workdir.check_model(config, path, trained.FIXED)
-    datasets.check(config)
+    datasets.check(config, path)
     task = initialize.build(config, path)
     for uri, pairs in datasets.prepare_all(config, task, path):
       if jax.process_index() == 0:

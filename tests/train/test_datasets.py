@@ -17,7 +17,7 @@ def _write(path, *words):
 def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
   uris = [_write(tmp_path / name, name * 2, name * 3) for name in "ab"]
   tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
-  datasets.check(tiny_config)
+  datasets.check(tiny_config, tmp_path)
   task = initialize.build(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   pipeline = datasets.train_pipeline(tiny_config, pairs, tmp_path / "run")
@@ -57,9 +57,9 @@ def sets(tmp_path, tiny_config):
   )
 
 
-def test_pairs_that_are_not_held_out_are_reported(sets, caplog):
+def test_pairs_that_are_not_held_out_are_reported(sets, tmp_path, caplog):
   with caplog.at_level(logging.WARNING):
-    datasets.warn_of_duplicates(*sets)
+    datasets.warn_of_duplicates(*sets, tmp_path)
   first, second = (record.getMessage() for record in caplog.records)
   assert first.startswith(
     "data.eval v: 2 of 3 pairs (66.7%) stand in the training data"

@@ -1,0 +1,114 @@
+"""Remembered sources: what opening one found, while its files are unchanged.
+
+Opening a source of files reads them whole: bad records are found, and a digest
+tells it from others. Where files have the sizes and times that they had then,
+all that is known, and a run that goes on reads none of them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data import atomic
+from data.records import Record
+from data.sources import Source, files_of, open_source
+
+# Of what is written; another one is not read.
+_FORMAT = 1
+# Path, size and time of change of each file.
+Stats = tuple[tuple[str, int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembered:
+  """A source that is opened when one of its records is asked for."""
+
+  name: str
+  fields: tuple[str, ...]
+  on_bad_record: str
+  size: int
+  skipped: int
+  fingerprint: str
+
+  def __len__(self) -> int:
+    return self.size
+
+  def __getitem__(self, index: int) -> Record:
+    return self._source[index]
+
+  def locate(self, index: int) -> str:
+    return self._source.locate(index)
+
+  @functools.cached_property
+  def _source(self) -> Source:
+    source = open_source(
+      self.name, fields=self.fields, on_bad_record=self.on_bad_record
+    )
+    if source.fingerprint != self.fingerprint:
+      raise ValueError(
+        f"{self.name}: its files have changed, and kept their sizes and times; "
+        "touch them and start again"
+      )
+    return source
+
+
+def open_remembered(
+  uri: str, *, fields: Sequence[str], on_bad_record: str, folder: Path
+) -> Source:
+  """`open_source`, but files that it knows from before are not read.
+
+  Args:
+    folder: where it is written down what was found, if there is such a folder.
+  """
+  before = _stats(uri)
+  asked = (uri, tuple(fields), on_bad_record)
+  text = repr((_FORMAT, *asked)).encode()
+  path = folder / f"source-{hashlib.sha256(text).hexdigest()[:32]}.json"
+  if known := _read(path, before):
+    return Remembered(*asked, *known)
+  source = _opened(*asked, before)
+  if before and folder.is_dir() and _stats(uri) == before:
+    found = (len(source), source.skipped, source.fingerprint)
+    # A store that may only be read serves as well, and more slowly.
+    with contextlib.suppress(OSError), atomic.replacing(path) as partial:
+      partial.write_text(json.dumps({"files": before, "found": found}))
+  return source
+
+
+# The sets of a run, which it checks before it prepares them.
+@functools.lru_cache(16)
+def _opened(
+  uri: str, fields: tuple[str, ...], on_bad_record: str, stats: Stats
+) -> Source:
+  del stats
+  return open_source(uri, fields=fields, on_bad_record=on_bad_record)
+
+
+def _stats(uri: str) -> Stats:
+  """None for a source that has no files of its own."""
+  found = []
+  for path in files_of(uri):
+    stat = os.stat(path)
+    found.append((os.path.abspath(path), stat.st_size, stat.st_mtime_ns))
+  return tuple(found)
+
+
+def _read(path: Path, stats: Stats) -> tuple[int, int, str] | None:
+  """What was found in files that were then as `stats` says."""
+  if not stats or not path.is_file():
+    return None
+  try:
+    held = json.loads(path.read_text())
+    if held["files"] != [list(stat) for stat in stats]:
+      return None
+    size, skipped, fingerprint = held["found"]
+  except (ValueError, KeyError, TypeError):
+    return None
+  if not (type(size) is type(skipped) is int and type(fingerprint) is str):
+    return None
+  return size, skipped, fingerprint
