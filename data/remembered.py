@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data import atomic
 from data.records import Record
-from data.sources import Source, files_of, open_source
+from data.sources import Source, files_of, open_whole, sliced, whole_uri
 
 # Of what is written; another one is not read.
 _FORMAT = 1
@@ -46,9 +46,8 @@ class Remembered:
 
   @functools.cached_property
   def _source(self) -> Source:
-    source = open_source(
-      self.name, fields=self.fields, on_bad_record=self.on_bad_record
-    )
+    asked = (self.name, self.fields, self.on_bad_record)
+    source = _opened(*asked, _stats(self.name))
     if source.fingerprint != self.fingerprint:
       raise ValueError(
         f"{self.name}: its files have changed, and kept their sizes and times; "
@@ -58,15 +57,26 @@ class Remembered:
 
 
 def open_remembered(
-  uri: str, *, fields: Sequence[str], on_bad_record: str, folder: Path
+  uri: str, *, fields: Sequence[str], on_bad_record: str, folder: Path | None
 ) -> Source:
   """`open_source`, but files that it knows from before are not read.
 
   Args:
-    folder: where it is written down what was found, if there is such a folder.
+    folder: where it is written down what was found, if there is such a folder;
+      None: it is known in this process alone.
   """
-  before = _stats(uri)
-  asked = (uri, tuple(fields), on_bad_record)
+  # Slices of a file are read, and remembered, as one.
+  return sliced(
+    _whole(whole_uri(uri), tuple(fields), on_bad_record, folder), uri
+  )
+
+
+def _whole(
+  uri: str, fields: tuple[str, ...], on_bad_record: str, folder: Path | None
+) -> Source:
+  before, asked = _stats(uri), (uri, fields, on_bad_record)
+  if folder is None:
+    return _opened(*asked, before)
   text = repr((_FORMAT, *asked)).encode()
   path = folder / f"source-{hashlib.sha256(text).hexdigest()[:32]}.json"
   if known := _read(path, before):
@@ -86,7 +96,7 @@ def _opened(
   uri: str, fields: tuple[str, ...], on_bad_record: str, stats: Stats
 ) -> Source:
   del stats
-  return open_source(uri, fields=fields, on_bad_record=on_bad_record)
+  return open_whole(uri, fields, on_bad_record)
 
 
 def _stats(uri: str) -> Stats:

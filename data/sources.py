@@ -124,22 +124,38 @@ def open_source(
   its line number, or "skip", which passes over and counts them. Raises
   ValueError (FileNotFoundError for a file) naming the thing and the remedy.
   """
+  return sliced(open_whole(uri, fields, on_bad_record), uri)
+
+
+def open_whole(uri: str, fields: Sequence[str], on_bad_record: str) -> Source:
+  """As `open_source`, but all of what `uri` names a slice of."""
   check_on_bad_record(on_bad_record)
   scheme, location, split = parse_uri(uri)
-  name, start, stop = _parse_split(uri, split)
+  name, _, _ = _parse_split(uri, split)
   if scheme in _FILES:
     if name != "all":
       raise ValueError(
         f"{uri}: a {scheme} file has the split 'all', not {name!r}; write "
         "@all, or a slice of it such as @all[:95%]"
       )
-    base = _FILES[scheme](location, fields, on_bad_record)
-  elif scheme in _SETS:
-    base = _SETS[scheme](location, name, fields, on_bad_record)
-  else:
-    base = _open_built_in(uri, scheme, name, fields)
-  first, last = _bounds(uri, start, stop, len(base))
-  return _Slice(base, uri, first, last)
+    return _FILES[scheme](location, fields, on_bad_record)
+  if scheme in _SETS:
+    return _SETS[scheme](location, name, fields, on_bad_record)
+  return _open_built_in(uri, scheme, name, fields)
+
+
+def sliced(whole: Source, uri: str) -> Source:
+  """The records of `whole` that `uri` names; raises as `open_source` does."""
+  _, start, stop = _parse_split(uri, parse_uri(uri)[2])
+  first, last = _bounds(uri, start, stop, len(whole))
+  return _Slice(whole, uri, first, last)
+
+
+def whole_uri(uri: str) -> str:
+  """That of which `uri` names a slice."""
+  scheme, location, split = parse_uri(uri)
+  name, _, _ = _parse_split(uri, split)
+  return ":".join(filter(None, (scheme, location))) + f"@{name}"
 
 
 def files_of(uri: str) -> tuple[str, ...]:

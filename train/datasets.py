@@ -15,6 +15,7 @@ from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
 from data.remembered import open_remembered
+from train import processes
 from train.config import Config
 from train.initialize import Task
 
@@ -195,7 +196,8 @@ def _prepared(
 ) -> PreparedPairs:
   """A set from the store; each process asks, and one that may makes it.
 
-  So hosts without a common file system prepare the same bits for themselves.
+  So hosts without a common file system prepare the same bits for themselves;
+  that they have is checked.
   """
   chief = jax.process_index() == 0
   pairs = prepare(
@@ -205,6 +207,7 @@ def _prepared(
     workers=config.data.prepare_workers,
     show=chief,
   )
+  processes.check_same(uri, pairs.fingerprint)
   # Now there is a folder in which to remember it.
   _open(config, uri, folder)
   if chief:

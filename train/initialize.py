@@ -19,6 +19,7 @@ from transformers import EncoderDecoderConfig
 
 from data import sources, tokenizers
 from data.examples import Tokens
+from data.remembered import open_remembered
 from encdec import hub
 from encdec.config import Role
 from encdec.model import FlaxEncoderDecoderModule
@@ -210,12 +211,13 @@ def _make_tokenizer(
   named = config.data[f"{kind}_tokenizer"]
   if named or not validate.is_preset(config.model[side]):
     return tokenizers.load(named or config.model[side])
+  both = (config.data.source_field, config.data.target_field)
   fields = [config.data[f"{kind}_field"]]
   if config.model.share != "none":
-    fields = [config.data.source_field, config.data.target_field]
+    fields = both
   parts = [
-    sources.open_source(
-      uri, fields=fields, on_bad_record=config.data.on_bad_record
+    open_remembered(
+      uri, fields=both, on_bad_record=config.data.on_bad_record, folder=None
     )
     for uri in sources.parse_mixture(config.data.train)
   ]

@@ -3,9 +3,12 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 
-from train import datasets, initialize, loop, workdir
+from data import files, remembered
+from train import datasets, initialize, loop, processes, workdir
+from train.validate import Refusal
 
 
 def _write(path, *words):
@@ -84,3 +87,41 @@ def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
     caplog.clear()
     loop.prepare(tiny_config, folder)
   assert "stand in the training data" not in caplog.text
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
+  lines, scans = files.Bytes.lines, []
+
+  def counted(self, file):
+    scans.append(self.paths[file])
+    return lines(self, file)
+
+  monkeypatch.setattr(files.Bytes, "lines", counted)
+  remembered._opened.cache_clear()
+  # The held-out set is a slice of the same file.
+  tiny_config.data.test = tiny_config.data.eval
+  # Trains tokenizers, prepares, looks for duplicates.
+  this = loop.prepare(tiny_config, tmp_path / "run")
+  assert scans == [f"{tmp_path}/pairs.jsonl"]
+  initialize.record(this.task, this.folder)
+  # Whoever goes on, in another process, reads none of it.
+  remembered._opened.cache_clear()
+  monkeypatch.setattr(datasets, "warn_of_duplicates", lambda *_: None)
+  loop.prepare(tiny_config, tmp_path / "run")
+  assert len(scans) == 1
+
+
+def test_hosts_whose_files_differ_are_refused(
+  tiny_config, tmp_path, monkeypatch
+):
+  task = initialize.build(tiny_config, tmp_path / "run")
+  datasets.train_pairs(tiny_config, task, tmp_path / "run")
+  # What the other host has is not what this one has.
+  monkeypatch.setattr(
+    processes.multihost_utils,
+    "process_allgather",
+    lambda mine: np.stack([mine, mine[::-1]]),
+  )
+  with pytest.raises(Refusal, match=r"pairs\.jsonl of process 1 is not that"):
+    datasets.train_pairs(tiny_config, task, tmp_path / "run")
