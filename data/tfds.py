@@ -10,6 +10,8 @@ from typing import Any
 
 from array_record.python import array_record_data_source
 
+from data import files
+
 
 class _BadRecord(ValueError):
   """A record that may be skipped."""
@@ -42,13 +44,17 @@ class Dataset:
     declared = builder.info.splits[split].num_examples
     # Counted in the files: the length of a data source is what dataset_info
     # declares, whatever the files hold.
-    found = _count(builder.info.splits[split].filepaths)
+    paths = builder.info.splits[split].filepaths
+    found = _count(paths)
     if not found == len(self._records) == declared:
       raise ValueError(
         f"{self.name}: {found} records were found of {declared} in "
         f"{builder.data_dir}; remove that folder and prepare it again"
       )
-    self.fingerprint = f"{builder.info.full_name}@{split}:{declared}"
+    # Of the bytes: a set that was made anew has the name of the one before.
+    self.fingerprint = files.digest_of(
+      [files.hash_file(os.fspath(path)) for path in paths]
+    )
     self._numbers: Sequence[int] = range(found)
     if on_bad_record == "skip":
       # Every record is read, which "error" leaves for when it is needed.

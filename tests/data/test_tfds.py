@@ -16,6 +16,7 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
   """A data set of 50 and 7 pairs."""
 
   VERSION = tfds.core.Version("1.0.0")
+  LETTER = "é"
   # Looking for the checksums beside this file needs one more package.
   code_path = None
 
@@ -35,7 +36,7 @@ class TinyPairs(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, start, stop):
     for i in range(start, stop):
-      texts = {"article": f"é {i}", "highlights": f"{i}"}
+      texts = {"article": f"{self.LETTER} {i}", "highlights": f"{i}"}
       yield i, texts | {"words": ["a"]}
 
 
@@ -132,6 +133,20 @@ def test_a_record_that_is_not_utf_8_is_an_error_or_skipped(
     record["highlights"] for record in map(source.__getitem__, range(6))
   }
   assert numbers == {"50", "51", "52", "54", "55", "56"}
+
+
+def test_a_set_that_was_made_anew_is_another(tmp_path, monkeypatch):
+  found = []
+  # The same name, version and counts, and as many bytes.
+  for number, letter in enumerate("éêé"):
+    monkeypatch.setattr(TinyPairs, "LETTER", letter)
+    data_dir = tmp_path / str(number)
+    builder = TinyPairs(data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    source = open_source("tfds:tiny_pairs@test", fields=FIELDS)
+    found.append(source.fingerprint)
+  assert found[0] == found[2] != found[1]
 
 
 def _changed(folder, tmp_path, monkeypatch, change):
