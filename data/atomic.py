@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -20,7 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
   Raises OSError naming `path` where it cannot be written.
   """
-  partial = path.with_name(f"{path.name}.writing-{os.getpid()}")
+  # Hosts that share the folder may have equal process numbers.
+  partial = path.with_name(f"{path.name}.writing-{uuid.uuid4().hex}")
   try:
     yield partial
     sync(partial)

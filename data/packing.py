@@ -9,13 +9,13 @@ lengths, the seed and the shape alone.
 import dataclasses
 import hashlib
 import itertools
-import os
-import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from data.atomic import replacing
 from data.plan import Members, epoch_key, feistel
 
 # Pairs a window. On log-normal lengths 1024 fill half a percent less, 16384 a
@@ -35,15 +35,32 @@ Shape = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-  """Row r holds `pairs[offsets[r]:offsets[r + 1]]`, as segments 1, 2..."""
+  """Row r holds `pairs[offsets[r]:offsets[r + 1]]`, as segments 1, 2...
+
+  `path` is of the file that both are mapped from, if they are: a process to
+  which the rows are sent maps them itself.
+  """
 
   offsets: Int64[np.ndarray, " M"]
   pairs: Int64[np.ndarray, " N"]
   facts: str
   whole: bool = False
+  path: Path | None = None
 
   def __len__(self) -> int:
     return len(self.offsets) - 1
+
+  def __getstate__(self) -> dict[str, Any]:
+    if self.path is None:
+      return vars(self)
+    mapped = {"offsets": None, "pairs": None, "size": len(self.pairs)}
+    return vars(self) | mapped
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    if path := state["path"]:
+      offsets, pairs = _read(path, state.pop("size"))
+      state |= {"offsets": offsets, "pairs": pairs}
+    vars(self).update(state)
 
   def members(
     self, units: Int64[np.ndarray, " U"], epochs: Int64[np.ndarray, " U"]
@@ -116,7 +133,7 @@ def stored_rows(
 
   `fingerprint` tells the lengths apart from those of other pairs. The file is
   whole or absent; the rows are then mapped, not read. Raises ValueError for a
-  file that was damaged.
+  file that was damaged, OSError for one that cannot be written.
   """
   if folder is None:
     return pack(source_lengths, target_lengths, shape=shape, seed=seed)
@@ -126,7 +143,8 @@ def stored_rows(
   if not path.exists():
     rows = pack(source_lengths, target_lengths, shape=shape, seed=seed)
     _write(path, rows)
-  return PackedRows(*_read(path, len(source_lengths)), facts)
+  offsets, pairs = _read(path, len(source_lengths))
+  return PackedRows(offsets, pairs, facts, path=path)
 
 
 def _facts(shape: Shape, seed: int, window: int) -> str:
@@ -136,16 +154,8 @@ def _facts(shape: Shape, seed: int, window: int) -> str:
 def _write(path: Path, rows: PackedRows) -> None:
   """Offsets, pairs and their digest, end to end, in one atomic step."""
   array = np.concatenate([rows.offsets, rows.pairs])
-  # Hosts that share the folder may have equal process numbers.
-  partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex}")
-  try:
-    with open(partial, "xb") as file:
-      np.save(file, np.concatenate([array, _digest(array)]), allow_pickle=False)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with replacing(path) as partial, open(partial, "xb") as file:
+    np.save(file, np.concatenate([array, _digest(array)]), allow_pickle=False)
 
 
 def _read(

@@ -1,5 +1,8 @@
 """Packed rows hold every pair once, whole, in the first row with room."""
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -150,6 +153,19 @@ def test_rows_are_kept_beside_the_pairs(lengths, tmp_path, monkeypatch):
   assert path.suffix == ".npy"
 
 
+def test_rows_that_are_sent_are_mapped_there(lengths, tmp_path):
+  for folder in (None, tmp_path):
+    rows = _stored(lengths, folder)
+    sent = pickle.dumps(rows)
+    # The arrays themselves travel where no file holds them.
+    assert (len(sent) < rows.pairs.nbytes) == bool(folder)
+    again = pickle.loads(sent)
+    assert isinstance(again.pairs, np.memmap) == bool(folder)
+    assert again.facts == rows.facts
+    np.testing.assert_array_equal(again.offsets, rows.offsets)
+    np.testing.assert_array_equal(again.pairs, rows.pairs)
+
+
 def test_other_facts_have_other_files(lengths, tmp_path):
   for changes in (
     {},
@@ -166,8 +182,8 @@ def test_a_write_that_fails_leaves_no_rows(lengths, tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   with monkeypatch.context() as patch:
-    patch.setattr(packing.os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
+    patch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"rows-\w+\.npy cannot be .*No space"):
       _stored(lengths, tmp_path)
   assert not list(tmp_path.iterdir())
   assert len(_stored(lengths, tmp_path)) == len(_stored(lengths, None))
