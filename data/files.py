@@ -2,7 +2,8 @@
 
 Files that end in .gz or .zst cannot be read by place: they are unpacked,
 when they are first read, into one file without a name in the folder for
-temporary files (TMPDIR), which vanishes with its process.
+temporary files (TMPDIR), which vanishes with its process. A process to which
+they are sent reads that file too.
 """
 
 import functools
@@ -86,16 +87,31 @@ class Bytes:
     self._lock = threading.Lock()
     self._plain = functools.lru_cache(_OPEN)(_open)
     self._unpacked: _Descriptor | None = None
-    # Where each file lies among what is unpacked, and the size of it all.
-    self._places: dict[int, tuple[int, int]] = {}
+    # Where each file that was unpacked lies, and the size of what is here.
+    self._places: dict[int, tuple[_Descriptor, int, int]] = {}
     self._end = 0
 
   def __getstate__(self) -> dict[str, Any]:
-    return {"paths": self.paths, "digests": self.digests}
+    lent = None
+    if self._unpacked is not None:
+      # What others lent to this one they lend to no third.
+      lent = (
+        _Lent.by_this_process(self._unpacked.number),
+        {
+          file: (start, size)
+          for file, (descriptor, start, size) in self._places.items()
+          if descriptor is self._unpacked
+        },
+      )
+    return {"paths": self.paths, "digests": self.digests, "lent": lent}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
+    lent = state.pop("lent")
     self.__dict__.update(state)
     self._begin()
+    # Each process that prepares a set would unpack all of it again.
+    if lent and (descriptor := lent[0].open()):
+      self._places = {file: (descriptor, *at) for file, at in lent[1].items()}
 
   def lines(self, file: int) -> Iterator[Line]:
     """The lines of a file, which end with a newline and nothing else."""
@@ -127,13 +143,13 @@ class Bytes:
       descriptor = self._plain(path)
       return descriptor, 0, os.fstat(descriptor.number).st_size
     with self._lock:
-      if self._unpacked is None:
-        self._unpacked = _without_name()
       if file not in self._places:
+        if self._unpacked is None:
+          self._unpacked = _without_name()
         size = _unpack(path, self._unpacked, self._end)
-        self._places[file] = (self._end, size)
+        self._places[file] = (self._unpacked, self._end, size)
         self._end += size
-      return self._unpacked, *self._places[file]
+      return self._places[file]
 
 
 class _Descriptor:
@@ -144,6 +160,30 @@ class _Descriptor:
 
   def __del__(self) -> None:
     os.close(self.number)
+
+
+class _Lent(NamedTuple):
+  """A file without a name that a process has open, for another one here."""
+
+  process: int
+  number: int
+  device: int
+  inode: int
+
+  @classmethod
+  def by_this_process(cls, number: int) -> "_Lent":
+    found = os.fstat(number)
+    return cls(os.getpid(), number, found.st_dev, found.st_ino)
+
+  def open(self) -> _Descriptor | None:
+    """None where that process has ended, or lends nothing (not on Linux)."""
+    try:
+      found = _open(f"/proc/{self.process}/fd/{self.number}")
+    except OSError:
+      return None
+    is_it = os.fstat(found.number)
+    same = (is_it.st_dev, is_it.st_ino) == (self.device, self.inode)
+    return found if same else None
 
 
 class _Part(io.RawIOBase):

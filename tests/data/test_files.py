@@ -72,6 +72,29 @@ def test_packed_files_hold_what_plain_ones_do(tmp_path, codec):
         assert contents.read(i, line.offset, line.size) == line.raw
 
 
+def test_another_process_unpacks_nothing_again(tmp_path, codec, monkeypatch):
+  paths = [tmp_path / f"{i}{codec[1]}" for i in range(2)]
+  for path in paths:
+    path.write_bytes(compress(codec[0], TEXT + path.name.encode()))
+  one = files.Bytes([str(path) for path in paths])
+  first = one.read(0, 0, 99)
+  unpack, done = files._unpack, []
+  monkeypatch.setattr(
+    files, "_unpack", lambda *a: done.append(a[0]) or unpack(*a)
+  )
+  sent = pickle.dumps(one)
+  other = pickle.loads(sent)
+  assert other.read(0, 0, 99) == first and not done
+  # What was not unpacked yet is its own matter; so is all of it where the
+  # lender is gone.
+  assert other.read(1, len(TEXT), 9) == paths[1].name.encode()
+  assert pickle.loads(pickle.dumps(other)).read(1, 0, 99) == first
+  assert done == [str(paths[1])]
+  del one
+  late = pickle.loads(sent)
+  assert late.read(0, 0, 99) == first and done[1:] == [str(paths[0])]
+
+
 def test_what_python_packs_is_read(tmp_path):
   path = tmp_path / "x.gz"
   path.write_bytes(gzip.compress(TEXT))
