@@ -170,7 +170,8 @@ def _check_flags(source: str, output: str) -> None:
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
   command_line.check_path("output", output)
-  if Path(source).exists() and Path(source).resolve() == Path(output).resolve():
+  read = sources.files_of(source) if URI.match(source) else [source]
+  if Path(output).resolve() in [Path(path).resolve() for path in read]:
     raise validate.Refusal(f"--output={output} is the input: name another file")
   if not (source.endswith((".txt", ".jsonl")) or URI.match(source)):
     raise validate.Refusal(

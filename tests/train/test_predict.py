@@ -117,10 +117,13 @@ def test_another_field_is_another_output_and_batches_are_not(
     run(inputs, config=config)
 
 
-def test_the_input_is_never_overwritten(run, inputs, tmp_path):
+@pytest.mark.parametrize(
+  "named", ["{}", "jsonl:{}", "jsonl:{}@all[:2]", "text:{}::{}", "jsonl:{}*"]
+)
+def test_the_input_is_never_overwritten(run, inputs, tmp_path, named):
   before = (tmp_path / "in.jsonl").read_bytes()
   with pytest.raises(validate.Refusal, match="is the input"):
-    run(inputs, output="in.jsonl", overwrite=True)
+    run(named.replace("{}", inputs), output="in.jsonl", overwrite=True)
   assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
