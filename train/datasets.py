@@ -105,6 +105,7 @@ def warn_of_duplicates(
   held_out = {f"data.eval {name}": s.source for name, s in sets.items()}
   for name, uri in sources.parse_eval(config.data.test, "test").items():
     held_out[f"data.test {name}"] = _open(config, uri, folder)
+  logging.info("looking for held-out records in the training data")
   found = duplicates.find(
     [part.source for part in pairs.parts],
     held_out,
@@ -150,10 +151,11 @@ def describe_batches(pipeline: Pipeline) -> str:
       "positions hold a token; one step compiles"
     )
   kind = "of one bucket" if pipeline.packing == "bucket" else "in any order"
-  return (
-    f"{rows} pairs {kind}, padded to {shapes} tokens; "
-    f"{len(pipeline.shapes)} steps compile at most"
+  count = len(pipeline.shapes)
+  steps = (
+    "one step compiles" if count == 1 else f"at most {count} steps compile"
   )
+  return f"{rows} pairs {kind}, padded to {shapes} tokens; {steps}"
 
 
 def pack_shape(config: Config) -> Shape:
