@@ -13,7 +13,7 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -158,8 +158,9 @@ class _Descriptor:
   def __init__(self, number: int):
     self.number = number
 
-  def __del__(self) -> None:
-    os.close(self.number)
+  # At the end of a process the module `os` may be gone before.
+  def __del__(self, close: Callable[[int], None] = os.close) -> None:
+    close(self.number)
 
 
 class _Lent(NamedTuple):

@@ -202,6 +202,25 @@ def test_unpacking_takes_bounded_memory(tmp_path, codec):
   assert os.listdir(tmp_path) == [path.name]
 
 
+# What a program still holds outlives the names of the modules.
+LAST = """
+import sys
+from data import sources
+held = sources.open_source(f"jsonl:{sys.argv[1]}", fields=("source",))
+held[0]
+"""
+
+
+def test_a_process_ends_quietly(tmp_path):
+  (tmp_path / "x").write_text('{"source": "a"}')
+  done = subprocess.run(
+    [sys.executable, "-c", LAST, str(tmp_path / "x")],
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_threads_may_read_together(tmp_path, codec, monkeypatch):
   monkeypatch.setattr(files, "_OPEN", 1)
   paths = [tmp_path / f"{i}{codec[1] if i % 2 else ''}" for i in range(8)]
