@@ -5,7 +5,8 @@
 
 The built-in pydoc, with the smallest maximum lengths that truncate at most 5%
 of each side, trains one small BERT to GPT-2 in three ways that take turns:
-every pair padded to the maximum lengths; batches of one bucket; packed rows.
+every pair padded to the maximum lengths; batches of one bucket; packed rows, of
+the shape that --mode=inspect suggests.
 Useful tokens a second, source and target, are compared; compiling is not in the
 figures, and an update sees as many pairs on average each way. Beside it the
 fill, for log-normal lengths too, and the ratio that the lengths allow: that of
@@ -29,7 +30,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
 from configs import common
-from data import sources, tokenizers
+from data import inspection, sources, tokenizers
 from data.encoded import EncodedPairs, encode_pairs
 from data.encoding import Encoding
 from data.examples import Tokens
@@ -141,19 +142,11 @@ def build(args, longest) -> FlaxEncoderDecoderModule:
   return FlaxEncoderDecoderModule(config, rules=DEFAULT_RULES)
 
 
-def choose_shape(module, lengths, longest) -> tuple[int, int]:
-  """The row with the fewest FLOPs a pair of those that are full enough."""
-  costs = {}
-  for wide in (1.0, 1.25, 1.5, 2.0):
-    for deep in np.arange(2.0, 8.1, 0.25):
-      shape = (int(longest[0] * wide), int(longest[1] * deep))
-      full = fill(len(pack(*lengths, shape=shape, seed=0)), *lengths, shape)
-      if full.source >= 0.9 and full.target >= 0.6:
-        flops = train_step_flops(module.config, 1, *shape)
-        costs[shape] = flops / full.pairs_per_row
-  if not costs:
-    raise SystemExit("no row shape fills 90% of its source and 60% of target")
-  return min(costs, key=costs.__getitem__)
+def choose_shape(lengths, longest) -> tuple[int, int]:
+  """The row that --mode=inspect suggests."""
+  return inspection.suggest_rows(
+    inspection.Lengths(*lengths), longest, seed=0
+  ).shape
 
 
 def print_fill(name: str, lengths, shape) -> float:
@@ -341,11 +334,11 @@ def main() -> None:
   args = parse()
   data = Data()
   module = build(args, data.longest)
-  shape = choose_shape(module, data.lengths, data.longest)
+  shape = choose_shape(data.lengths, data.longest)
   print(f"maximum lengths {data.longest[0]} and {data.longest[1]}")
   per_row = print_fill("pydoc", data.lengths, shape)
   lengths = log_normal(data.longest)
-  print_fill("log-normal", lengths, choose_shape(module, lengths, data.longest))
+  print_fill("log-normal", lengths, choose_shape(lengths, data.longest))
   print_bound(module, data, shape, per_row)
   pairs = round(per_row * args.rows)
   print(f"an update: {args.rows} packed rows, or {pairs} pairs")
