@@ -16,6 +16,7 @@ from encdec.archs import (
   bert,
   bert_generation,
   blenderbot,
+  camembert,
   distilbert,
   electra,
   gpt2,
@@ -25,14 +26,15 @@ from encdec.archs import (
   roberta,
   roberta_prelayernorm,
   xglm,
+  xlm_roberta,
 )
 
 # By the Hub's model_type.
 ARCHS: dict[str, ModuleType] = {
   "bert": bert,
   "roberta": roberta,
-  "xlm-roberta": roberta,
-  "camembert": roberta,
+  "xlm-roberta": xlm_roberta,
+  "camembert": camembert,
   "bert-generation": bert_generation,
   "gpt2": gpt2,
   "electra": electra,

@@ -154,4 +154,5 @@ PRESETS = {
   "small": preset(4, 256, 4, 8000),
   "base": preset(12, 768, 12, 50257),
   "medium": preset(24, 1024, 16, 50257),
+  "large": preset(36, 1280, 20, 50257),
 }

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019), and with it XLM-R and CamemBERT.
+"""RoBERTa (Liu et al. 2019).
 
 BERT's layers; positions start after the padding id's row, and the LM head has
 names of its own.

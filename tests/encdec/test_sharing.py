@@ -124,3 +124,8 @@ def test_sides_that_differ_cannot_share():
   with pytest.raises(ValueError, match=r"name \(bert, roberta\)"):
     EncDecConfig(config.encoder, roberta, share=Share.ALL)
   EncDecConfig(config.encoder, roberta, share=Share.EMBEDDINGS)
+  # Of one shape and yet of two architectures.
+  camembert = ARCHS["camembert"]
+  encoder = camembert.stack_config(camembert.PRESETS["tiny"], "encoder")
+  with pytest.raises(ValueError, match=r"name \(camembert, roberta\)"):
+    EncDecConfig(encoder, roberta, share=Share.ALL)

@@ -1,9 +1,12 @@
 """Full-size models by shape alone: PyTorch's counts, and a rule a leaf."""
 
+import dataclasses
+
 import jax
 import pytest
 import torch
 import transformers
+from jax.sharding import AbstractMesh
 
 from encdec import sharding
 from encdec.archs import ARCHS
@@ -16,8 +19,6 @@ ONE_SIDED = {
   "distilbert": Role.ENCODER,
   "albert": Role.ENCODER,
 }
-# Two more names of RoBERTa's file, whose presets are RoBERTa's.
-SAME = ("xlm-roberta", "camembert")
 # Decoders alone are counted with their own tests: PyTorch counts the positions
 # that some of them compute.
 APART = ("bart", "mbart", "pegasus", "marian", "blenderbot", "xglm")
@@ -26,7 +27,7 @@ CASES = [
   for name, arch in ARCHS.items()
   for size, preset in arch.PRESETS.items()
   for role in Role
-  if name not in SAME + APART
+  if name not in APART
   and preset["vocab_size"] >= 30000
   and ONE_SIDED.get(name, role) == role
 ]
@@ -56,10 +57,28 @@ def test_a_full_size_side_has_pytorchs_parameters(name, size, role):
   }
   config = EncDecConfig(sides[Role.ENCODER], sides[Role.DECODER])
   shapes = param_shapes(FlaxEncoderDecoderModule(config))
-  leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-  for path, leaf in leaves:
-    # Raises unless exactly one rule matches.
-    axes = sharding.logical_axes(sharding.leaf_path(path))
-    assert len(axes) == len(leaf.shape)
   ours = sum(leaf.size for leaf in jax.tree.leaves(shapes[role]))
   assert ours == _pytorch_count(hub, role)
+  padded = dataclasses.replace(config, vocab_multiple=128)
+  shapes = param_shapes(FlaxEncoderDecoderModule(padded))
+  mesh = AbstractMesh((1, 1, 2, 2), sharding.MESH_AXES)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    # Raises unless exactly one rule matches, and the mesh divides.
+    where = sharding.leaf_path(path)
+    axes = sharding.logical_axes(where)
+    sharding.resolve(where, leaf.shape, axes, sharding.DEFAULT_RULES, mesh)
+
+
+def test_each_family_has_the_published_sizes():
+  """Those that never were published in a size are named here."""
+  without = {
+    ("bert-generation", "base"),
+    ("distilbert", "large"),
+    ("mbart", "base"),
+    ("pegasus", "base"),
+  }
+  sizes = {(name, size) for name in ARCHS for size in ("base", "large")}
+  held = {(name, size) for name in ARCHS for size in ARCHS[name].PRESETS}
+  assert sizes - held == without
+  assert ARCHS["xlm-roberta"].PRESETS["base"]["vocab_size"] == 250_002
+  assert ARCHS["camembert"].PRESETS["base"]["vocab_size"] == 32_005
