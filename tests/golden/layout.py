@@ -3,6 +3,7 @@
 `python tests/golden/layout.py` writes layout.txt.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 # ruff: noqa: E402
 from encdec import sharding
 from encdec.archs import ARCHS
-from encdec.config import EncDecConfig, Role
+from encdec.config import EncDecConfig, Role, StackConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 # Encoder, decoder and the decoder's Hub values that differ from its preset.
@@ -39,6 +40,13 @@ PAIRS = (
   ("albert", "electra", {"tie_word_embeddings": False}),
   ("roberta-prelayernorm", "roberta-prelayernorm", {}),
 )
+# Architectures that a pair cannot have in a role.
+OTHER_ROLE = {
+  Role.ENCODER: (
+    "gpt2", "bart", "mbart", "pegasus", "marian", "blenderbot", "xglm"
+  ),
+  Role.DECODER: ("distilbert", "albert"),
+}  # fmt: skip
 
 
 def models() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
@@ -50,6 +58,23 @@ def models() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
       vocab_multiple=128,
     )
     yield f"{encoder} -> {decoder}", FlaxEncoderDecoderModule(config)
+
+
+def full_size() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
+  """Each architecture beside itself, or beside a tiny BERT where it cannot."""
+  for name, arch in ARCHS.items():
+    for size in ("base", "large"):
+      if size not in arch.PRESETS:
+        continue
+      sides = [_side(name, size, role) for role in Role]
+      config = EncDecConfig(*sides)
+      yield f"{name}:{size}", FlaxEncoderDecoderModule(config)
+
+
+def _side(name: str, size: str, role: Role) -> StackConfig:
+  if name in OTHER_ROLE[role]:
+    return ARCHS["bert"].stack_config(preset("bert"), role)
+  return ARCHS[name].stack_config(ARCHS[name].PRESETS[size], role)
 
 
 def preset(name: str) -> dict:
@@ -64,7 +89,7 @@ def leaves(module: FlaxEncoderDecoderModule) -> dict[str, jax.ShapeDtypeStruct]:
 def render() -> str:
   """The golden file's text."""
   lines = []
-  for name, module in models():
+  for name, module in itertools.chain(models(), full_size()):
     lines.append(f"# {name}")
     for path, leaf in sorted(leaves(module).items()):
       shape = ",".join(map(str, leaf.shape))
