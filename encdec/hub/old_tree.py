@@ -22,6 +22,7 @@ from encdec.types import Params
 # gave.
 _WITHOUT = (
   "bert-generation",
+  "camembert",
   "electra",
   "distilbert",
   "albert",

@@ -120,13 +120,14 @@ def test_the_old_tree_and_back(tiny):
     from_flax457(old, tiny.config)
 
 
+@pytest.mark.parametrize("arch", ["electra", "camembert"])
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_a_pair_that_had_no_old_tree_is_refused(side):
-  sides = {"encoder": "bert", "decoder": "gpt2"} | {side: "electra"}
+def test_a_pair_that_had_no_old_tree_is_refused(side, arch):
+  sides = {"encoder": "bert", "decoder": "gpt2"} | {side: arch}
   config = compose_config(
     *(load_side_config(f"{arch}:tiny") for arch in sides.values())
   )
-  with pytest.raises(ValueError, match=r"electra: transformers 4\.57 built"):
+  with pytest.raises(ValueError, match=rf"{arch}: transformers 4\.57 built"):
     to_flax457({}, config)
 
 
