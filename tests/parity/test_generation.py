@@ -225,9 +225,20 @@ def test_decoders_whose_head_has_no_bias(pairs, name, tally):
 
 @pytest.mark.parametrize(
   "name",
-  ["albert-electra", "prelayernorm-prelayernorm", "camembert-xlmr"],
+  [
+    "bert-bert",
+    "bert-gpt2",
+    "roberta-roberta",
+    "bertgeneration-bertgeneration",
+    "xlmr-camembert",
+    "camembert-xlmr",
+    "albert-electra",
+    "electra-bert",
+    "distilbert-gpt2",
+    "prelayernorm-prelayernorm",
+  ],
 )
-def test_beams_of_each_head(pairs, name, seed, tally):
+def test_beams_of_each_side(pairs, name, seed, tally):
   """An end that each architecture's own head finds plausible."""
   rng = random.Random(f"{seed} {name}")
   options = {**BASE, "num_beams": 3, "num_return_sequences": 2}

@@ -97,9 +97,7 @@ def test_heads_stay_tied_and_untied(pairs, tmp_path, decoder, tie):
   _assert_same_tensors(found.state_dict(), torch_model.state_dict())
 
 
-@pytest.mark.parametrize(
-  "name", ["bert-gpt2", "albert-electra", "prelayernorm-prelayernorm"]
-)
+@pytest.mark.parametrize("name", PAIRS)
 def test_one_side_alone_is_a_model_of_its_own(pairs, tmp_path, name):
   torch_model = pairs(name).torch_model
   torch_model.save_pretrained(tmp_path / "pair")
