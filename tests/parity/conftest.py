@@ -278,6 +278,10 @@ def make_pair(
   _perturb(model, seed)
   if share == "all":
     _share_all(model)
+  elif share == "embeddings":
+    table = model.encoder.get_input_embeddings()
+    model.decoder.set_input_embeddings(table)
+    model.decoder.tie_weights()
   if raise_end:
     _raise_end(model, raise_end)
   ours = EncDecConfig(

@@ -185,6 +185,7 @@ def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
     ("albert-electra", 1, "none"),
     # Tied by hand in PyTorch.
     ("roberta-roberta", 1, "all"),
+    ("roberta-roberta", 1, "embeddings"),
   ],
 )
 def test_twenty_updates_follow_pytorch(pairs, name, accumulate_steps, share):
