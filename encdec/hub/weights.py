@@ -133,12 +133,13 @@ def _match(
   own = checkpoint.names(config)
   arrays: dict[str, np.ndarray] = {}
   missing, mismatched = [], []
+  aliases = {slot.piece: slot.name for slot in wanted if slot.second}
   for slot in wanted:
     if slot.name in arrays or slot.second:
       continue
     source = (
       own.get(slot.name)
-      or own.get(_alias(slot, wanted))
+      or own.get(aliases.get(slot.piece, ""))
       or own.get(slot.fallback)
     )
     if source is None:
@@ -165,13 +166,6 @@ def _match(
     unused=tuple(own[name] for name in unused),
   )
   return report, arrays
-
-
-def _alias(slot: Slot, wanted: list[Slot]) -> str:
-  for other in wanted:
-    if other.second and other.piece == slot.piece:
-      return other.name
-  return ""
 
 
 def _unique(names: Iterator[str]) -> tuple[str, ...]:

@@ -167,6 +167,14 @@ def test_a_config_of_another_shape_names_tensors(saved):
     FlaxEncoderDecoderModel.from_pretrained(saved)
 
 
+def test_a_config_of_far_too_many_layers_is_refused_at_once(saved):
+  config = json.loads((saved / "config.json").read_text())
+  config["encoder"]["num_hidden_layers"] = 3000
+  (saved / "config.json").write_text(json.dumps(config))
+  with pytest.raises(LoadingError, match=r"lacks .*layer\.2\..*in all"):
+    FlaxEncoderDecoderModel.from_pretrained(saved)
+
+
 def test_a_missing_and_an_unknown_tensor_are_named(saved):
   missing = "encoder.encoder.layer.0.output.dense.bias"
   _rewrite(saved, lambda tensors: tensors.pop(missing))
