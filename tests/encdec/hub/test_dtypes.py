@@ -1,11 +1,15 @@
 """The dtype of parameters: as asked, or as the file's."""
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from encdec import FlaxEncoderDecoderModel
+from encdec.hub import formats, to_flax457
 
 load = FlaxEncoderDecoderModel.from_pretrained
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
@@ -38,6 +42,26 @@ def test_files_keep_or_cast_their_dtype(tiny, batch, tmp_path, held):
   np.testing.assert_allclose(
     logits, tiny(batch[0], decoder_input_ids=batch[1]).logits, atol=0.05
   )
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "flax_model.msgpack"])
+@pytest.mark.parametrize("held", ["bfloat16", "float16"])
+def test_old_formats_keep_or_cast_their_dtype(tiny, tmp_path, held, name):
+  params = jax.tree.map(lambda leaf: leaf.astype(held), tiny.params)
+  tiny.save_pretrained(tmp_path, params)
+  file = tmp_path / formats.SINGLE
+  if name == "pytorch_model.bin":
+    torch.save(safetensors.torch.load_file(file), tmp_path / name)
+  else:
+    old = to_flax457(params, tiny.config)
+    (tmp_path / name).write_bytes(flax.serialization.to_bytes(old))
+  file.unlink()
+  for asked, dtype in (("auto", held), ("float32", "float32")):
+    model = load(tmp_path, param_dtype=asked)
+    assert _dtypes(model) == {dtype}
+    jax.tree.map(
+      np.testing.assert_array_equal, model.params, _cast(params, dtype)
+    )
 
 
 def test_composed_sides_have_one_dtype(tiny, tmp_path):
