@@ -112,7 +112,7 @@ def _check(name: str, hub: Mapping[str, Any], role: Role, keys: Keys) -> None:
       "decoder"
     )
   width, heads = hub["d_model"], hub[keys.heads]
-  if width % heads:
+  if heads < 1 or width % heads:
     raise ValueError(f"d_model={width} is no multiple of {keys.heads}={heads}")
   if hub[keys.layerdrop]:
     raise ValueError(

@@ -25,7 +25,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
   """The side that a Hub config describes."""
   role = Role(role)
   width, heads = hub["hidden_size"], hub["num_attention_heads"]
-  if width % heads:
+  if heads < 1 or width % heads:
     raise ValueError(
       f"hidden_size={width} is no multiple of num_attention_heads={heads}"
     )

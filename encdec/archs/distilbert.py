@@ -40,7 +40,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
       "use bert or gpt2 there, and distilbert as the encoder"
     )
   width, heads = hub["dim"], hub["n_heads"]
-  if width % heads:
+  if heads < 1 or width % heads:
     raise ValueError(f"dim={width} is no multiple of n_heads={heads}")
   words = {ours: hub[theirs] for ours, theirs in _BERTS.items()}
   config = bert.stack_config({**hub, **words, **_CONSTANT}, role)

@@ -30,7 +30,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
       "model such as bert or roberta there, and gpt2 as the decoder"
     )
   width, heads = hub["n_embd"], hub["n_head"]
-  if width % heads:
+  if heads < 1 or width % heads:
     raise ValueError(f"n_embd={width} is no multiple of n_head={heads}")
   head_width = width // heads
   return StackConfig(

@@ -111,6 +111,11 @@ _RELATIVE = {"position_embedding_type": "relative_key"}
   "name, change, message",
   [
     ("bert", {"hidden_size": 95}, "hidden_size=95 is no multiple of"),
+    (
+      "bert",
+      {"num_attention_heads": 0},
+      "no multiple of num_attention_heads=0",
+    ),
     ("bert", {"num_hidden_layers": 0}, "num_layers=0 must be a positive"),
     ("bert", {"hidden_dropout_prob": 1.5}, "embedding_dropout=1.5 must lie in"),
     ("bert", _RELATIVE, "'relative_key' is not"),
@@ -119,6 +124,7 @@ _RELATIVE = {"position_embedding_type": "relative_key"}
     ("albert", _RELATIVE, "'relative_key' is not"),
     ("albert", {"num_hidden_groups": 3}, "num_hidden_groups=3 is not"),
     ("albert", {"inner_group_num": 2}, "inner_group_num=2 is not"),
+    ("distilbert", {"n_heads": 0}, "dim=96 is no multiple of n_heads=0"),
     ("distilbert", {"dim": 95}, "dim=95 is no multiple of n_heads"),
     ("roberta-prelayernorm", _RELATIVE, "'relative_key' is not"),
     ("roberta-prelayernorm", {"pad_token_id": None}, "pad_token_id=None"),
