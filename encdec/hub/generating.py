@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 from encdec import generate as search
+from encdec.config import StackConfig
 from encdec.generation.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.calls import CallableModel
@@ -19,6 +20,7 @@ from encdec.hub.inputs import (
   SideInputs,
   as_ids,
   as_mask,
+  check_shape,
   default_positions,
   side_inputs,
 )
@@ -238,22 +240,19 @@ class GeneratingModel(CallableModel):
     """The source, padded to its bucket where shapes are not the caller's."""
     ids, mask, position_ids, types = given
     config = self.module.config.encoder
-    if states is not None:
-      segments, dense = as_mask(mask, states.shape[:2], "the source")
-      if dense is not None:
-        raise ValueError("attention_mask of generate() must be [batch, length]")
-      if ids is not None:
-        ids = as_ids(ids, "input_ids", config.vocab_size)
-      return SideInputs(ids, segments, segments, segments)
-    source = side_inputs(
-      config, ids, mask, position_ids, types=types, ids_name="input_ids"
-    )
+    if states is None:
+      source = side_inputs(
+        config, ids, mask, position_ids, types=types, ids_name="input_ids"
+      )
+    else:
+      source = _encoded_source(config, ids, mask, states)
     if source.dense is not None:
       raise ValueError("attention_mask of generate() must be [batch, length]")
     if 0 in source.segments.shape:
       raise ValueError(
-        f"input_ids of shape {list(source.segments.shape)} hold no source: "
-        "pass at least one row with a token"
+        f"{'input_ids' if states is None else 'encoder_outputs'} of shape "
+        f"{list(source.segments.shape)} hold no source: pass at least one row "
+        "with a token"
       )
     if forward.is_traced(source):
       return source
@@ -262,6 +261,8 @@ class GeneratingModel(CallableModel):
         f"source {int(np.argmax(empty))} is empty: attention_mask has no 1 in "
         "it; leave that row out"
       )
+    if states is not None:
+      return source
     length = source.segments.shape[1]
     more = buckets.length_bucket(length, config.max_positions) - length
     return jax.tree.map(
@@ -271,6 +272,10 @@ class GeneratingModel(CallableModel):
   def _prompt(
     self, ids: Any, mask: Any, batch: int, start: int
   ) -> search.Prompt:
+    if ids is None and mask is not None:
+      raise ValueError(
+        "decoder_attention_mask is of a prompt: pass decoder_input_ids too"
+      )
     if ids is None:
       return search.start_prompt(batch, start)
     config = self.module.config.decoder
@@ -287,6 +292,22 @@ class GeneratingModel(CallableModel):
       ids, segments = _begun(ids, segments, start)
     positions = default_positions(config, ids, ids.shape)
     return search.Prompt(ids, segments, positions)
+
+
+def _encoded_source(
+  config: StackConfig, ids: Any, mask: Any, states: Any
+) -> SideInputs:
+  """The source of states that `encode` gave; its ids are for rules alone."""
+  if getattr(states, "ndim", 0) != 3 or states.shape[2] != config.width:
+    raise ValueError(
+      f"encoder_outputs[0] of shape {list(np.shape(states))} must be "
+      f"[batch, length, {config.width}]: pass what encode() returned"
+    )
+  segments, dense = as_mask(mask, states.shape[:2], "the source")
+  if ids is not None:
+    ids = as_ids(ids, "input_ids", config.vocab_size)
+    check_shape(ids, segments.shape, "input_ids beside encoder_outputs")
+  return SideInputs(ids, segments, segments, segments, dense=dense)
 
 
 def _begun(

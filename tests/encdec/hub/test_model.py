@@ -402,6 +402,7 @@ def test_a_missing_token_is_named(tiny, batch):
       "at least one token",
     ),
     ({"attention_mask": [[1] * 6, [0] * 6]}, ValueError, "source 1 is empty"),
+    ({"decoder_attention_mask": [[1, 1]] * 2}, ValueError, "is of a prompt"),
     ({"max_length": 1}, ValueError, "max_length allows 1 tokens"),
     ({"max_length": 41}, ValueError, "table ends at 40"),
     ({"max_length": 5, "min_length": 6}, ValueError, "min_length=6 exceeds"),
@@ -621,6 +622,23 @@ def test_a_mask_for_each_query_is_not_for_generation(tiny, batch):
       encoder_outputs=encoded,
       attention_mask=np.ones((2, length, length), int),
     )
+
+
+@pytest.mark.parametrize(
+  ("states", "given", "message"),
+  [
+    ((2, 6, 16), {"attention_mask": [[1] * 6, [0] * 6]}, "source 1 is empty"),
+    ((2, 6, 16), {"input_ids": np.ones((2, 4), int)}, r"it must be \[2, 6\]"),
+    ((2, 6, 16), {"input_ids": np.ones((1, 6), int)}, r"it must be \[2, 6\]"),
+    ((0, 6, 16), {}, "hold no source"),
+    ((2, 0, 16), {}, "hold no source"),
+    ((6, 16), {}, r"must be \[batch, length, 16\]"),
+    ((2, 6, 7), {}, r"must be \[batch, length, 16\]"),
+  ],
+)
+def test_encoder_outputs_are_checked_as_ids_are(tiny, states, given, message):
+  with pytest.raises(ValueError, match=message):
+    tiny.generate(encoder_outputs=(jnp.ones(states),), **given)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
