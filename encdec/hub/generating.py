@@ -147,23 +147,36 @@ class GeneratingModel(CallableModel):
     result = generate_output(output, options, prompt.tokens.shape[1])
     if not asked.values.get("output_attentions", False):
       return result
-    return self._with_attentions(result, output, source, states, tree, options)
-
-  def _with_attentions(
-    self, result, output, source, states, tree, options
-  ) -> GenerateOutput:
-    """Adds the attentions of one pass over the texts that were found."""
     if states is None:
       states = self._encoded(tree, source)
-    sequences, returned = result.sequences, options.num_returned
-    batch = sequences.shape[0] // returned
-    states, segments = states[:batch], source.segments[:batch]
-    index = jnp.arange(sequences.shape[1], dtype=jnp.int32)[None]
+    # Without the padding to buckets.
+    given = encoder_outputs[0] if encoder_outputs is not None else input_ids
+    length = np.shape(given)[1]
+    return self._with_attentions(
+      result,
+      output.lengths,
+      (states[:batch, :length], source.segments[:batch, :length]),
+      prompt.segments[:batch],
+      tree,
+    )
+
+  def _with_attentions(
+    self, result, lengths, encoded, prompt, tree
+  ) -> GenerateOutput:
+    """Adds the attentions of one pass over the texts that were found."""
+    rows, length = result.sequences.shape
+    states, segments, prompt = (
+      jnp.repeat(array, rows // len(array), axis=0)
+      for array in (*encoded, prompt)
+    )
+    index = jnp.arange(length, dtype=jnp.int32)[None]
+    more = ((0, 0), (0, length - prompt.shape[1]))
+    real = jnp.pad(prompt, more, constant_values=1)
     decoded: Any = self.decode(
-      sequences,
-      (jnp.repeat(states, returned, axis=0),),
-      encoder_attention_mask=jnp.repeat(segments, returned, axis=0),
-      decoder_attention_mask=(index < output.lengths[:, None]).astype(int),
+      result.sequences,
+      (states,),
+      encoder_attention_mask=segments,
+      decoder_attention_mask=jnp.where(index < lengths[:, None], real, 0),
       output_attentions=True,
       return_dict=True,
       params=tree,

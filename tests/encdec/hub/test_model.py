@@ -489,8 +489,26 @@ def test_attentions_of_what_was_found(tiny, batch):
     (found.decoder_attentions[0], length),
     (found.cross_attentions[0], batch[0].shape[1]),
   ):
-    assert weights.shape[0] == rows and weights.shape[2] == length
-    np.testing.assert_allclose(weights[..., :keys].sum(-1), 1.0, atol=1e-5)
+    assert weights.shape[0] == rows and weights.shape[2:] == (length, keys)
+    np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
+
+
+def test_attentions_are_none_to_a_prompts_padding(tiny, batch):
+  mask = np.array([[1, 0, 1], [1, 1, 1]])
+  for encoded in (None, tiny.encode(batch[0])):
+    found = tiny.generate(
+      batch[0] if encoded is None else None,
+      encoder_outputs=encoded,
+      decoder_input_ids=[[3, 9, 8], [3, 9, 8]],
+      decoder_attention_mask=mask,
+      max_length=7,
+      num_beams=2,
+      num_return_sequences=2,
+      output_attentions=True,
+    )
+    to_second = found.decoder_attentions[0][:, :, 2:, 1]
+    assert (to_second[:2] == 0).all() and (to_second[2:] > 0).all()
+    assert found.cross_attentions[0].shape[3] == batch[0].shape[1]
 
 
 def test_lengths_where_padding_is_the_end(tiny, batch):
