@@ -93,7 +93,7 @@ class ModelBase:
     self._params: Params | None = None
     self._decoding: tuple[Any, Params] | None = None
     # The last function of each code that `generate` was given.
-    self._seen_processors: dict[Any, Any] = {}
+    self._seen_processors: dict[Any, set[Any]] = {}
     if _do_init:
       self._params = _init(self._module, self.key)
 

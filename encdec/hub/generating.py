@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -192,20 +192,24 @@ class GeneratingModel(CallableModel):
     if given is None:
       return ()
     functions = tuple(given) if isinstance(given, list | tuple) else (given,)
+    found: dict[Any, set[Any]] = {}
     for function in functions:
-      if not callable(function):
+      if not callable(function) or not isinstance(function, Hashable):
         raise TypeError(
           f"logits_processor={function!r} is no function of (length, tokens, "
-          "scores)"
+          "scores), or one that cannot be hashed, as a program's must be"
         )
       code = getattr(function, "__code__", type(function))
-      if self._seen_processors.setdefault(code, function) is not function:
+      seen = self._seen_processors.get(code, set())
+      if seen and function not in seen:
         warnings.warn(
           f"logits_processor {function!r} is another object than at the last "
           "call, so the search compiles again; make it once and keep it",
           stacklevel=3,
         )
-        self._seen_processors[code] = function
+      found.setdefault(code, set()).add(function)
+    for code, together in found.items():
+      self._seen_processors.setdefault(code, set()).update(together)
     return functions
 
   def _check_source_rules(self, rules: Rules, source: SideInputs) -> None:

@@ -1,6 +1,7 @@
 """The facade: parameters, calls, options and refusals."""
 
 import copy
+import dataclasses
 import pickle
 
 import flax
@@ -472,6 +473,43 @@ def test_a_processor_that_is_made_anew_is_reported(tiny, batch):
     assert banned not in np.asarray(found.sequences[:, 1:])
   with pytest.warns(UserWarning, match="compiles again"):
     tiny.generate(batch[0], max_length=6, logits_processor=[make(banned)])
+
+
+class _Ban:
+  def __init__(self, token):
+    self.token = token
+
+  def __call__(self, length, tokens, scores):
+    return scores.at[..., self.token].set(-jnp.inf)
+
+  def nothing(self, length, tokens, scores):
+    return scores
+
+
+def test_processors_that_are_kept_are_not_reported(tiny, batch):
+  """Two of one class, and a method, which is a new object at each look."""
+  bans = [_Ban(7), _Ban(8)]
+  for _ in range(2):
+    tiny.generate(
+      batch[0], max_length=4, logits_processor=[*bans, bans[0].nothing]
+    )
+  before = programs.run._cache_size()
+  tiny.generate(
+    batch[0], max_length=4, logits_processor=[*bans, bans[0].nothing]
+  )
+  assert programs.run._cache_size() == before
+  with pytest.warns(UserWarning, match="compiles again"):
+    tiny.generate(batch[0], max_length=4, logits_processor=_Ban(7))
+  with pytest.raises(TypeError, match="cannot be hashed"):
+    tiny.generate(batch[0], logits_processor=_Unhashable())
+
+
+@dataclasses.dataclass
+class _Unhashable:
+  """As dataclasses are that are not frozen."""
+
+  def __call__(self, length, tokens, scores):
+    return scores
 
 
 def test_attentions_of_what_was_found(tiny, batch):
