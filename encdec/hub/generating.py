@@ -120,7 +120,7 @@ class GeneratingModel(CallableModel):
       word_starts=word_starts,
     )
     self._check_source_rules(options.rules, source)
-    for idle in asked.idle():
+    for idle in asked.idle(scoring):
       warnings.warn(idle, stacklevel=2)
     key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)

@@ -42,7 +42,9 @@ _OF_SAMPLING = {
   "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
   "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
 }  # fmt: skip
-_OF_BEAMS = {"length_penalty": 1.0, "early_stopping": False}
+_OF_BEAMS = {
+  "length_penalty": 1.0, "early_stopping": False, "scoring": "pytorch",
+}  # fmt: skip
 # Values at which an option that is not supported does nothing; None and False
 # always do nothing.
 _NEUTRAL = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
@@ -66,21 +68,23 @@ class Request:
   bos: int | None
   given: frozenset[str]
 
-  def idle(self) -> list[str]:
+  def idle(self, scoring: str) -> list[str]:
     """What the call sets and its mode does not heed, with the mode that does.
 
     What a file sets besides is meant for whoever uses that mode.
     """
+    values = {**self.values, "scoring": scoring}
+    given = self.given | {"scoring"}
     modes = (
       (_OF_SAMPLING, "do_sample", False, "do_sample=True"),
       (_OF_BEAMS, "num_beams", 1, "num_beams of at least 2"),
     )
     return [
-      f"{name}={self.values[name]!r} does nothing without {needed}"
+      f"{name}={values[name]!r} does nothing without {needed}"
       for options, mode, off, needed in modes
-      if self.values.get(mode, off) == off
+      if values.get(mode, off) == off
       for name, neutral in options.items()
-      if name in self.given and self.values[name] != neutral
+      if name in given and values[name] != neutral
     ]
 
   def check(self) -> None:

@@ -42,11 +42,13 @@ def search_options(
     ValueError: a value out of its range, or an id outside the vocabulary.
   """
   sample = bool(values.get("do_sample", False))
-  diversity = float(values.get("diversity_penalty", 0.0))
+  diversity = _number(values, "diversity_penalty", 0.0)
+  if not 0.0 <= diversity < np.inf:
+    raise ValueError(f"diversity_penalty={diversity} must not be below 0")
   return SearchOptions(
     max_length=_int(max_length),
     pad_token=_int(pad_token),
-    length_penalty=_float(values.get("length_penalty", 1.0)),
+    length_penalty=_float(_number(values, "length_penalty", 1.0)),
     diversity_penalty=_float(diversity) if diversity else None,
     rules=_rules(
       values,
@@ -152,16 +154,24 @@ def _one_id(ids: np.ndarray) -> Array:
 
 
 def _penalty(name: str, values: Values) -> Array | None:
-  value = float(values.get(name, 1.0))
-  if value <= 0.0:
+  value = _number(values, name, 1.0)
+  if not 0.0 < value < np.inf:
     raise ValueError(f"{name}={value} must be positive")
   return None if value == 1.0 else _float(value)
 
 
-def _count(name: str, values: Values) -> int:
-  value = values.get(name, 0)
-  if not isinstance(value, int) or value < 0:
-    raise ValueError(f"{name}={value!r} must be an integer of at least 0")
+def _number(values: Values, name: str, default: float) -> float:
+  value = values.get(name, default)
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    raise ValueError(f"{name}={value!r} must be a number") from None
+
+
+def _count(name: str, values: Values, default: int = 0) -> int:
+  value = whole(values, name, default)
+  if value < 0:
+    raise ValueError(f"{name}={value!r} must be at least 0")
   return value
 
 
@@ -175,7 +185,10 @@ def _decay(value: Any, end_tokens: tuple[int, ...]) -> tuple[Array, Array]:
     raise ValueError(
       f"exponential_decay_length_penalty={value!r} must be (start, factor)"
     )
-  return _int(value[0]), _float(value[1])
+  name = "exponential_decay_length_penalty"
+  pair = {f"{name}[{index}]": part for index, part in enumerate(value)}
+  start, factor = pair
+  return _int(whole(pair, start)), _float(_number(pair, factor, 1.0))
 
 
 def _sequence_bias(value: Any, vocab_size: int) -> SequenceBias | None:
@@ -260,13 +273,10 @@ _RANGES: dict[str, tuple[float, float, float]] = {
 def _warps(values: Values) -> Warps:
   found: dict[str, Any] = {}
   for name, (low, high, off) in _RANGES.items():
-    value = float(values.get(name, off))
+    value = _number(values, name, off)
     if value == off:
       continue
     if not low < value <= high and not (name == "top_p" and value == low):
       raise ValueError(f"{name}={value} must lie between {low} and {high}")
     found[name] = _float(value)
-  top_k = values.get("top_k", 50)
-  if not isinstance(top_k, int) or top_k < 0:
-    raise ValueError(f"top_k={top_k!r} must be an integer of at least 0")
-  return Warps(top_k=top_k, **found)
+  return Warps(top_k=_count("top_k", values, 50), **found)

@@ -373,6 +373,15 @@ def test_a_missing_token_is_named(tiny, batch):
     ({"stop_strings": ["."]}, ValueError, "stop_strings"),
     ({"guidance_scale": 2.0}, ValueError, "guidance_scale=2.0"),
     ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty=0.0 must"),
+    ({"repetition_penalty": np.nan}, ValueError, "repetition_penalty=nan must"),
+    ({"length_penalty": "a"}, ValueError, "length_penalty='a' must be a num"),
+    ({"diversity_penalty": np.nan}, ValueError, "diversity_penalty=nan must"),
+    ({"no_repeat_ngram_size": True}, ValueError, "size=True must be a whole"),
+    (
+      {"exponential_decay_length_penalty": (2.5, 1.1)},
+      ValueError,
+      r"penalty\[0\]=2.5 must be a whole",
+    ),
     ({"no_repeat_ngram_size": -1}, ValueError, "no_repeat_ngram_size=-1"),
     ({"forced_bos_token_id": 41}, ValueError, "forced_bos_token_id holds 41"),
     ({"forced_bos_token_id": [5, 6]}, ValueError, "must be one id"),
@@ -384,7 +393,7 @@ def test_a_missing_token_is_named(tiny, batch):
     ({"logits_processor": 3}, TypeError, "logits_processor=3 is no function"),
     ({"word_starts": [True]}, ValueError, "one bool for each"),
     ({"trace": False}, ValueError, "jax.disable_jit"),
-    ({"scoring": "flax"}, ValueError, "scoring='flax' is not one of"),
+    ({"scoring": "flax", "num_beams": 2}, ValueError, "scoring='flax' is not"),
     ({"max_lenght": 5}, TypeError, "no option 'max_lenght'"),
     ({"seed": 0}, TypeError, "seed=0: .*prng_key"),
     ({"generation_config": 7}, TypeError, "attention_mask= or"),
@@ -423,6 +432,7 @@ def test_options_that_cannot_be_honoured_are_refused(
     ({"temperature": 0.7}, r"temperature=0\.7 does nothing without do_sample"),
     ({"num_beams": 2, "top_k": 5}, "top_k=5 does nothing without do_sample"),
     ({"length_penalty": 0.0}, "does nothing without num_beams of at least 2"),
+    ({"scoring": "gnmt"}, "scoring='gnmt' does nothing without num_beams"),
   ],
 )
 def test_options_that_their_mode_does_not_heed_are_warned_of(
@@ -431,9 +441,20 @@ def test_options_that_their_mode_does_not_heed_are_warned_of(
   with pytest.warns(UserWarning, match=message):
     tiny.generate(batch[0], max_length=4, **options)
   # In a file they are for those who use that mode.
+  if "scoring" in options:
+    return
   for name, value in options.items():
     setattr(tiny.generation_config, name, value)
   tiny.generate(batch[0], max_length=4)
+
+
+def test_counts_may_be_numpys(tiny, batch):
+  """As lengths may."""
+  for options in ({"no_repeat_ngram_size": 2}, {"max_length": 4}):
+    plain = tiny.generate(batch[0], **options).sequences
+    counts = {name: np.int64(value) for name, value in options.items()}
+    found = tiny.generate(batch[0], **counts).sequences
+    np.testing.assert_array_equal(found, plain)
 
 
 def test_a_files_option_counts_and_can_be_overridden(tiny, batch):
