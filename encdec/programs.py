@@ -197,6 +197,8 @@ def refill(
 ) -> tuple[loop.Progress, CrossCache]:
   """Gives rows to sources that wait; those rows start afresh.
 
+  As in `start`, a source without a token is done.
+
   Args:
     prompt: of one token.
     taken: for each row which of its own device's waiting rows it takes; -1
@@ -213,6 +215,8 @@ def refill(
     seated,
   )
   seated = refilling.take_rows(seated, waiting, taken, axes, module.rules)
+  empty = (taken >= 0) & ~jnp.any(seated.segments != 0, axis=1)
+  state = dataclasses.replace(state, done=state.done | empty)
   return dataclasses.replace(progress, state=state), seated
 
 

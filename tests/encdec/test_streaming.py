@@ -113,6 +113,20 @@ def test_a_stream_finds_what_a_batch_finds(
   _check(found, expected[search], options.get("num_returned", 1))
 
 
+def test_a_source_without_a_token_has_no_text(
+  tiny_module, tiny_params, sources
+):
+  """Whether it begins a batch or takes a row later."""
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  some = list(sources[:12])
+  for number in (1, 7, 11):
+    some[number] = some[number][:0]
+  found = _stream(tiny_module(), tree, some, **SEARCHES["greedy"])
+  for (_, source), texts in found:
+    assert (len(source) == 0) == (texts.lengths[0] == 1)
+    assert len(source) or not texts.tokens[0, 1:].any()
+
+
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)], ids=str)
 def test_a_mesh_streams_the_same(
   tiny_module, tiny_params, sources, expected, shape
