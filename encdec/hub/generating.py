@@ -147,28 +147,27 @@ class GeneratingModel(CallableModel):
     result = generate_output(output, options, prompt.tokens.shape[1])
     if not asked.values.get("output_attentions", False):
       return result
-    if states is None:
-      states = self._encoded(tree, source)
     # Without the padding to buckets.
-    given = encoder_outputs[0] if encoder_outputs is not None else input_ids
-    length = np.shape(given)[1]
+    given: Any = input_ids if encoder_outputs is None else states
+    shape = batch, np.shape(given)[1]
     return self._with_attentions(
-      result,
-      output.lengths,
-      (states[:batch, :length], source.segments[:batch, :length]),
-      prompt.segments[:batch],
-      tree,
+      result, output.lengths, shape, source, states, prompt, tree
     )
 
   def _with_attentions(
-    self, result, lengths, encoded, prompt, tree
+    self, result, lengths, shape, source, states, prompt, tree
   ) -> GenerateOutput:
     """Adds the attentions of one pass over the texts that were found."""
+    if states is None:
+      states = self._encoded(tree, source)
+    batch, sources = shape
     rows, length = result.sequences.shape
     states, segments, prompt = (
-      jnp.repeat(array, rows // len(array), axis=0)
-      for array in (*encoded, prompt)
-    )
+      jnp.repeat(array[:batch], rows // batch, axis=0)
+      for array in (
+        states[:, :sources], source.segments[:, :sources], prompt.segments
+      )
+    )  # fmt: skip
     index = jnp.arange(length, dtype=jnp.int32)[None]
     more = ((0, 0), (0, length - prompt.shape[1]))
     real = jnp.pad(prompt, more, constant_values=1)
