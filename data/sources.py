@@ -199,15 +199,6 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   return scheme, location, split
 
 
-def files_of(uri: str) -> tuple[str, ...]:
-  """The files that a URI names; none where its scheme reads no files."""
-  scheme, location, _ = parse_uri(uri)
-  if scheme not in _FILES:
-    return ()
-  places = location.split("::") if scheme == "text" else [location]
-  return tuple(path for place in places for path in files.find(scheme, place))
-
-
 def parse_mixture(text: str) -> dict[str, float]:
   """{uri: share} of "uri" or "0.7*uri,0.3*uri"; the shares add up to 1.
 
