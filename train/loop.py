@@ -216,7 +216,7 @@ def train(
     contextlib.closing(reader),
     contextlib.closing(batches),
   ):
-    waited = reader.speed.waiting(batches)
+    waited = reader.speed.waiting(batches, reader.idle_since)
     for step, batch in enumerate(waited, start=progress.step + 1):
       with reader.compiling(this.step.is_new(batch)):
         state, metrics = this.step(state, batch)

@@ -4,7 +4,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import tqdm
@@ -129,8 +129,15 @@ class Speed:
     finally:
       self._start += time.perf_counter() - start
 
-  def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-    """The same batches; the time until each comes is counted."""
+  def waiting(
+    self, batches: Iterable[T], idle_since: Callable[[], float]
+  ) -> Iterator[T]:
+    """The same batches; the time is counted in which devices wait for one.
+
+    Args:
+      idle_since: when the devices ended the step that they were at last, on
+        the clock of `time.perf_counter`; infinity: they are at it still.
+    """
     iterator = iter(batches)
     while True:
       start = time.perf_counter()
@@ -138,7 +145,8 @@ class Speed:
         batch = next(iterator)
       except StopIteration:
         return
-      self._waited += time.perf_counter() - start
+      idle = max(start, idle_since())
+      self._waited += max(0.0, time.perf_counter() - idle)
       yield batch
 
   def read(self) -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 
 import jax
 from absl import logging
@@ -53,6 +56,9 @@ class StepReader:
     self.log_every = log_every
     self.explain = explain
     self.pending: tuple[int, Mapping[str, jax.Array], float] | None = None
+    # A thread that waits for each step, to know when it ended.
+    self._watch = futures.ThreadPoolExecutor(1, "step-end")
+    self._ended: futures.Future[float] | None = None
     devices = jax.devices()
     self.speed = Speed(len(devices), devices[0].device_kind)
     self.chief = jax.process_index() == 0
@@ -63,6 +69,13 @@ class StepReader:
   ) -> None:
     """The step just launched; the one before must have been read."""
     self.pending = (step, metrics, flops)
+    self._ended = self._watch.submit(_end_of, metrics)
+
+  def idle_since(self) -> float:
+    """When the last step ended, as `Speed.waiting` asks."""
+    if self._ended is None:
+      return -math.inf
+    return self._ended.result() if self._ended.done() else math.inf
 
   def read(self) -> dict[str, float]:
     """Waits for the pending step; its row, empty where none is due.
@@ -107,4 +120,11 @@ class StepReader:
       yield
 
   def close(self) -> None:
+    self._watch.shutdown(wait=False)
     self.bar.close()
+
+
+def _end_of(metrics: Mapping[str, jax.Array]) -> float:
+  """When they were computed."""
+  jax.block_until_ready(metrics)
+  return time.perf_counter()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 import time
 
 import jax
@@ -167,7 +168,7 @@ def test_waiting_for_data_is_a_share_of_the_time(clock):
       yield batch
 
   seen = []
-  for batch in speed.waiting(slow()):
+  for batch in speed.waiting(slow(), lambda: 0.0):
     seen.append(batch)
     clock.now += 3.0
     speed.step(10.0, 1.0)
@@ -178,6 +179,27 @@ def test_waiting_for_data_is_a_share_of_the_time(clock):
         clock.now += 50.0
   assert seen == [0, 1, 2, 3]
   assert speed.read()["time/data_wait"] == 0.25
+
+
+@pytest.mark.parametrize(
+  ("left", "share"), [(1.5, 0.125), (2.0, 0.0), (math.inf, 0.0), (-9.0, 0.5)]
+)
+def test_devices_that_compute_do_not_wait(clock, left, share):
+  """Of two seconds until a batch comes, those after the step before count."""
+  speed = Speed(1, "cpu")
+  asked = clock.now
+
+  def slow():
+    nonlocal asked
+    for batch in range(3):
+      asked = clock.now
+      clock.now += 2.0
+      yield batch
+
+  for _ in speed.waiting(slow(), lambda: asked + left):
+    clock.now += 2.0
+    speed.step(10.0, 1.0)
+  assert speed.read()["time/data_wait"] == share
 
 
 class _Terminal(io.StringIO):
