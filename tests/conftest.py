@@ -31,6 +31,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # ruff: noqa: E402
 import functools
+import random
 from collections.abc import Callable, Mapping
 
 import flax.struct
@@ -85,6 +86,29 @@ def pytest_configure(config: pytest.Config) -> None:
   hypothesis.settings.load_profile("full" if config.option.full else "reduced")
   if config.option.hypothesis_seed is None:
     config.option.hypothesis_seed = str(config.option.seed)
+
+
+def pytest_collection_modifyitems(
+  config: pytest.Config, items: list[pytest.Item]
+) -> None:
+  """Of a test marked `sample(n)`, n cases by the seed; all at full counts."""
+  if config.option.full:
+    return
+  cases: dict[str, list[pytest.Item]] = {}
+  for item in items:
+    if item.get_closest_marker("sample"):
+      cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+  left: set[pytest.Item] = set()
+  for name, group in cases.items():
+    marker = group[0].get_closest_marker("sample")
+    assert marker is not None
+    drawn = random.Random(f"{config.option.seed} {name}")
+    more = max(0, len(group) - marker.args[0])
+    left.update(drawn.sample(group, more))
+  # A case that was asked for by its name is run.
+  left -= {item for item in left if item.nodeid in config.args}
+  config.hook.pytest_deselected(items=[i for i in items if i in left])
+  items[:] = [item for item in items if item not in left]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

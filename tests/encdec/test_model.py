@@ -78,6 +78,7 @@ def _loss_and_grad(module, params, batch, dropout=False):
   return jax.value_and_grad(loss)(params)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
   "options",
   [

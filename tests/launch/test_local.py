@@ -200,6 +200,7 @@ def test_two_processes_give_the_losses_of_one(launched):
   assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3
 
 
+@pytest.mark.sample(0)
 def test_two_processes_export_what_one_exports(launched):
   """Each holds a half of the parameters; the first one writes them whole."""
   folder, run = launched

@@ -201,6 +201,7 @@ def test_each_option_alone(pairs, name, index, full, seed, tally):
     _compare(pair, options, rng.randrange(1000), _padding(options, rng), tally)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   "name",
   [
@@ -223,6 +224,7 @@ def test_decoders_whose_head_has_no_bias(pairs, name, tally):
   assert len(ends) > 1, "texts should end at several places"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
   "name",
   [
@@ -249,7 +251,7 @@ def test_beams_of_each_side(pairs, name, seed, tally):
 
 def test_options_together(pairs, count, seed, tally):
   """Random combinations, on random pairs."""
-  for number in range(count(8, 100)):
+  for number in range(count(4, 100)):
     rng = random.Random(f"{seed} together {number}")
     options = _combination(rng)
     pair = _pair(pairs, options, rng)
@@ -270,7 +272,7 @@ def _combination(rng: random.Random) -> dict[str, Any]:
   return options
 
 
-def test_groups_of_beams(tmp_path):
+def test_groups_of_beams(tmp_path, count, seed):
   """What transformers had before its diverse beam search became remote code."""
   folder = pathlib.Path(__file__).parent / "fixtures"
   spec = importlib.util.spec_from_file_location(
@@ -279,13 +281,15 @@ def test_groups_of_beams(tmp_path):
   recorder = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(recorder)
   recorded = json.loads((folder / "group_beams.json").read_text())["found"]
+  recorded = random.Random(seed).sample(recorded, count(5, len(recorded)))
+  recorded.sort(key=lambda one: one["case"]["seed"])
   lengths = set()
-  for seed, found in itertools.groupby(
+  for number, found in itertools.groupby(
     recorded, lambda one: one["case"]["seed"]
   ):
-    recorder.model(seed).save_pretrained(tmp_path / str(seed))
-    model = FlaxEncoderDecoderModel.from_pretrained(tmp_path / str(seed))
-    ids, mask = recorder.sources(seed)
+    recorder.model(number).save_pretrained(tmp_path / str(number))
+    model = FlaxEncoderDecoderModel.from_pretrained(tmp_path / str(number))
+    ids, mask = recorder.sources(number)
     for one in found:
       ours = model.generate(
         ids, attention_mask=mask, output_scores=True,
@@ -301,7 +305,7 @@ def test_groups_of_beams(tmp_path):
         err_msg=str(one["case"]),
       )
       lengths |= {int((row != PAD).sum()) for row in ours.sequences}
-  assert len(lengths) > 3, "texts should end at several places"
+  assert len(lengths) > count(1, 3), "texts should end at several places"
 
 
 def test_padding_of_id_0_is_padding(pairs):

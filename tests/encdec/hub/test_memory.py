@@ -80,6 +80,7 @@ def _save_pickle(folder: Path) -> int:
   return size
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("save", [_save, _save_pickle])
 def test_loading_adds_at_most_1_3_times_the_parameters(tmp_path, save):
   size = save(tmp_path)
