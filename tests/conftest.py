@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 
+_SEED = "ENCDEC_TESTS_SEED"
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEVICES = "--xla_force_host_platform_device_count=8"
 _FLAGS = [_DEVICES]
@@ -82,7 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
   if config.option.seed is None:
-    config.option.seed = int.from_bytes(os.urandom(4), "big") >> 1
+    # The processes of pytest-xdist draw none of their own.
+    drawn = int.from_bytes(os.urandom(4), "big") >> 1
+    config.option.seed = int(os.environ.get(_SEED, drawn))
+  if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ[_SEED] = str(config.option.seed)
   hypothesis.settings.load_profile("full" if config.option.full else "reduced")
   if config.option.hypothesis_seed is None:
     config.option.hypothesis_seed = str(config.option.seed)
