@@ -101,11 +101,14 @@ def test_a_killed_prediction_ends_as_one_that_was_not(
         if kill % 2:
           while _lines(partial) <= max(0, before) and process.poll() is None:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0.0, 0.05 if kill % 2 else 6.0))
-        assert process.poll() is None, process.communicate()[0]
+        time.sleep(draw.uniform(0.0, 0.05 if kill % 2 else 3.0))
+        assert process.poll() in (None, 0), process.communicate()[0]
       finally:
         process.kill()
-    assert not killed.exists()
+    if killed.exists():
+      # It had ended when the kill came.
+      break
+  assert 2 * kill >= kills, "the kills came too late"
   assert not partial.exists()
 
   found = read(killed)
