@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from data import packing, plan
+from data.packing import Fill
 from data.records import Record
 from data.sources import Source
 
@@ -104,16 +105,6 @@ class Side:
   enough: int
   percentiles: tuple[tuple[int, int], ...]
   bins: tuple[tuple[int, int, float], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Fill:
-  """Shares of the positions that hold a token, and pairs a row."""
-
-  source: float
-  target: float
-  both: float
-  pairs_per_row: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,13 +222,7 @@ def _fill_shapes(
 
 def _fill(lengths: Lengths, rows: int, source: int, target: int) -> Fill:
   """Of so many rows with so many positions on either side."""
-  tokens = int(lengths.source.sum()), int(lengths.target.sum())
-  return Fill(
-    tokens[0] / source,
-    tokens[1] / target,
-    sum(tokens) / (source + target),
-    len(lengths) / rows,
-  )
+  return packing.filled(rows, lengths.source, lengths.target, (source, target))
 
 
 def side_text(side: Side) -> str:

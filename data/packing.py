@@ -81,6 +81,7 @@ class Fill:
 
   source: float
   target: float
+  both: float
   pairs_per_row: float
 
 
@@ -216,9 +217,22 @@ def fill(
   shape: Shape,
 ) -> Fill:
   """How full so many rows of `shape` are that hold pairs of these lengths."""
+  positions = rows * shape[0], rows * shape[1]
+  return filled(rows, source_lengths, target_lengths, positions)
+
+
+def filled(
+  rows: int,
+  source_lengths: Int64[np.ndarray, " N"],
+  target_lengths: Int64[np.ndarray, " N"],
+  positions: tuple[int, int],
+) -> Fill:
+  """How full so many rows are that have so many positions on either side."""
+  source, target = int(source_lengths.sum()), int(target_lengths.sum())
   return Fill(
-    float(source_lengths.sum() / (rows * shape[0])),
-    float(target_lengths.sum() / (rows * shape[1])),
+    source / positions[0],
+    target / positions[1],
+    (source + target) / sum(positions),
     len(source_lengths) / rows,
   )
 

@@ -10,6 +10,7 @@ import numpy as np
 from data import inspection, rows, sources
 from data.encoded import encode_pairs
 from data.inspection import Lengths
+from data.mixture import Mixture
 from data.pipeline import Pipeline
 from train import datasets, initialize, validate
 from train.config import Config
@@ -38,7 +39,7 @@ def run(config: Config, folder: str) -> None:
     pipeline = datasets.train_pipeline(config, pairs, path)
     if jax.process_index() == 0:
       print(_examples(pipeline, task))
-      print(_figures(config, *_measure(config, task)))
+      print(_figures(config, *_measure(config, task, pairs)))
 
 
 def _examples(pipeline: Pipeline, task: Task) -> str:
@@ -53,21 +54,13 @@ def _examples(pipeline: Pipeline, task: Task) -> str:
   return "\n".join(parts)
 
 
-def _measure(config: Config, task: Task) -> tuple[Lengths, int]:
+def _measure(config: Config, task: Task, pairs: Mixture) -> tuple[Lengths, int]:
   """Lengths without truncation, of a sample, and the records there are.
 
   Of a mixture each source has its share of the sample.
   """
-  data = config.data
-  shares = sources.parse_mixture(data.train)
-  opened = [
-    sources.open_source(
-      uri,
-      fields=(data.source_field, data.target_field),
-      on_bad_record=data.on_bad_record,
-    )
-    for uri in shares
-  ]
+  shares = sources.parse_mixture(config.data.train)
+  opened = [part.source for part in pairs.parts]
   sizes = [len(source) for source in opened]
   size = min(inspection.SAMPLE, *map(operator.truediv, sizes, shares.values()))
   every = [

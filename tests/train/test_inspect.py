@@ -39,7 +39,8 @@ def test_a_mixture_is_measured_by_its_shares(tiny_config, tmp_path):
     (tmp_path / name).write_text(line * count)
   tiny_config.data.train = f"3*jsonl:{tmp_path}/a,1*jsonl:{tmp_path}/b"
   task = initialize.build(tiny_config, tmp_path / "run")
-  lengths, records = inspect._measure(tiny_config, task)
+  pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
+  lengths, records = inspect._measure(tiny_config, task, pairs)
   short = (lengths.source < 9).sum()
   assert (len(lengths), short, records) == (40, 30, 530)
 
