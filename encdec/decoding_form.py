@@ -1,11 +1,15 @@
 """Parameters as decoding reads them: a layer at a time, in compute dtype."""
 
+import math
 from typing import Any
 
 import jax
 from jaxtyping import Array
 
 from encdec.types import Params
+
+# They multiply the whole source, once: many rows.
+_OF_THE_SOURCE = (("cross_attention", "key"), ("cross_attention", "value"))
 
 
 def unstack(params: Params, dtype: Any = None) -> Params:
@@ -14,6 +18,9 @@ def unstack(params: Params, dtype: Any = None) -> Params:
   Make it once per version of the weights, outside the token loop: slicing the
   stacked arrays within it copies the decoder's weights at every call. A layer
   that all share is there once: a program would return each one more as a copy.
+
+  On a CPU the decoder's kernels are `transposed`, `O I`, as it multiplies a few
+  rows fastest; see `encdec.layers.products`. Accelerators do not mind.
   """
 
   def cast(leaf: Array) -> Array:
@@ -35,18 +42,26 @@ def unstack(params: Params, dtype: Any = None) -> Params:
     for name, tree in jax.tree.map(cast, params).items()
   }
   if "decoder" in params and jax.default_backend() == "cpu":
-    params["decoder"] = _with_head_kernel(params["decoder"])
+    decoder = params["decoder"]
+    params["decoder"] = decoder | {
+      "layers": tuple(_transposed(layer) for layer in decoder["layers"]),
+      **({"head": _transposed(decoder["head"])} if "head" in decoder else {}),
+    }
   return params
 
 
-def _with_head_kernel(decoder: Params) -> Params:
-  """A tied head's own copy of the token table, `E V`.
-
-  A CPU multiplies a few rows with it in two thirds of the time, and the head
-  is half of a step; accelerators do not mind.
-  """
-  head = decoder.get("head", {})
-  if "kernel" in head:
-    return decoder
-  table = decoder["embeddings"]["tokens"]["embedding"]
-  return {**decoder, "head": {**head, "kernel": table.T}}
+def _transposed(tree: Params, path: tuple[str, ...] = ()) -> Params:
+  if path in _OF_THE_SOURCE:
+    return tree
+  changed = {}
+  for name, leaf in tree.items():
+    if name == "kernel":
+      # An attention's output is the one kernel with several input axes.
+      inputs = leaf.ndim - 1 if path[-1:] == ("out",) else 1
+      size = math.prod(leaf.shape[:inputs])
+      changed["transposed"] = leaf.reshape(size, -1).T
+    elif isinstance(leaf, dict):
+      changed[name] = _transposed(leaf, (*path, name))
+    else:
+      changed[name] = leaf
+  return changed

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec import sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
+from encdec.layers.dense import Dense
 from encdec.layers.dropout import stack_keys
 from encdec.sharing import collapse
 from encdec.stacks import Stack
@@ -57,11 +58,8 @@ class FlaxEncoderDecoderModule(nn.Module):
     self.encoder = self._stack(c.encoder, c.encoder_vocab_rows)
     self.decoder = self._stack(c.decoder, c.decoder_vocab_rows)
     if c.needs_projection:
-      self.enc_to_dec_proj = nn.Dense(
-        c.decoder.width,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        kernel_init=nn.initializers.normal(c.decoder.init_std),
+      self.enc_to_dec_proj = Dense(
+        (c.decoder.width,), self.dtype, self.param_dtype, c.decoder.init_std
       )
 
   def _stack(self, config: StackConfig, vocab_rows: int) -> Stack:

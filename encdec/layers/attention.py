@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from encdec import sharding
 from encdec.config import StackConfig
 from encdec.layers import kernels
+from encdec.layers.dense import Dense
 from encdec.types import AttentionMask, KeyValue
 
 
@@ -75,24 +76,21 @@ class Attention(nn.Module):
 
   def setup(self):
     c = self.config
-    self.query = self._dense((c.num_heads, c.head_width))
-    self.key = self._dense((c.num_kv_heads, c.head_width))
-    self.value = self._dense((c.num_kv_heads, c.head_width))
-    self.out = nn.DenseGeneral(
-      c.width,
-      axis=(-2, -1),
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      kernel_init=nn.initializers.normal(c.init_std * c.residual_init_scale),
+    self.query = self._dense(c.num_heads)
+    self.key = self._dense(c.num_kv_heads)
+    self.value = self._dense(c.num_kv_heads)
+    self.out = Dense(
+      (c.width,),
+      self.dtype,
+      self.param_dtype,
+      c.init_std * c.residual_init_scale,
+      axes=2,
     )
 
-  def _dense(self, features: tuple[int, int]) -> nn.DenseGeneral:
-    return nn.DenseGeneral(
-      features,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      kernel_init=nn.initializers.normal(self.config.init_std),
-    )
+  def _dense(self, heads: int) -> Dense:
+    c = self.config
+    features = (heads, c.head_width)
+    return Dense(features, self.dtype, self.param_dtype, c.init_std)
 
   def keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
     """Keys and values of `states`, `B S G K` each."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import sharding
 from encdec.config import PositionKind, StackConfig
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.dense import Dense
 from encdec.layers.norm import layer_norm
 from encdec.layers.sinusoids import sinusoids
 
@@ -60,11 +61,9 @@ class Embeddings(nn.Module):
     if c.embedding_norm:
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
     if c.embedding_projection:
-      self.projection = nn.Dense(
-        c.width,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        kernel_init=nn.initializers.normal(c.init_std),
+      features = (c.width,)
+      self.projection = Dense(
+        features, self.dtype, self.param_dtype, c.init_std
       )
 
   def __call__(

@@ -8,8 +8,10 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
+from encdec.layers.dense import Dense
 from encdec.layers.mlp import activation
 from encdec.layers.norm import layer_norm
+from encdec.layers.products import few_by_many
 
 
 class Head(nn.Module):
@@ -24,15 +26,10 @@ class Head(nn.Module):
   def setup(self):
     c = self.config
     if c.head == HeadKind.TRANSFORM:
-      self.transform = nn.Dense(
-        c.embedding_width,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        kernel_init=nn.initializers.normal(c.init_std),
-      )
+      features = (c.embedding_width,)
+      self.transform = Dense(features, self.dtype, self.param_dtype, c.init_std)
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
-    # In `encdec.decoding_form` a tied head may have one too.
-    if not c.tied_head:
+    if not c.tied_head and not self.has_variable("params", "transposed"):
       self.param("kernel", self._init_kernel)
     if c.head_bias:
       self.bias = self.param(
@@ -55,20 +52,18 @@ class Head(nn.Module):
     if c.head == HeadKind.TRANSFORM:
       states = self.norm(activation(c.head_activation)(self.transform(states)))
     states = states.astype(self.dtype)
-    if c.tied_head and not self.has_variable("params", "kernel"):
-      logits = jnp.einsum(
-        "...E,VE->...V",
-        states,
-        table.astype(self.dtype),
-        preferred_element_type=jnp.float32,
-      )
+    if c.tied_head:
+      kernel, axis = table, 1
+    elif self.has_variable("params", "transposed"):
+      kernel, axis = self.get_variable("params", "transposed"), 1
     else:
-      logits = jnp.einsum(
-        "...E,EV->...V",
-        states,
-        self.get_variable("params", "kernel").astype(self.dtype),
-        preferred_element_type=jnp.float32,
-      )
+      kernel, axis = self.get_variable("params", "kernel"), 0
+    logits = few_by_many(
+      states,
+      kernel.astype(self.dtype),
+      (((states.ndim - 1,), (axis,)), ((), ())),
+      jnp.float32,
+    )
     if c.head_bias:
       bias = self.bias.astype(jnp.float32)
       logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)

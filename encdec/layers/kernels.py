@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from encdec import sharding
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.products import few_by_many
 from encdec.masks import dense_mask
 from encdec.types import AttentionMask
 
@@ -93,11 +94,8 @@ class XlaAttention:
     q = q.transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
     # Not einsum, which puts k first: keys would not come out last, and what
     # follows goes along them.
-    logits = jax.lax.dot_general(
-      q,
-      k,
-      dimension_numbers=(((3,), (3,)), ((0, 1), (0, 2))),
-      preferred_element_type=jnp.float32,
+    logits = few_by_many(
+      q, k, (((3,), (3,)), ((0, 1), (0, 2))), jnp.float32
     ).reshape(batch, heads, queries, keys)
     logits = logits * scale
     if softcap is not None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from encdec import sharding
 from encdec.config import StackConfig
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.dense import Dense
 
 
 def _gelu_exact(x: Array) -> Array:
@@ -69,14 +70,8 @@ class Mlp(nn.Module):
   ) -> Float[Array, "B T D"]:
     c = self.config
 
-    def dense(features: int, std: float, name: str) -> nn.Dense:
-      return nn.Dense(
-        features,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        kernel_init=nn.initializers.normal(std),
-        name=name,
-      )
+    def dense(features: int, std: float, name: str) -> Dense:
+      return Dense((features,), self.dtype, self.param_dtype, std, name=name)
 
     hidden = dense(c.mlp_width, c.init_std, "up")(states)
     hidden = sharding.constrain(hidden, ("batch", None, "mlp"), self.rules)

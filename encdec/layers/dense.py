@@ -1,0 +1,50 @@
+"""Dense layers, over one axis or several."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from encdec.layers.products import few_by_many
+
+
+class Dense(nn.Module):
+  """kernel^T x + bias, over the last `axes` axes of x.
+
+  In decoding form the kernel may be given as `transposed`, `O I`, all output
+  and all input axes in one; see `encdec.decoding_form`.
+  """
+
+  features: tuple[int, ...]
+  dtype: Any
+  param_dtype: Any
+  std: float
+  axes: int = 1
+
+  @nn.compact
+  def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
+    dtype = jnp.dtype(self.dtype)
+    inputs = inputs.astype(dtype)
+    rows, inner = inputs.shape[: -self.axes], inputs.shape[-self.axes :]
+    if self.has_variable("params", "transposed"):
+      kernel = self.get_variable("params", "transposed").astype(dtype)
+      inputs = inputs.reshape(*rows, kernel.shape[1])
+      contract = ((len(rows),), (1,))
+      output = few_by_many(inputs, kernel, (contract, ((), ())), dtype)
+      output = output.reshape(*rows, *self.features)
+    else:
+      kernel = self.param(
+        "kernel",
+        nn.initializers.normal(self.std),
+        (*inner, *self.features),
+        self.param_dtype,
+      ).astype(dtype)
+      own = tuple(range(self.axes))
+      contract = tuple(len(rows) + axis for axis in own), own
+      output = jax.lax.dot_general(inputs, kernel, (contract, ((), ())))
+    bias = self.param(
+      "bias", nn.initializers.zeros_init(), self.features, self.param_dtype
+    ).astype(dtype)
+    return output + bias.reshape((1,) * len(rows) + bias.shape)

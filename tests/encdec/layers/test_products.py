@@ -1,0 +1,68 @@
+"""Few rows by many: equal to the plain product, computed the other way."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec.layers.dense import Dense
+from encdec.layers.products import FEW_ROWS, few_by_many
+
+# Few, many, and the axes of `jax.lax.dot_general`.
+CASES = {
+  "dense": ((3, 2, 8), (50, 8), (((2,), (1,)), ((), ()))),
+  "kernel": ((6, 8), (8, 50), (((1,), (0,)), ((), ()))),
+  "heads": ((2, 3, 4, 8), (2, 50, 3, 8), (((3,), (3,)), ((0, 1), (0, 2)))),
+  "one row": ((1, 1, 8), (50, 8), (((2,), (1,)), ((), ()))),
+  "many rows": ((FEW_ROWS + 1, 8), (50, 8), (((1,), (1,)), ((), ()))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_the_plain_product(case):
+  few, many, axes = CASES[case]
+  random = np.random.default_rng(0)
+  few = jnp.asarray(random.normal(size=few), jnp.float32)
+  many = jnp.asarray(random.normal(size=many), jnp.float32)
+  expected = jax.lax.dot_general(few, many, axes)
+  found = few_by_many(few, many, axes, jnp.float32)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("rows", "first"), [(1, 1), (2, 50), (FEW_ROWS, 50), (65, 65)]
+)
+def test_a_few_rows_come_second(rows, first):
+  """XLA keeps the order, which it would otherwise turn round."""
+  few, many = jnp.ones((rows, 8)), jnp.ones((50, 8))
+
+  def product(few, many):
+    axes = (((1,), (1,)), ((), ()))
+    return few_by_many(few, many, axes, jnp.float32) + 1.0
+
+  text = jax.jit(product).lower(few, many).compile().as_text()
+  last = 50 + rows - first
+  assert re.search(rf"f32\[{first},{last}\]\S* (dot|fusion)\(", text), text
+
+
+@pytest.mark.parametrize("rows", [(2, 3), (5, 40)])
+@pytest.mark.parametrize(
+  ("inner", "features"), [((6,), (4, 5)), ((2, 3), (7,)), ((6,), (9,))]
+)
+def test_a_transposed_kernel_gives_the_same(rows, inner, features):
+  layer = Dense(features, jnp.float32, jnp.float32, 0.5, axes=len(inner))
+  states = jax.random.normal(jax.random.key(1), (*rows, *inner))
+  params = layer.init(jax.random.key(0), states)["params"]
+  params["bias"] = jax.random.normal(jax.random.key(2), features)
+  kernel = params["kernel"].reshape(6, -1)
+  expected = layer.apply({"params": params}, states)
+  found = layer.apply(
+    {"params": {"transposed": kernel.T, "bias": params["bias"]}}, states
+  )
+  assert found.shape == (*rows, *features)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  plain = jnp.tensordot(states, params["kernel"], axes=len(inner))
+  bias = params["bias"].reshape((1,) * len(rows) + features)
+  np.testing.assert_allclose(expected, plain + bias, rtol=1e-5, atol=1e-5)
