@@ -10,7 +10,14 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.generation import groups, hypotheses, loop, refilling, sampling
+from encdec.generation import (
+  groups,
+  hypotheses,
+  loop,
+  ranking,
+  refilling,
+  sampling,
+)
 from encdec.generation.groups import Groups
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
@@ -96,6 +103,7 @@ def run(
     logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
+    logits = ranking.stretch(logits)
     # Whole rows of the vocabulary are ranked: within a row's device.
     axes = ("batch", None, None)
     return sharding.constrain(logits, axes, module.rules), cache
@@ -152,7 +160,12 @@ def start(
       method="prefill",
     )
     cache = _spread(held, cache, options.width, texts.apart)
-  shape = (batch, slots, options.width, module.config.decoder_vocab_rows)
+  shape = (
+    batch,
+    slots,
+    options.width,
+    ranking.stretched(module.config.decoder_vocab_rows),
+  )
   return loop.Progress(
     state=state,
     cache=cache,
@@ -274,6 +287,13 @@ def result(
     steps=jnp.max(state.texts.length) - search.prompt,
     scores=rows(scores),
     parents=rows(parents),
-    step_scores=progress.scores,
-    step_logits=progress.logits,
+    step_scores=_unstretched(progress.scores, module),
+    step_logits=_unstretched(progress.logits, module),
   )
+
+
+def _unstretched(
+  array: Float[Array, "B T N W"] | None, module: FlaxEncoderDecoderModule
+) -> Float[Array, "B T N V"] | None:
+  rows = module.config.decoder_vocab_rows
+  return None if array is None else array[..., :rows]

@@ -8,6 +8,18 @@ from jaxtyping import Array, Float, Int
 STRETCH = 128
 
 
+def stretched(size: int) -> int:
+  """The size in whole stretches."""
+  return -(-size // STRETCH) * STRETCH
+
+
+def stretch(logits: Float[Array, "B N V"]) -> Float[Array, "B N W"]:
+  """Padded with the lowest number, so that no ranking has to pad them."""
+  more = stretched(logits.shape[-1]) - logits.shape[-1]
+  lowest = jnp.finfo(logits.dtype).min
+  return jnp.pad(logits, ((0, 0), (0, 0), (0, more)), constant_values=lowest)
+
+
 def top_k(
   scores: Float[Array, "*B V"], k: int
 ) -> tuple[Float[Array, "*B M"], Int[Array, "*B M"]]:

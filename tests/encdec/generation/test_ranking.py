@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.generation.ranking import STRETCH, top_k
+from encdec.generation.ranking import STRETCH, stretch, stretched, top_k
 
 
 @pytest.mark.parametrize("vocab", [3 * STRETCH, 1000, 2 * STRETCH + 1, 100])
@@ -28,3 +28,13 @@ def test_rows_of_almost_nothing():
   best, tokens = top_k(jnp.asarray(scores), 5)
   assert tokens.tolist() == [[300, 5, 699, 0, 1]]
   assert best[0, 3] == -np.inf
+
+
+def test_whole_stretches_rank_the_same():
+  random = np.random.default_rng(0)
+  scores = jnp.asarray(random.normal(size=(2, 3, 300)), jnp.float32)
+  padded = stretch(scores)
+  assert padded.shape == (2, 3, 3 * STRETCH) == (2, 3, stretched(300))
+  assert stretch(padded).shape == padded.shape
+  for whole, part in zip(top_k(padded, 4), top_k(scores, 4), strict=True):
+    np.testing.assert_array_equal(whole, part)
