@@ -1,7 +1,10 @@
 """Generation with a model: prepares caches and runs a search over its steps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
@@ -18,8 +21,9 @@ __all__ = ["Generated", "Prompt", "generate", "row_keys", "start_prompt"]
 
 def start_prompt(batch: int, start_token: int) -> Prompt:
   """The prompt of one start token."""
-  ones = jnp.ones((batch, 1), jnp.int32)
-  return Prompt(ones * start_token, ones, jnp.zeros_like(ones))
+  # The host's: making them on a device would compile for each batch.
+  ones: Any = np.ones((batch, 1), np.int32)
+  return Prompt(ones * np.int32(start_token), ones, np.zeros_like(ones))
 
 
 def row_keys(key: Key[Array, "*B"], batch: int) -> Key[Array, "B"]:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from encdec.generate import Generated, row_keys
+from encdec.generate import row_keys
+from encdec.hub.host import Held, numpy_of
 
 
 def length_bucket(length: int, limit: int, step: int = 32) -> int:
@@ -21,12 +22,13 @@ def row_bucket(batch: int) -> int:
   return 1 << (batch - 1).bit_length()
 
 
-def pad_rows(tree: Any, rows: int) -> Any:
-  """More rows, of zeros: sources without a token, which are not searched."""
+def pad(tree: Any, size: int, axis: int) -> Any:
+  """Zeros up to `size`: rows and columns that no token attends to."""
 
-  def pad(leaf: Array) -> Array:
-    more = rows - leaf.shape[0]
-    return jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1))
+  def pad(leaf: Held) -> Held:
+    more = [(0, 0)] * leaf.ndim
+    more[axis] = 0, max(size - leaf.shape[axis], 0)
+    return numpy_of(leaf).pad(leaf, more)
 
   return jax.tree.map(pad, tree)
 
@@ -36,21 +38,3 @@ def pad_keys(key: Key[Array, "*B"] | None, batch: int, rows: int) -> Any:
   if key is None or key.ndim == 0:
     return key
   return row_keys(key, batch)[jnp.minimum(jnp.arange(rows), batch - 1)]
-
-
-def take_rows(found: Generated, batch: int, returned: int) -> Generated:
-  """What was found for the first `batch` sources."""
-  texts = batch * returned
-
-  def take(array: Array | None, count: int) -> Any:
-    return None if array is None else array[:count]
-
-  return Generated(
-    tokens=found.tokens[:texts],
-    lengths=found.lengths[:texts],
-    steps=found.steps,
-    scores=take(found.scores, texts),
-    parents=take(found.parents, texts),
-    step_scores=take(found.step_scores, batch),
-    step_logits=take(found.step_logits, batch),
-  )

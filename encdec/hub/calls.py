@@ -11,6 +11,7 @@ from encdec.hub import forward
 from encdec.hub.base import ModelBase, RandomKey
 from encdec.hub.buckets import length_bucket
 from encdec.hub.generation import request
+from encdec.hub.host import Held
 from encdec.hub.inputs import (
   SideInputs,
   as_ids,
@@ -272,11 +273,11 @@ class CallableModel(ModelBase):
   def _decode_cached(
     self,
     tree: Params,
-    ids: Int[Array, "B T"],
+    ids: Int[Held, "B T"],
     mask: Any,
     position_ids: Any,
     states: Float[Array, "B S W"],
-    segments: Int[Array, "B S"],
+    segments: Int[Held, "B S"],
     cache: DecoderCache | None,
   ) -> DecoderOutput:
     config = self.module.config.decoder

@@ -125,8 +125,9 @@ def decode_cached(
       apply(encoder_states, encoder_segments, method="cross_cache").layers
     ),
   )
-  if positions is None:
-    positions = default_positions(
+  at: Any = positions
+  if at is None:
+    at = default_positions(
       module.config.decoder, tokens, (batch, count), cache.length
     )
   slot = jnp.arange(cache.slots, dtype=jnp.int32)
@@ -136,7 +137,7 @@ def decode_cached(
     tokens=tokens,
     view=DecodeView(
       slot=cache.length,
-      query_positions=positions,
+      query_positions=at,
       key_positions=jnp.broadcast_to(slot[None], (batch, cache.slots)),
       visible=visible,
     ),

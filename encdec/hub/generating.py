@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from encdec import generate as search
 from encdec.config import StackConfig
@@ -16,6 +16,7 @@ from encdec.generation.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.calls import CallableModel
 from encdec.hub.generation import request
+from encdec.hub.host import Held, numpy_of
 from encdec.hub.inputs import (
   SideInputs,
   as_ids,
@@ -106,15 +107,17 @@ class GeneratingModel(CallableModel):
       source.segments.shape[0],
       found.start,
     )
-    limit = self.module.config.decoder.max_positions
-    longest, shortest = asked.lengths(prompt.tokens.shape[1], limit)
+    config = self.module.config.decoder
+    longest, shortest = asked.lengths(
+      prompt.tokens.shape[1], config.max_positions
+    )
     options = search_options(
       asked.values,
       max_length=longest,
       min_length=shortest,
       end_tokens=found.end,
       pad_token=found.pad,
-      vocab_size=self.module.config.decoder.vocab_size,
+      vocab_size=config.vocab_size,
       scoring=scoring,
       processors=self._processors(logits_processor),
       word_starts=word_starts,
@@ -124,11 +127,8 @@ class GeneratingModel(CallableModel):
       warnings.warn(idle, stacklevel=2)
     key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)
-    batch = source.segments.shape[0]
-    if not forward.is_traced((source, states, prompt, key)):
-      rows = buckets.row_bucket(batch)
-      key = buckets.pad_keys(key, batch, rows)
-      source, states, prompt = buckets.pad_rows((source, states, prompt), rows)
+    shape = source.segments.shape
+    source, states, prompt, key = self._in_buckets(source, states, prompt, key)
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
     output = search.generate(
@@ -139,19 +139,38 @@ class GeneratingModel(CallableModel):
       source.positions if states is None else None,
       options=options,
       prompt=prompt,
-      cache_length=buckets.length_bucket(longest - 1, limit),
+      cache_length=buckets.length_bucket(longest - 1, config.max_positions),
       encoder_states=states,
       key=key,
     )
-    output = buckets.take_rows(output, batch, options.num_returned)
-    result = generate_output(output, options, prompt.tokens.shape[1])
+    result = generate_output(output, options, prompt.tokens.shape[1], shape[0])
     if not asked.values.get("output_attentions", False):
       return result
     # Without the padding to buckets.
-    given: Any = input_ids if encoder_outputs is None else states
-    shape = batch, np.shape(given)[1]
+    lengths = output.lengths[: shape[0] * options.num_returned]
     return self._with_attentions(
-      result, output.lengths, shape, source, states, prompt, tree
+      result, lengths, shape, source, states, prompt, tree
+    )
+
+  def _in_buckets(
+    self,
+    source: SideInputs,
+    states: Float[Array, "B S W"] | None,
+    prompt: search.Prompt,
+    key: Key[Array, "*B"] | None,
+  ) -> tuple[SideInputs, Any, search.Prompt, Any]:
+    """On devices, padded to buckets where shapes are not the caller's."""
+    if not forward.is_traced((source, states, prompt, key)):
+      batch, length = source.segments.shape
+      rows = buckets.row_bucket(batch)
+      key = buckets.pad_keys(key, batch, rows)
+      source, states, prompt = buckets.pad((source, states, prompt), rows, 0)
+      if states is None:
+        limit = self.module.config.encoder.max_positions
+        source = buckets.pad(source, buckets.length_bucket(length, limit), 1)
+    return (
+      *jax.tree.map(jnp.asarray, (source, states, prompt)),
+      key,
     )
 
   def _with_attentions(
@@ -253,7 +272,7 @@ class GeneratingModel(CallableModel):
   def _search_source(
     self, given: tuple[Any, Any, Any, Any], states: Any
   ) -> SideInputs:
-    """The source, padded to its bucket where shapes are not the caller's."""
+    """The source, or what is known of it beside its states."""
     ids, mask, position_ids, types = given
     config = self.module.config.encoder
     if states is None:
@@ -277,13 +296,7 @@ class GeneratingModel(CallableModel):
         f"source {int(np.argmax(empty))} is empty: attention_mask has no 1 in "
         "it; leave that row out"
       )
-    if states is not None:
-      return source
-    length = source.segments.shape[1]
-    more = buckets.length_bucket(length, config.max_positions) - length
-    return jax.tree.map(
-      lambda leaf: jnp.pad(leaf, ((0, 0), (0, max(more, 0)))), source
-    )
+    return source
 
   def _prompt(
     self, ids: Any, mask: Any, batch: int, start: int
@@ -327,13 +340,14 @@ def _encoded_source(
 
 
 def _begun(
-  ids: Int[Array, "B P"], segments: Int[Array, "B P"], start: int
-) -> tuple[Int[Array, "B Q"], Int[Array, "B Q"]]:
+  ids: Int[Held, "B P"], segments: Int[Held, "B P"], start: int
+) -> tuple[Int[Held, "B Q"], Int[Held, "B Q"]]:
   """Puts the start token before a prompt none of whose rows begins with it."""
   if np.any(np.asarray(ids[:, 0]) == start):
     return ids, segments
-  first = jnp.full_like(ids[:, :1], start)
+  xp = numpy_of(ids, segments)
+  first = np.full((ids.shape[0], 1), start, np.int32)
   return (
-    jnp.concatenate([first, ids], axis=1),
-    jnp.concatenate([jnp.ones_like(first), segments], axis=1),
+    xp.concatenate([first, ids], axis=1),
+    xp.concatenate([np.ones_like(first), segments], axis=1),
   )

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec.config import StackConfig
+from encdec.hub.host import Held, numpy_of
 from encdec.masks import shift_right
 from encdec.special_tokens import SpecialTokens
 
@@ -28,13 +29,13 @@ class SideInputs:
   `query_segments` are ones: padding attends to the tokens, as in PyTorch.
   """
 
-  tokens: Int[Array, "B T"] | None
-  segments: Int[Array, "B T"]
-  positions: Int[Array, "B T"]
-  query_segments: Int[Array, "B T"]
-  types: Int[Array, "B T"] | None = None
+  tokens: Int[Held, "B T"] | None
+  segments: Int[Held, "B T"]
+  positions: Int[Held, "B T"]
+  query_segments: Int[Held, "B T"]
+  types: Int[Held, "B T"] | None = None
   embeds: Float[Array, "B T E"] | None = None
-  dense: Bool[Array, "B #H T S"] | None = None
+  dense: Bool[Held, "B #H T S"] | None = None
 
 
 def side_inputs(
@@ -88,7 +89,9 @@ def side_inputs(
       config.max_positions + first_position(config),
     )
     if positions.shape[0] == 1:
-      positions = jnp.broadcast_to(positions, (shape[0], positions.shape[1]))
+      positions = numpy_of(positions).broadcast_to(
+        positions, (shape[0], positions.shape[1])
+      )
     check_shape(positions, shape, f"position ids of {ids_name}")
     positions = positions - first_position(config)
   else:
@@ -98,7 +101,7 @@ def side_inputs(
     tokens=ids,
     segments=segments,
     positions=positions,
-    query_segments=jnp.ones(shape, jnp.int32),
+    query_segments=np.ones(shape, np.int32),
     types=types,
     embeds=embeds,
     dense=dense,
@@ -114,15 +117,15 @@ def first_position(config: StackConfig) -> int:
   return config.position_offset if config.positions_from_ids else 0
 
 
-def check_shape(array: Array, shape: tuple[int, ...], name: str) -> None:
+def check_shape(array: Held, shape: tuple[int, ...], name: str) -> None:
   if array.shape != shape:
     raise ValueError(
       f"{name} have shape {list(array.shape)}; it must be {list(shape)}"
     )
 
 
-def as_ids(ids: Any, name: str, limit: int) -> Int[Array, "B T"]:
-  """Ids as a device array; values are checked unless they are traced."""
+def as_ids(ids: Any, name: str, limit: int) -> Int[Held, "B T"]:
+  """Ids as int32; values are checked unless they are traced."""
   if not isinstance(ids, Tracer):
     held = np.asarray(ids)
     if held.ndim != 2 or held.dtype.kind not in "iu":
@@ -135,19 +138,19 @@ def as_ids(ids: Any, name: str, limit: int) -> Int[Array, "B T"]:
         f"{name} holds ids from {held.min()} to {held.max()}; the table has "
         f"{limit} rows: use the tokenizer that belongs to this side"
       )
-  return jnp.asarray(ids, jnp.int32)
+  return numpy_of(ids).asarray(ids, np.int32)
 
 
 def as_mask(
   mask: Any, shape: tuple[int, ...], name: str
-) -> tuple[Int[Array, "B T"], Bool[Array, "B #H T T"] | None]:
+) -> tuple[Int[Held, "B T"], Bool[Held, "B #H T T"] | None]:
   """Segments, and a dense mask where there is one for each query."""
   if mask is None:
-    return jnp.ones(shape, jnp.int32), None
-  mask = jnp.asarray(mask)
+    return np.ones(shape, np.int32), None
+  mask = numpy_of(mask).asarray(mask)
   batch, length = shape
   if mask.shape == (batch, length):
-    return (mask != 0).astype(jnp.int32), None
+    return (mask != 0).astype(np.int32), None
   if mask.ndim == 3:
     mask = mask[:, None]
   square = (length, length)
@@ -161,7 +164,7 @@ def as_mask(
       f"the attention mask of {name} is {mask.dtype}; a mask for each query "
       "is boolean or whole numbers, nonzero where attention is allowed"
     )
-  return jnp.ones(shape, jnp.int32), mask != 0
+  return np.ones(shape, np.int32), mask != 0
 
 
 def cache_mask(mask: Any, batch: int, slots: int) -> Bool[Array, "B T"]:
@@ -186,17 +189,18 @@ def check_length(config: StackConfig, length: int, name: str) -> None:
 
 def default_positions(
   config: StackConfig,
-  ids: Int[Array, "B T"] | None,
+  ids: Int[Held, "B T"] | None,
   shape: tuple[int, ...],
   past: Any = 0,
-) -> Int[Array, "B T"]:
+) -> Int[Held, "B T"]:
   """Positions by the architecture's rule, `past` tokens being decoded."""
+  xp = numpy_of(ids, past)
   if ids is not None and config.positions_from_ids:
-    real = (ids != config.pad_token_id).astype(jnp.int32)
+    real = (ids != config.pad_token_id).astype(np.int32)
     # Padding lies at -1: the table's row of the padding id.
-    return (jnp.cumsum(real, axis=1, dtype=jnp.int32) + past) * real - 1
-  index = jnp.arange(shape[1], dtype=jnp.int32) + past
-  return jnp.broadcast_to(index[None], shape)
+    return (xp.cumsum(real, axis=1, dtype=np.int32) + past) * real - 1
+  index = xp.arange(shape[1], dtype=np.int32) + past
+  return xp.broadcast_to(index[None], shape)
 
 
 def from_labels(

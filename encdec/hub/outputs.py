@@ -8,13 +8,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, cast
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generate import Generated
 from encdec.generation.options import SearchOptions
+from encdec.hub.host import Held, numpy_of
 from encdec.types import CrossCache, SelfCache
 
 
@@ -132,35 +134,53 @@ class GenerateOutput(Fields):
 
 
 def generate_output(
-  found: Generated, options: SearchOptions, prompt: int
+  found: Generated, options: SearchOptions, prompt: int, batch: int
 ) -> GenerateOutput:
-  """Hugging Face's form; ends with the longest text, but under jit."""
-  length, steps = found.tokens.shape[1], found.tokens.shape[1] - prompt
-  if not isinstance(found.tokens, Tracer):
-    length, steps = int(jnp.max(found.lengths)), int(found.steps)
+  """Hugging Face's form, of the first `batch` sources.
+
+  Ends with the longest text, but under jit.
+  """
+  texts = batch * options.num_returned
+  small = found.tokens, found.lengths, found.steps, found.scores, found.parents
+  traced = isinstance(found.tokens, Tracer)
+  local = not traced and len(found.tokens.devices()) == 1
+  # Cut on the host, where no shape has to be compiled.
+  tokens, lengths, taken, scores, parents = (
+    jax.device_get(small) if local else small
+  )
+  length, steps = tokens.shape[1], tokens.shape[1] - prompt
+  if not traced:
+    length, steps = int(lengths[:texts].max()), int(taken)
+
+  def put(array: Any) -> Any:
+    if array is None or not local:
+      return array
+    return jax.device_put(array, found.tokens.sharding)
 
   def each_step(array: Array | None) -> Any:
     if array is None:
       return None
     return tuple(
-      array[:, step].reshape(-1, array.shape[-1]) for step in range(steps)
+      array[:batch, step].reshape(-1, array.shape[-1]) for step in range(steps)
     )
 
+  if parents is not None:
+    parents = _beam_indices(parents[:texts, prompt:length], options)
+  if scores is not None:
+    scores = put(scores[:texts]) if options.keep_scores else None
   return GenerateOutput(
-    sequences=found.tokens[:, :length],
-    sequences_scores=found.scores if options.keep_scores else None,
+    sequences=put(tokens[:texts, :length]),
+    sequences_scores=scores,
     scores=each_step(found.step_scores),
     logits=each_step(found.step_logits),
-    beam_indices=_beam_indices(found.parents, options, slice(prompt, length)),
+    beam_indices=put(parents),
   )
 
 
 def _beam_indices(
-  parents: Int[Array, "BR C"] | None, options: SearchOptions, new: slice
-) -> Int[Array, "BR T"] | None:
-  if parents is None:
-    return None
-  row = jnp.arange(parents.shape[0], dtype=jnp.int32)[:, None]
+  parents: Int[Held, "BR C"], options: SearchOptions
+) -> Int[Held, "BR C"]:
+  xp = numpy_of(parents)
+  row = xp.arange(parents.shape[0], dtype=np.int32)[:, None]
   first = row // options.num_returned * options.num_beams
-  parents = parents[:, new]
-  return jnp.where(parents >= 0, parents + first, -1)
+  return xp.where(parents >= 0, parents + first, -1)

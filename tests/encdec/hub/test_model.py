@@ -588,6 +588,36 @@ def test_generation_compiles_once_a_bucket(tiny, batch):
   assert programs.run._cache_size() == before + 1
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_new_shape_in_a_bucket_compiles_nothing(tiny, caplog, beams):
+  """What the host gives is padded and cut there, prompts included."""
+  ids = np.random.default_rng(0).integers(5, 30, (8, 9))
+  prompt = np.full((8, 1), 3)
+
+  def compiled(rows, length, tokens, **more):
+    source = ids[:rows, :length]
+    caplog.clear()
+    with jax.log_compiles():
+      found = tiny.generate(
+        source.tolist(),
+        attention_mask=np.ones_like(source),
+        num_beams=beams,
+        max_length=tokens,
+        min_length=tokens,
+        **more,
+      )
+    assert isinstance(found.sequences, jax.Array)
+    assert found.sequences.shape == (rows, tokens)
+    return [r.message for r in caplog.records if "Finished XLA" in r.message]
+
+  compiled(8, 9, 9)
+  assert not compiled(7, 8, 9)
+  assert not compiled(5, 4, 6)
+  assert not compiled(6, 8, 7, decoder_input_ids=prompt[:6])
+  # The control: another bucket.
+  assert compiled(8, 9, 40)
+
+
 @pytest.mark.parametrize(
   "options",
   [
