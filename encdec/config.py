@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 
 
 class Role(enum.StrEnum):
@@ -130,12 +131,19 @@ class StackConfig:
       "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads",
       "head_width", "mlp_width", "embedding_width", "max_positions",
     ):  # fmt: skip
-      value = getattr(self, field)
-      if not isinstance(value, int) or value < 1:
-        raise ValueError(
-          f"{self.name} {self.role}: {field}={value!r} must be a positive "
-          "integer; correct the model's config"
-        )
+      self._check_size(field, 1)
+    self._check_size("type_vocab_size", 0)
+    self._check_size("position_offset", 0)
+    if not 0.0 < self.norm_epsilon < 1.0:
+      raise ValueError(
+        f"{self.name} {self.role}: norm_epsilon={self.norm_epsilon!r} must lie "
+        "between 0 and 1; correct the model's config"
+      )
+    if not 0.0 <= self.init_std < math.inf:
+      raise ValueError(
+        f"{self.name} {self.role}: init_std={self.init_std!r} must be a number "
+        "from 0; correct the model's config"
+      )
     if self.stored_layers not in (1, self.num_layers):
       raise ValueError(
         f"{self.name} {self.role}: stored_layers={self.stored_layers} must be "
@@ -161,7 +169,19 @@ class StackConfig:
           f"{self.name} {self.role}: {field}={rate!r} must lie in [0, 1)"
         )
 
+  def _check_size(self, field: str, least: int) -> None:
+    # Each layer is walked through where tensors are named.
+    most = _MOST_LAYERS if field == "num_layers" else _MOST
+    value = getattr(self, field)
+    if not isinstance(value, int) or not least <= value <= most:
+      raise ValueError(
+        f"{self.name} {self.role}: {field}={value!r} must be a whole number "
+        f"from {least} to {most}; correct the model's config"
+      )
 
+
+_MOST = 2**31 - 1
+_MOST_LAYERS = 10_000
 # What shapes the table of tokens.
 _EMBEDDED = ("vocab_size", "embedding_width")
 # What sides that share all may yet differ in.

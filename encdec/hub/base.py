@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key, UInt32
 from transformers import (
   EncoderDecoderConfig,
@@ -25,6 +26,7 @@ from encdec.hub.configs import (
   tied_by,
   token_sources,
 )
+from encdec.hub.found import Found
 from encdec.hub.generation import SUPPORTED, Request, request
 from encdec.hub.names import flatten
 from encdec.hub.report import LoadingReport
@@ -91,6 +93,8 @@ class ModelBase:
     self._derived_ids = _ids_of(self.generation_config)
     self._has_params = _do_init
     self._params: Params | None = None
+    # In their place until somebody looks at them.
+    self._found: Found | None = None
     self._decoding: tuple[Any, Params] | None = None
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
@@ -122,6 +126,9 @@ class ModelBase:
 
   @property
   def params(self) -> Params:
+    """The stored tree; a saved pair's is read when it is first asked for."""
+    if self._found is not None:
+      self._params, self._found = self._found.tree(_on_device), None
     if self._params is None:
       raise ValueError(
         "the model was made with _do_init=False and holds no params: keep them "
@@ -139,7 +146,7 @@ class ModelBase:
     params = plain_tree(params)
     self._check_tree(params)
     # Arrays of numpy could change in place, unseen by what is made of them.
-    self._params = jax.tree.map(jnp.asarray, params)
+    self._params, self._found = jax.tree.map(jnp.asarray, params), None
 
   def _check_tree(self, params: Params) -> None:
     held, wanted = flatten(params), flatten(self.params_shape_tree)
@@ -308,6 +315,11 @@ class ModelBase:
     """Takes a generation config; `derived`: it was made from `config`."""
     self.generation_config = config
     self._derived_ids = _ids_of(config if derived else GenerationConfig())
+
+
+def _on_device(path: str, leaf: np.ndarray) -> Array:
+  del path
+  return jax.device_put(leaf)
 
 
 def _ids_of(config: GenerationConfig) -> dict[str, Any]:

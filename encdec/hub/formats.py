@@ -6,7 +6,7 @@ A shard's name cannot leave its folder; each format's own file checks the rest.
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from encdec.hub.h5_file import read_h5
@@ -51,9 +51,12 @@ def open_weights(folder: Path) -> WeightFiles:
   for kind in FORMATS:
     path, index = folder / kind.single, folder / kind.index
     if path.is_file():
-      return WeightFiles(in_pytorch_words(path, kind.read(path)))
+      return WeightFiles(in_pytorch_words(path, kind.read(path)), [path])
     if index.is_file():
-      return WeightFiles(in_pytorch_words(index, _read_sharded(index, kind)))
+      names = shard_names(index)
+      tensors = in_pytorch_words(index, _read_sharded(index, names, kind))
+      paths = [folder / name for name in set(names.values())]
+      return WeightFiles(tensors, paths)
   raise WeightFileError(
     f"{folder} holds no weights: none of "
     f"{', '.join(kind.single for kind in FORMATS)}, nor an index of one"
@@ -85,9 +88,10 @@ def shard_names(index: Path) -> dict[str, str]:
   return dict(pairs)
 
 
-def _read_sharded(index_file: Path, kind: Format) -> dict[str, Tensor]:
+def _read_sharded(
+  index_file: Path, index: Mapping[str, str], kind: Format
+) -> dict[str, Tensor]:
   folder = index_file.parent
-  index = shard_names(index_file)
   tensors: dict[str, Tensor] = {}
   lies_in: dict[str, str] = {}
   for name in sorted(set(index.values())):

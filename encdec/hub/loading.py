@@ -10,10 +10,11 @@ from jaxtyping import Array, Key
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, stack_config
 from encdec.hub.files import Origin
+from encdec.hub.found import Place
 from encdec.hub.layers import take_layers
 from encdec.hub.positions import extend_checkpoint
 from encdec.hub.report import LoadingReport
-from encdec.hub.weights import Checkpoint, Place, load
+from encdec.hub.weights import Checkpoint, load
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 

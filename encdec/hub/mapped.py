@@ -6,7 +6,7 @@ its own before anything is allocated. A tensor costs nothing until it is copied.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,27 @@ class Tensor:
 
 
 class WeightFiles(Mapping[str, np.ndarray]):
-  """Tensors by name; each is a read-only view of its file where it can be."""
+  """Tensors by name; each is a read-only view of its file where it can be.
 
-  def __init__(self, tensors: Mapping[str, Tensor]):
+  Args:
+    paths: of the files.
+  """
+
+  def __init__(self, tensors: Mapping[str, Tensor], paths: Sequence[Path]):
     self._tensors = dict(tensors)
+    self._stamps = {path: _stamp(path) for path in paths}
+
+  def check_unchanged(self) -> None:
+    """Raises WeightFileError where a file was written into since.
+
+    A file that another has replaced is still there for who has it open.
+    """
+    for path, stamp in self._stamps.items():
+      now = _stamp(path)
+      if now and now != stamp and now[0] == stamp[0]:
+        raise WeightFileError(
+          f"{path} has changed since it was opened; load the model again"
+        )
 
   def __getitem__(self, name: str) -> np.ndarray:
     return self._tensors[name].array()
@@ -57,6 +74,15 @@ class WeightFiles(Mapping[str, np.ndarray]):
 
   def __len__(self) -> int:
     return len(self._tensors)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+  """File, size and time; empty where there is none any more."""
+  try:
+    found = path.stat()
+  except FileNotFoundError:
+    return ()
+  return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Renamed(Mapping[str, np.ndarray]):

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
 from encdec.config import Share
@@ -30,8 +29,7 @@ from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.shared import detect_share
 from encdec.hub.sides import read_side, route
-from encdec.hub.weights import Checkpoint, load
-from encdec.types import Params
+from encdec.hub.weights import Checkpoint, find
 
 _Path = str | os.PathLike[str]
 _PARAM_DTYPES = ("float32", "bfloat16", "float16")
@@ -106,20 +104,19 @@ class FlaxEncoderDecoderModel(ResizableModel):
     checkpoint = Checkpoint(origin.weights(), origin.name)
     model._set_share(_share_of(checkpoint, config))
     model._set_param_dtype(param_dtype, checkpoint)
-    params, report = load(
+    found, report = find(
       model.module,
       [checkpoint],
       jax.random.key(seed),
-      place=_on_device,
       initialise_missing=initialise_missing,
       ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
     model.loading_report = report
+    model._has_params, model._found = True, found
     result: list[Any] = [model]
-    if _do_init:
-      model._adopt(params)
-    else:
-      result.append(params)
+    if not _do_init:
+      result.append(model.params)
+      model._has_params, model._params = False, None
     if output_loading_info:
       result.append(report.as_dict())
     return result[0] if len(result) == 1 else tuple(result)
@@ -175,14 +172,13 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_share(of_pair)
     model._set_param_dtype(param_dtype, encoder.checkpoint, decoder.checkpoint)
-    params, model.loading_report = load(
+    model._found, model.loading_report = find(
       model.module,
       [encoder.checkpoint, decoder.checkpoint],
       jax.random.key(seed),
-      place=_on_device,
       **draws,
     )
-    model._adopt(params)
+    model._has_params = True
     return model
 
   def _set_param_dtype(self, asked: Any, *checkpoints: Checkpoint) -> None:
@@ -196,11 +192,6 @@ class FlaxEncoderDecoderModel(ResizableModel):
         "'auto'"
       )
     self._module = self._module.clone(param_dtype=dtype)
-
-  def _adopt(self, params: Params) -> None:
-    """Takes what was loaded for its shapes."""
-    self._has_params = True
-    self._params = params
 
   def save_pretrained(
     self,
@@ -226,13 +217,21 @@ class FlaxEncoderDecoderModel(ResizableModel):
       raise ValueError(
         f"save_directory={str(folder)!r} is a file; name a folder"
       )
-    tree = self._params_or(params)
     if part is not None and card is not None:
       raise ValueError(
         f"card= describes a pair; leave it out with part={part!r}"
       )
+    unread = self._unread() if params is None else None
+    tree = self._params_or(params) if unread is None else self.params_shape_tree
     if part is not None:
-      save_part(folder, tree, self.config, part, max_shard_size=max_shard_size)
+      save_part(
+        folder,
+        tree,
+        self.config,
+        part,
+        max_shard_size=max_shard_size,
+        unread=unread,
+      )
     else:
       save_folder(
         folder,
@@ -242,9 +241,21 @@ class FlaxEncoderDecoderModel(ResizableModel):
         generation=self.generation_config.to_diff_dict(),
         card=card,
         max_shard_size=max_shard_size,
+        unread=unread,
       )
     if push_to_hub:
       push_folder(folder, folder.resolve().name, token=token)
+
+  def _unread(self) -> Mapping[str, np.ndarray] | None:
+    """The files' tensors, where they are all of the tree and it is not read.
+
+    A pair that is only converted needs no parameters.
+    """
+    found = self._found
+    if found is None or found.fresh:
+      return None
+    found.check()
+    return found.tensors
 
   def push_to_hub(
     self,
@@ -298,11 +309,6 @@ def _dtype_of(checkpoint: Checkpoint) -> Any:
   dtypes = (tensor.dtype.name for tensor in checkpoint.tensors.values())
   halves = (name for name in dtypes if name in _PARAM_DTYPES[1:])
   return jnp.dtype(next(halves, "float32"))
-
-
-def _on_device(path: str, leaf: np.ndarray) -> Array:
-  del path
-  return jax.device_put(leaf)
 
 
 def _name(path: _Path | None) -> str | None:

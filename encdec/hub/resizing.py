@@ -225,7 +225,7 @@ class ResizableModel(GeneratingModel):
     self.__dict__.pop("params_shape_tree", None)
     self._decoding = None
     if self._has_params:
-      self._params = tree
+      self._params, self._found = tree, None
 
   def _check_ids(self, size: int, sides: tuple[str, ...]) -> None:
     """Raises ValueError where an id that is in use would have no row."""

@@ -59,6 +59,7 @@ def save_folder(
   target_tokenizer: Any = None,
   card: Card | None = None,
   max_shard_size: int | str = "10GB",
+  unread: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes config, generation config, weights, card and tokenizers.
 
@@ -72,13 +73,16 @@ def save_folder(
       with `save_pretrained(folder)` or `save(folder)`.
     target_tokenizer: saved in target_tokenizer/; None where it is the same.
     max_shard_size: see `encdec.hub.writer.write_weights`.
+    unread: see `encdec.hub.weights.outgoing`.
 
   Raises:
     ValueError: the tree does not fit the config, or a size is none; the folder
       is as it was.
   """
   share = share_of(params)
-  tensors = outgoing(encdec_config(hub_config, share=share), params)
+  tensors = outgoing(
+    encdec_config(hub_config, share=share), params, unread=unread
+  )
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -134,12 +138,15 @@ def save_part(
   part: str,
   *,
   max_shard_size: int | str = "10GB",
+  unread: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes one side as a model of its own, "encoder" or "decoder"."""
   if part not in ("encoder", "decoder"):
     raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
   share = share_of(params)
-  tensors = outgoing(encdec_config(hub_config, share=share), params, part)
+  tensors = outgoing(
+    encdec_config(hub_config, share=share), params, part, unread
+  )
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,9 @@
-"""Between Hub tensors and the parameter tree, leaf by leaf.
-
-A leaf is filled from files that are mapped, not read, and handed on at once:
-loading holds the parameters and one leaf more.
-"""
+"""Between Hub tensors and the parameter tree, name by name."""
 
 import dataclasses
 import functools
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,18 +14,16 @@ from jaxtyping import Array, Key
 from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
-from encdec.hub.copying import aligned_zeros
-from encdec.hub.mapped import Renamed
-from encdec.hub.names import Slot, arch_of, flatten, slots, unflatten
+from encdec.hub.found import Found, Place
+from encdec.hub.mapped import Renamed, WeightFiles
+from encdec.hub.names import Slot, arch_of, flatten, slots
 from encdec.hub.report import LoadingError, LoadingReport, check
 from encdec.hub.shared import check_shared
 from encdec.hub.writer import Outgoing
-from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
 
 Tensors = Mapping[str, np.ndarray]
-# Takes a leaf's path and its values on the host, gives the leaf to keep.
-Place = Callable[[str, np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +57,34 @@ def load(
   key: Key[Array, ""],
   *,
   place: Place | None = None,
+  **draws: bool,
+) -> tuple[Params, LoadingReport]:
+  """The stored tree of what `find` finds.
+
+  Args:
+    place: see `Place`; default: numpy arrays of the module's `param_dtype`.
+
+  Raises:
+    LoadingError: as `find`.
+  """
+  found, report = find(module, checkpoints, key, **draws)
+  return found.tree(place), report
+
+
+def find(
+  module: FlaxEncoderDecoderModule,
+  checkpoints: list[Checkpoint],
+  key: Key[Array, ""],
+  *,
   initialise_missing: bool = False,
   ignore_mismatched_sizes: bool = False,
-) -> tuple[Params, LoadingReport]:
-  """The stored tree: what checkpoints hold, the rest from the module's init.
+) -> tuple[Found, LoadingReport]:
+  """What checkpoints hold of the stored tree; the rest will be drawn.
 
   Leaves that are drawn equal those of `init_params(module, key)`.
 
   Args:
     checkpoints: one composite, or at most one a side; a side without is drawn.
-    place: see `Place`; default: numpy arrays of the module's `param_dtype`.
 
   Raises:
     LoadingError: something is missing, unknown or of another shape.
@@ -105,10 +114,17 @@ def load(
   fresh = [s for s in slots(config) if s.name not in found and not s.second]
   for checkpoint in checkpoints:
     check_shared(found, checkpoint.by_name(config), config, checkpoint.where)
-  params = _fill(module, shapes, found, fresh, key, place or _keep)
   report = _joined(reports, fresh, covered)
+  files = tuple(
+    checkpoint.tensors
+    for checkpoint in checkpoints
+    if isinstance(checkpoint.tensors, WeightFiles)
+  )
   shared = (slot.name for slot in slots(config) if slot.shared)
-  return params, dataclasses.replace(report, shared=_unique(shared))
+  return (
+    Found(module, shapes, found, tuple(fresh), key, files),
+    dataclasses.replace(report, shared=_unique(shared)),
+  )
 
 
 @functools.lru_cache(8)
@@ -116,11 +132,6 @@ def _shapes(config: EncDecConfig, dtype: np.dtype) -> Mapping[str, Any]:
   """Path to the stored leaf's shape; tracing for it takes long."""
   module = FlaxEncoderDecoderModule(config, param_dtype=dtype)
   return MappingProxyType(flatten(param_shapes(module)))
-
-
-def _keep(path: str, leaf: np.ndarray) -> np.ndarray:
-  del path
-  return leaf
 
 
 def _match(
@@ -208,54 +219,6 @@ def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
   )
 
 
-def _fill(
-  module: FlaxEncoderDecoderModule,
-  shapes: Mapping[str, Any],
-  found: Mapping[str, np.ndarray],
-  fresh: list[Slot],
-  key: Key[Array, ""],
-  place: Place,
-) -> Params:
-  drawn = _draw(module, key, {slot.path for slot in fresh})
-  by_path: dict[str, list[Slot]] = {}
-  for slot in slots(module.config):
-    if slot.name in found and not slot.second:
-      by_path.setdefault(slot.path, []).append(slot)
-  flat = {}
-  pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-  for path, shape in shapes.items():
-    base = drawn.pop(path, None)
-    if path not in by_path:
-      leaf = np.asarray(base)
-    else:
-      leaf = aligned_zeros(shape.shape, shape.dtype)
-      if base is not None:
-        leaf[...] = base
-      # Of one leaf at a time, so that no more than one is held.
-      arrays = [found[slot.name] for slot in by_path[path]]
-      list(pool.map(Slot.fill, by_path[path], repeat(leaf), arrays))
-    del base
-    flat[path] = place(path, leaf)
-    del leaf
-  pool.shutdown()
-  return unflatten(flat)
-
-
-def _draw(
-  module: FlaxEncoderDecoderModule, key: Key[Array, ""], paths: set[str]
-) -> dict[str, Array]:
-  """Those leaves of `init_params`; the compiler drops the others."""
-  if not paths:
-    return {}
-
-  @jax.jit
-  def draw(key):
-    flat = flatten(init_params(module, key))
-    return {path: flat[path] for path in sorted(paths)}
-
-  return draw(key)
-
-
 def _joined(
   reports: list[LoadingReport], fresh: list[Slot], covered: set[str | None]
 ) -> LoadingReport:
@@ -278,11 +241,18 @@ def _joined(
 
 
 def outgoing(
-  config: EncDecConfig, params: Params, part: str | None = None
+  config: EncDecConfig,
+  params: Params,
+  part: str | None = None,
+  unread: Tensors | None = None,
 ) -> list[Outgoing]:
   """The pair's tensors, or one side's, to be written one after another.
 
   Names are a composite's, or for a part those of that model alone.
+
+  Args:
+    unread: all tensors that the tree would be read from, by their composite
+      names; they are written as they are, and `params` may be shapes.
 
   Raises:
     ValueError: the tree lacks a leaf, or one has another shape.
@@ -290,9 +260,12 @@ def outgoing(
   leaves = flatten(params)
   wanted = _shapes(config, np.dtype(np.float32))
   grouped: dict[str, list[Slot]] = {}
+  as_they_are: dict[Any, np.ndarray] = {}
   for slot in slots(config):
     if part in (None, slot.side):
       grouped.setdefault(slot.name, []).append(slot)
+    if unread is not None and slot.name in unread:
+      as_they_are.setdefault(slot.piece, unread[slot.name])
   result = []
   for name, pieces in grouped.items():
     path = pieces[0].path
@@ -309,13 +282,20 @@ def outgoing(
         name if part is None else name.removeprefix(f"{part}."),
         shape,
         np.dtype(leaves[path].dtype),
-        lambda pieces=pieces: _assemble(pieces, leaves),
+        lambda pieces=pieces: _assemble(pieces, leaves, as_they_are),
       )
     )
   return result + computed_lib.outgoing(config, leaves, part)
 
 
-def _assemble(pieces: list[Slot], leaves: Mapping[str, Any]) -> np.ndarray:
+def _assemble(
+  pieces: list[Slot],
+  leaves: Mapping[str, Any],
+  as_they_are: Mapping[Any, np.ndarray],
+) -> np.ndarray:
+  if pieces[0].piece in as_they_are:
+    array, dtype = as_they_are[pieces[0].piece], leaves[pieces[0].path].dtype
+    return array.astype(dtype, copy=False)
   parts = [slot.to_hub(np.asarray(leaves[slot.path])) for slot in pieces]
   return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 

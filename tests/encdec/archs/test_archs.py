@@ -1,6 +1,7 @@
 """Every architecture's table covers its tree, and its config its refusals."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -116,11 +117,17 @@ _RELATIVE = {"position_embedding_type": "relative_key"}
       {"num_attention_heads": 0},
       "no multiple of num_attention_heads=0",
     ),
-    ("bert", {"num_hidden_layers": 0}, "num_layers=0 must be a positive"),
+    ("bert", {"num_hidden_layers": 0}, "num_layers=0 must be a whole"),
     ("bert", {"hidden_dropout_prob": 1.5}, "embedding_dropout=1.5 must lie in"),
+    # Refused before a layer is walked through or a table made.
+    ("bert", {"num_hidden_layers": 10**9}, "num_layers=1000000000 must be"),
+    ("bert", {"vocab_size": 10**30}, "vocab_size=10+ must be a whole number"),
+    ("bert", {"type_vocab_size": -1}, "type_vocab_size=-1 must be a whole"),
+    ("bert", {"layer_norm_eps": -1.0}, "norm_epsilon=-1.0 must lie"),
+    ("bert", {"initializer_range": math.nan}, "init_std=nan must be"),
     ("bert", _RELATIVE, "'relative_key' is not"),
     ("electra", _RELATIVE, "'relative_key' is not"),
-    ("electra", {"embedding_size": 0}, "embedding_width=0 must be a positive"),
+    ("electra", {"embedding_size": 0}, "embedding_width=0 must be a whole"),
     ("albert", _RELATIVE, "'relative_key' is not"),
     ("albert", {"num_hidden_groups": 3}, "num_hidden_groups=3 is not"),
     ("albert", {"inner_group_num": 2}, "inner_group_num=2 is not"),

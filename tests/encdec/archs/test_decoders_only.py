@@ -40,7 +40,7 @@ def test_they_are_no_encoders(name):
     ("xglm", {"d_model": 90}, "d_model=90 is no multiple of attention_heads"),
     ("marian", {"decoder_vocab_size": 7}, "decoder_vocab_size=7 is not vocab"),
     ("pegasus", {"activation_dropout": 1.5}, "activation_dropout=1.5 must lie"),
-    ("blenderbot", {"decoder_layers": 0}, "num_layers=0 must be a positive"),
+    ("blenderbot", {"decoder_layers": 0}, "num_layers=0 must be a whole"),
   ],
 )
 def test_unsupported_values_are_refused_by_name(name, change, message):

@@ -1,0 +1,97 @@
+"""What checkpoints hold of a parameter tree, before it is read.
+
+A leaf is filled from files that are mapped, not read, and handed on at once:
+loading holds the parameters and one leaf more.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from encdec.hub.copying import aligned_zeros
+from encdec.hub.mapped import WeightFiles
+from encdec.hub.names import Slot, flatten, slots, unflatten
+from encdec.model import FlaxEncoderDecoderModule, init_params
+from encdec.types import Params
+
+# Takes a leaf's path and its values on the host, gives the leaf to keep.
+Place = Callable[[str, np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Tensors that fit the stored tree of a module.
+
+  Attributes:
+    shapes: path to the leaf's shape and dtype.
+    tensors: by their composite names; views of files.
+    fresh: what is drawn, with `key`.
+    files: that the tensors lie in.
+  """
+
+  module: FlaxEncoderDecoderModule
+  shapes: Mapping[str, Any]
+  tensors: Mapping[str, np.ndarray]
+  fresh: tuple[Slot, ...]
+  key: Key[Array, ""]
+  files: tuple[WeightFiles, ...] = ()
+
+  def check(self) -> None:
+    """Raises WeightFileError where a file has changed."""
+    for file in self.files:
+      file.check_unchanged()
+
+  def tree(self, place: Place | None = None) -> Params:
+    """The stored tree, read leaf by leaf.
+
+    Args:
+      place: default: numpy arrays of the leaf's dtype.
+
+    Raises:
+      WeightFileError: a file has changed since.
+    """
+    self.check()
+    drawn = _draw(self.module, self.key, {slot.path for slot in self.fresh})
+    by_path: dict[str, list[Slot]] = {}
+    for slot in slots(self.module.config):
+      if slot.name in self.tensors and not slot.second:
+        by_path.setdefault(slot.path, []).append(slot)
+    flat = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+      for path, shape in self.shapes.items():
+        base = drawn.pop(path, None)
+        if path not in by_path:
+          leaf = np.asarray(base)
+        else:
+          leaf = aligned_zeros(shape.shape, shape.dtype)
+          if base is not None:
+            leaf[...] = base
+          # Of one leaf at a time, so that no more than one is held.
+          arrays = [self.tensors[slot.name] for slot in by_path[path]]
+          list(pool.map(Slot.fill, by_path[path], repeat(leaf), arrays))
+        del base
+        flat[path] = leaf if place is None else place(path, leaf)
+        del leaf
+    return unflatten(flat)
+
+
+def _draw(
+  module: FlaxEncoderDecoderModule, key: Key[Array, ""], paths: set[str]
+) -> dict[str, Array]:
+  """Those leaves of `init_params`; the compiler drops the others."""
+  if not paths:
+    return {}
+
+  @jax.jit
+  def draw(key):
+    flat = flatten(init_params(module, key))
+    return {path: flat[path] for path in sorted(paths)}
+
+  return draw(key)

@@ -1,0 +1,161 @@
+"""A saved pair is read when its parameters are asked for, and only then."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from encdec import FlaxEncoderDecoderModel
+from encdec.hub import WeightFileError, compose_config
+from encdec.hub.found import Found
+
+WEIGHTS = "model.safetensors"
+SIDE = {
+  "vocab_size": 37,
+  "hidden_size": 16,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "intermediate_size": 24,
+  "max_position_embeddings": 40,
+}
+PAIRS = {
+  "bert to gpt2": transformers.GPT2Config(
+    vocab_size=41, n_embd=24, n_layer=2, n_head=2, n_positions=40
+  ),
+  "bert to bert": transformers.BertConfig(**SIDE),
+  "bert to bart": transformers.BartConfig(
+    vocab_size=41,
+    d_model=16,
+    decoder_layers=1,
+    decoder_attention_heads=2,
+    decoder_ffn_dim=24,
+    max_position_embeddings=40,
+  ),
+}
+
+
+def _model(decoder, share="none", seed=0):
+  config = compose_config(transformers.BertConfig(**SIDE), decoder, share=share)
+  model = FlaxEncoderDecoderModel(config, seed=seed)
+  # Values that no initialiser draws, so that no tensor equals another.
+  keys = iter(jax.random.split(jax.random.key(seed), 99))
+  model.params = jax.tree.map(
+    lambda leaf: leaf + jax.random.normal(next(keys), leaf.shape), model.params
+  )
+  return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+  _model(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / "saved")
+  return tmp_path / "saved"
+
+
+@pytest.fixture
+def unread(monkeypatch):
+  """No parameters may be made."""
+
+  def refuse(*_):
+    raise AssertionError("the parameters are read")
+
+  monkeypatch.setattr(Found, "tree", refuse)
+
+
+def _equal(one, other):
+  first, second = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+  assert first.keys() == second.keys()
+  for name, array in first.items():
+    assert array.dtype == second[name].dtype
+    np.testing.assert_array_equal(array, second[name], err_msg=name)
+
+
+@pytest.mark.sample(8)
+@pytest.mark.parametrize(
+  ("pair", "share"),
+  [(pair, "none") for pair in PAIRS]
+  + [("bert to bert", "embeddings"), ("bert to bert", "all")],
+)
+@pytest.mark.parametrize("part", [None, "encoder", "decoder"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_only_converted_is_never_read(
+  tmp_path, request, pair, share, part, dtype
+):
+  """And gives the files that the parameters would give."""
+  _model(PAIRS[pair], share).save_pretrained(tmp_path / "saved")
+
+  def load():
+    return FlaxEncoderDecoderModel.from_pretrained(
+      tmp_path / "saved", param_dtype=dtype
+    )
+
+  read = load()
+  assert jax.tree.leaves(read.params)[0].dtype == jnp.dtype(dtype)
+  read.save_pretrained(tmp_path / "read", part=part)
+  request.getfixturevalue("unread")
+  load().save_pretrained(tmp_path / "unread", part=part)
+  for name in ("config.json", WEIGHTS):
+    one, other = tmp_path / "read" / name, tmp_path / "unread" / name
+    assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_a_pair_that_was_changed_is_written_as_it_is(folder, tmp_path):
+  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  model.params = jax.tree.map(lambda leaf: leaf + 1, model.params)
+  model.save_pretrained(tmp_path / "more")
+  before = load_file(folder / WEIGHTS)
+  for name, array in load_file(tmp_path / "more" / WEIGHTS).items():
+    np.testing.assert_array_equal(array, before[name] + 1, err_msg=name)
+
+
+def test_what_is_drawn_is_written(folder, tmp_path):
+  tensors = load_file(folder / WEIGHTS)
+  del tensors["encoder.pooler.dense.bias"]
+  save_file(tensors, folder / WEIGHTS)
+  model = FlaxEncoderDecoderModel.from_pretrained(
+    folder, initialise_missing=True
+  )
+  model.save_pretrained(tmp_path / "whole")
+  found = load_file(tmp_path / "whole" / WEIGHTS)
+  assert found.keys() - tensors.keys() == {"encoder.pooler.dense.bias"}
+
+
+def test_saved_into_its_own_folder(folder, tmp_path):
+  shutil.copytree(folder, tmp_path / "before")
+  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  for _ in range(2):
+    model.save_pretrained(folder)
+    _equal(folder, tmp_path / "before")
+  expected = FlaxEncoderDecoderModel.from_pretrained(tmp_path / "before")
+  jax.tree.map(np.testing.assert_array_equal, model.params, expected.params)
+
+
+@pytest.mark.parametrize("use", ["read", "save"])
+def test_a_file_that_was_written_into_is_refused(folder, tmp_path, use):
+  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  with open(folder / WEIGHTS, "r+b") as file:
+    file.seek(-4, os.SEEK_END)
+    file.write(b"\0\0\0\1")
+  os.utime(folder / WEIGHTS, ns=(1, 1))
+  with pytest.raises(WeightFileError, match="has changed since it was opened"):
+    if use == "read":
+      _ = model.params
+    else:
+      model.save_pretrained(tmp_path / "other")
+  assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_file_that_was_replaced_is_still_there(folder, tmp_path, gone):
+  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  shutil.copytree(folder, tmp_path / "before")
+  if gone:
+    shutil.rmtree(folder)
+  else:
+    _model(PAIRS["bert to gpt2"], seed=1).save_pretrained(folder)
+  model.save_pretrained(tmp_path / "after")
+  _equal(tmp_path / "after", tmp_path / "before")
