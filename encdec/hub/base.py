@@ -128,7 +128,7 @@ class ModelBase:
   def params(self) -> Params:
     """The stored tree; a saved pair's is read when it is first asked for."""
     if self._found is not None:
-      self._params, self._found = self._found.tree(_on_device), None
+      self._params, self._found = self._found.tree(on_device), None
     if self._params is None:
       raise ValueError(
         "the model was made with _do_init=False and holds no params: keep them "
@@ -317,7 +317,7 @@ class ModelBase:
     self._derived_ids = _ids_of(config if derived else GenerationConfig())
 
 
-def _on_device(path: str, leaf: np.ndarray) -> Array:
+def on_device(path: str, leaf: np.ndarray) -> Array:
   del path
   return jax.device_put(leaf)
 

@@ -15,6 +15,7 @@ import numpy as np
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
 from encdec.config import Share
+from encdec.hub.base import on_device
 from encdec.hub.card import Card
 from encdec.hub.configs import (
   check_pair_options,
@@ -25,6 +26,7 @@ from encdec.hub.configs import (
   read_generation_config,
 )
 from encdec.hub.files import Origin
+from encdec.hub.found import Found
 from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.shared import detect_share
@@ -112,11 +114,11 @@ class FlaxEncoderDecoderModel(ResizableModel):
       ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
     model.loading_report = report
-    model._has_params, model._found = True, found
     result: list[Any] = [model]
-    if not _do_init:
-      result.append(model.params)
-      model._has_params, model._params = False, None
+    if _do_init:
+      model._adopt(found)
+    else:
+      result.append(found.tree(on_device))
     if output_loading_info:
       result.append(report.as_dict())
     return result[0] if len(result) == 1 else tuple(result)
@@ -172,13 +174,13 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_share(of_pair)
     model._set_param_dtype(param_dtype, encoder.checkpoint, decoder.checkpoint)
-    model._found, model.loading_report = find(
+    found, model.loading_report = find(
       model.module,
       [encoder.checkpoint, decoder.checkpoint],
       jax.random.key(seed),
       **draws,
     )
-    model._has_params = True
+    model._adopt(found)
     return model
 
   def _set_param_dtype(self, asked: Any, *checkpoints: Checkpoint) -> None:
@@ -192,6 +194,10 @@ class FlaxEncoderDecoderModel(ResizableModel):
         "'auto'"
       )
     self._module = self._module.clone(param_dtype=dtype)
+
+  def _adopt(self, found: Found) -> None:
+    """Takes what was found for its shapes."""
+    self._has_params, self._found = True, found
 
   def save_pretrained(
     self,
