@@ -21,6 +21,7 @@ from data import sources, tokenizers
 from data.examples import Tokens
 from data.remembered import open_remembered
 from encdec import hub
+from encdec.archs import ARCHS
 from encdec.config import Role
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
@@ -34,28 +35,11 @@ from train import processes, validate, workdir
 from train.config import Config
 
 SIDES = {"encoder": "source", "decoder": "target"}
-# Kinds of trained tokenizers, by the Hub's model_type.
+# Kinds of trained tokenizers, as architectures name them.
 TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
-  **dict.fromkeys(
-    ("bert", "electra", "distilbert", "albert"), tokenizers.train_wordpiece
-  ),
+  "wordpiece": tokenizers.train_wordpiece,
   "gpt2": tokenizers.train_bpe,
-  **dict.fromkeys(
-    (
-      "roberta",
-      "xlm-roberta",
-      "camembert",
-      "roberta-prelayernorm",
-      "bert-generation",
-      "bart",
-      "mbart",
-      "pegasus",
-      "marian",
-      "blenderbot",
-      "xglm",
-    ),
-    functools.partial(tokenizers.train_bpe, family="roberta"),
-  ),
+  "roberta": functools.partial(tokenizers.train_bpe, family="roberta"),
 }
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
@@ -227,7 +211,7 @@ def _make_tokenizer(
     for i in range(len(part))
     for field in fields
   )
-  train = TRAINERS[hub_config.model_type]
+  train = TRAINERS[ARCHS[hub_config.model_type].TOKENIZER]
   return train(texts, config.data[f"{kind}_vocab_size"])
 
 

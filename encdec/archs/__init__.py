@@ -1,7 +1,9 @@
 """The architectures: each file declares, none computes.
 
 A file gives `stack_config(hub, role)` out of a Hub config's dict,
-`weights(config)`, the table of a Hub file's tensors, `PRESETS`, `BASE_PREFIX`
+`weights(config)`, the table of a Hub file's tensors, `PRESETS`,
+`PYTORCH_CLASSES` (of an encoder and of a decoder alone; None: it cannot be
+one), `TOKENIZER` (the kind that a run trains for it), `BASE_PREFIX`
 (the base model's name within a model that has a head), `IGNORED` (patterns of
 Hub keys that hold no parameter) and `TIED_NAMES` (Hub names of a tied head,
 restored by tying and never written). Where such files also hold arrays that

@@ -12,6 +12,8 @@ from encdec.archs import bert
 from encdec.archs.weights import Weight, linear, norm
 from encdec.config import Role, StackConfig
 
+PYTORCH_CLASSES = ("AlbertModel", None)
+TOKENIZER = "wordpiece"
 BASE_PREFIX = "albert"
 IGNORED = (r"(.*\.)?embeddings\.(position_ids|token_type_ids)",)
 TIED_NAMES = ()

@@ -16,6 +16,8 @@ from encdec.config import (
   StackConfig,
 )
 
+PYTORCH_CLASSES = ("BartModel", "BartForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = "model"
 # What a file of the whole sequence-to-sequence model holds besides.
 IGNORED = (

@@ -12,6 +12,8 @@ from encdec.config import (
   StackConfig,
 )
 
+PYTORCH_CLASSES = ("BertModel", "BertLMHeadModel")
+TOKENIZER = "wordpiece"
 BASE_PREFIX = "bert"
 HEAD_PREFIX = "cls.predictions"
 IGNORED = (

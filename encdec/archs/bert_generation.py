@@ -8,6 +8,8 @@ from encdec.archs import bert
 from encdec.archs.weights import Weight
 from encdec.config import HeadKind, Role, StackConfig
 
+PYTORCH_CLASSES = ("BertGenerationEncoder", "BertGenerationDecoder")
+TOKENIZER = "roberta"
 BASE_PREFIX = "bert"
 IGNORED = (r"(.*\.)?embeddings\.position_ids",)
 TIED_NAMES = ("lm_head.decoder.weight", "lm_head.decoder.bias")

@@ -7,6 +7,8 @@ from typing import Any
 from encdec.archs import bart
 from encdec.config import NormPosition, Role, StackConfig
 
+PYTORCH_CLASSES = ("BlenderbotModel", "BlenderbotForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = bart.BASE_PREFIX
 IGNORED = bart.IGNORED
 TIED_NAMES = bart.TIED_NAMES

@@ -7,6 +7,8 @@ from typing import Any
 from encdec.archs import roberta
 from encdec.config import Role, StackConfig
 
+PYTORCH_CLASSES = ("CamembertModel", "CamembertForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = roberta.BASE_PREFIX
 IGNORED = roberta.IGNORED
 TIED_NAMES = roberta.TIED_NAMES

@@ -8,6 +8,8 @@ from encdec.archs import bert
 from encdec.archs.weights import Weight, linear, norm
 from encdec.config import Role, StackConfig
 
+PYTORCH_CLASSES = ("DistilBertModel", None)
+TOKENIZER = "wordpiece"
 BASE_PREFIX = "distilbert"
 IGNORED = (r"(.*\.)?embeddings\.position_ids",)
 TIED_NAMES = ()

@@ -12,6 +12,8 @@ from encdec.archs import bert
 from encdec.archs.weights import Weight, linear, norm
 from encdec.config import HeadKind, Role, StackConfig
 
+PYTORCH_CLASSES = ("ElectraModel", "ElectraForCausalLM")
+TOKENIZER = "wordpiece"
 BASE_PREFIX = "electra"
 IGNORED = (
   r"(.*\.)?embeddings\.(position_ids|token_type_ids)",

@@ -12,6 +12,8 @@ from encdec.config import (
   StackConfig,
 )
 
+PYTORCH_CLASSES = ("GPT2Model", "GPT2LMHeadModel")
+TOKENIZER = "gpt2"
 BASE_PREFIX = "transformer"
 IGNORED = (r"(.*\.)?h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)
 TIED_NAMES = ("lm_head.weight",)

@@ -11,6 +11,8 @@ from typing import Any
 from encdec.archs import bart, pegasus
 from encdec.config import PositionKind, Role, StackConfig
 
+PYTORCH_CLASSES = ("MarianModel", "MarianForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = bart.BASE_PREFIX
 IGNORED = bart.IGNORED
 TIED_NAMES = bart.TIED_NAMES

@@ -10,6 +10,8 @@ from encdec.archs import bart
 from encdec.config import NormPosition, PositionKind, Role, StackConfig
 from encdec.layers.sinusoids import sinusoids
 
+PYTORCH_CLASSES = ("PegasusModel", "PegasusForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = bart.BASE_PREFIX
 IGNORED = bart.IGNORED
 TIED_NAMES = bart.TIED_NAMES

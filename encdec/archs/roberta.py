@@ -12,6 +12,8 @@ from encdec.archs import bert
 from encdec.archs.weights import Weight, linear, norm
 from encdec.config import HeadKind, Role, StackConfig
 
+PYTORCH_CLASSES = ("RobertaModel", "RobertaForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = "roberta"
 IGNORED = (r"(.*\.)?embeddings\.(position_ids|token_type_ids)",)
 TIED_NAMES = ("lm_head.decoder.weight", "lm_head.decoder.bias")

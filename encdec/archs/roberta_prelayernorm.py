@@ -8,6 +8,8 @@ from encdec.archs import bert, roberta
 from encdec.archs.weights import Weight, norm
 from encdec.config import NormPosition, Role, StackConfig
 
+PYTORCH_CLASSES = ("RobertaPreLayerNormModel", "RobertaPreLayerNormForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = "roberta_prelayernorm"
 IGNORED = roberta.IGNORED
 TIED_NAMES = roberta.TIED_NAMES

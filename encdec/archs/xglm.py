@@ -8,6 +8,8 @@ from encdec.archs import bart
 from encdec.archs.weights import Weight
 from encdec.config import NormPosition, PositionKind, Role, StackConfig
 
+PYTORCH_CLASSES = ("XGLMModel", "XGLMForCausalLM")
+TOKENIZER = "roberta"
 BASE_PREFIX = bart.BASE_PREFIX
 # Old files hold the table of positions.
 IGNORED = (r"embed_positions\.weights",)

@@ -15,6 +15,7 @@ from transformers import (
   PretrainedConfig,
 )
 
+from encdec.archs import ARCHS
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
 from encdec.hub.files import HTTPError, HubError, first_line
@@ -23,29 +24,6 @@ from encdec.hub.writer import parse_size, write_text, write_weights
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
-
-# The PyTorch class of one side alone, by model_type: encoder, decoder.
-_SIDE_CLASSES = {
-  "bert": ("BertModel", "BertLMHeadModel"),
-  "roberta": ("RobertaModel", "RobertaForCausalLM"),
-  "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForCausalLM"),
-  "camembert": ("CamembertModel", "CamembertForCausalLM"),
-  "bert-generation": ("BertGenerationEncoder", "BertGenerationDecoder"),
-  "gpt2": ("GPT2Model", "GPT2LMHeadModel"),
-  "bart": ("BartModel", "BartForCausalLM"),
-  "mbart": ("MBartModel", "MBartForCausalLM"),
-  "pegasus": ("PegasusModel", "PegasusForCausalLM"),
-  "marian": ("MarianModel", "MarianForCausalLM"),
-  "blenderbot": ("BlenderbotModel", "BlenderbotForCausalLM"),
-  "xglm": ("XGLMModel", "XGLMForCausalLM"),
-  "electra": ("ElectraModel", "ElectraForCausalLM"),
-  "distilbert": ("DistilBertModel", ""),
-  "albert": ("AlbertModel", ""),
-  "roberta-prelayernorm": (
-    "RobertaPreLayerNormModel",
-    "RobertaPreLayerNormForCausalLM",
-  ),
-}
 
 
 def save_folder(
@@ -151,7 +129,7 @@ def save_part(
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   config = copy.deepcopy(getattr(hub_config, part))
-  names = _SIDE_CLASSES[config.model_type]
+  names = ARCHS[config.model_type].PYTORCH_CLASSES
   config.architectures = [names[part == "decoder"]]
   config.dtype = tensors[0].dtype.name
   _write_json(folder / "config.json", _config_dict(config))

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+import transformers
 
 from encdec.archs import ARCHS
 from encdec.archs.weights import to_hub, to_tree
@@ -106,6 +107,19 @@ def test_a_side_that_an_architecture_cannot_be_is_refused(name, role):
 
 
 _RELATIVE = {"position_embedding_type": "relative_key"}
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_its_classes_are_pytorchs(name):
+  arch = ARCHS[name]
+  encoder, decoder = arch.PYTORCH_CLASSES
+  assert hasattr(transformers, encoder)
+  if decoder is not None:
+    assert hasattr(transformers, decoder)
+    assert arch.stack_config(arch.PRESETS["tiny"], "decoder")
+    return
+  with pytest.raises(ValueError, match="decoder"):
+    arch.stack_config(arch.PRESETS["tiny"], "decoder")
 
 
 @pytest.mark.parametrize(
