@@ -308,6 +308,66 @@ def test_groups_of_beams(tmp_path, count, seed):
   assert len(lengths) > count(1, 3), "texts should end at several places"
 
 
+@pytest.mark.parametrize("name", ["bert-bert", "roberta-roberta"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_attentions_of_texts_behind_prompts(pairs, name, beams):
+  """PyTorch gives each step's; positions count a prompt's left padding."""
+  pair = pairs(name, seed=1, raise_end=1.0, vocab_multiple=1)
+  ids, mask = _source(pair, 0, "right")
+  prompt = np.full((6, 3), START)
+  prompt[:, 1:] = np.random.default_rng(0).integers(5, 50, (6, 2))
+  prompt_mask = np.ones_like(prompt)
+  # PyTorch begins a prompt with the start token where no row has it first.
+  prompt[3:] = np.roll(prompt[3:], 1, axis=1)
+  prompt[3:, 0], prompt_mask[3:, 0] = PAD, 0
+  options = {
+    "decoder_start_token_id": START,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
+    "num_beams": beams,
+    "max_length": 10,
+    "do_sample": False,
+    "output_attentions": True,
+  }
+  theirs = _theirs(
+    pair,
+    ids,
+    mask,
+    options
+    | {
+      "decoder_input_ids": torch.tensor(prompt).long(),
+      "decoder_attention_mask": torch.tensor(prompt_mask).long(),
+    },
+  )
+  model = FlaxEncoderDecoderModel(pair.torch_model.config, _do_init=False)
+  ours = model.generate(
+    ids,
+    attention_mask=mask,
+    params=pair.params,
+    decoder_input_ids=prompt,
+    decoder_attention_mask=prompt_mask,
+    **options,
+  )
+  np.testing.assert_array_equal(ours.sequences, theirs.sequences)
+  steps = theirs.sequences.shape[1] - prompt.shape[1]
+  for step in range(steps):
+    at = prompt.shape[1] - 1 + step
+    written = np.asarray(ours.sequences)[:, at] != PAD
+    rows = np.arange(6) * beams
+    if beams > 1:
+      # The beam whose token the step read.
+      rows = theirs.beam_indices[:, step].numpy()
+      written &= rows >= 0
+    for layer, mine in enumerate(ours.cross_attentions):
+      other = theirs.cross_attentions[step][layer][:, :, -1].numpy()
+      np.testing.assert_allclose(
+        np.asarray(mine)[written, :, at],
+        other[rows[written]],
+        atol=1e-5,
+        err_msg=f"step {step}, layer {layer}",
+      )
+
+
 def test_padding_of_id_0_is_padding(pairs):
   """PyTorch pads beams with the end token where the pad id is 0."""
   pair = pairs("bert-bert", seed=1, raise_end=3.0, vocab_multiple=1)
