@@ -28,6 +28,7 @@ class History:
     source, source_real: the source and where it is no padding; None where
       no rule looks at it.
     chosen: tokens that groups of beams before this one have just chosen.
+    vocab_size: scores beyond it are padding.
   """
 
   tokens: Int[Array, "B N C"]
@@ -37,6 +38,7 @@ class History:
   source_real: Bool[Array, "B S"] | None
   chosen: Int[Array, "B M"] | None
   prompt: int = struct.field(pytree_node=False)
+  vocab_size: int = struct.field(pytree_node=False)
 
 
 def apply_rules(
@@ -72,7 +74,7 @@ def _biased(
 ) -> Scores:
   if bias is None:
     return scores
-  total = jnp.broadcast_to(bias.single[None, None], scores.shape)
+  total = jnp.broadcast_to(_of_row(bias.single, scores), scores.shape)
   for prefixes, lasts, amounts in bias.longer:
     ends = _last(history, prefixes.shape[1])
     match = jnp.all(ends[:, :, None] == prefixes[None, None], axis=-1)
@@ -82,6 +84,14 @@ def _biased(
     add = jax.vmap(jax.vmap(lambda row, a, at=lasts: row.at[at].add(a)))
     total = add(total, amount)
   return scores + total
+
+
+def _of_row(
+  values: Float[Array, "real"] | Bool[Array, "real"], scores: Scores
+) -> Float[Array, "1 1 V"] | Bool[Array, "1 1 V"]:
+  """A value for each token beside scores, which may be padded."""
+  more = scores.shape[-1] - values.shape[0]
+  return jnp.pad(values, (0, more))[None, None]
 
 
 def _last(history: History, count: int) -> Int[Array, "B N K"]:
@@ -246,13 +256,13 @@ def _decay(scores, history, options):
 def _suppress(scores, history, options):
   rules = options.rules
   if rules.suppressed is not None:
-    scores = jnp.where(rules.suppressed[None, None], BAN, scores)
+    scores = jnp.where(_of_row(rules.suppressed, scores), BAN, scores)
   if rules.suppressed_first is not None:
     first = history.prompt
     if first == 1 and rules.forced_start is not None:
       first = 2
     here = (history.length == first)[:, None, None]
-    banned = here & rules.suppressed_first[None, None]
+    banned = here & _of_row(rules.suppressed_first, scores)
     scores = jnp.where(banned, BAN, scores)
   return scores
 
@@ -310,7 +320,10 @@ def repeats_words(
 def _custom(scores, history, options):
   for processor in options.rules.custom:
     length = jnp.broadcast_to(history.length[:, None], history.tokens.shape[:2])
-    scores = processor(length, history.tokens, scores)
+    changed = processor(
+      length, history.tokens, scores[..., : history.vocab_size]
+    )
+    scores = scores.at[..., : history.vocab_size].set(changed)
   return scores
 
 

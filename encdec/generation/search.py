@@ -44,7 +44,8 @@ def step_scores(
     chosen: what other groups of beams have just chosen.
   """
   options = search.options
-  if processors.are_set(options.rules) or chosen is not None:
+  changed = processors.are_set(options.rules) or chosen is not None
+  if changed:
     history = processors.History(
       tokens=texts.tokens,
       length=texts.length,
@@ -53,12 +54,14 @@ def step_scores(
       source_real=search.source_real,
       chosen=chosen,
       prompt=search.prompt,
+      vocab_size=search.vocab_size,
     )
     scores = processors.apply_rules(scores, history, options)
-    if search.vocab_size < scores.shape[-1]:
-      # Where all is banned, padding must not be the best that is left.
-      real = jnp.arange(scores.shape[-1], dtype=jnp.int32) < search.vocab_size
-      scores = jnp.where(real[None, None], scores, -jnp.inf)
+  padded = search.vocab_size < scores.shape[-1]
+  if padded and (changed or options.sample):
+    # Where all is banned, padding must not be the best that is left.
+    real = jnp.arange(scores.shape[-1], dtype=jnp.int32) < search.vocab_size
+    scores = jnp.where(real[None, None], scores, -jnp.inf)
   if options.sample:
     # Beams need something to go on with besides the ends.
     keep = len(options.end_tokens) + 1 if options.num_beams > 1 else 1

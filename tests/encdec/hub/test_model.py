@@ -482,6 +482,8 @@ def test_a_processor_that_is_made_anew_is_reported(tiny, batch):
   def make(banned):
     def ban(length, tokens, scores):
       assert length.shape == scores.shape[:2] == tokens.shape[:2]
+      # Whatever scores are padded to.
+      assert scores.shape[2] == tiny.module.config.decoder.vocab_size
       return scores.at[..., banned].set(-jnp.inf)
 
     return ban
