@@ -28,10 +28,11 @@ from encdec.hub.configs import (
 )
 from encdec.hub.found import Found
 from encdec.hub.generation import SUPPORTED, Request, request
-from encdec.hub.names import flatten
+from encdec.hub.names import flatten, unflatten
 from encdec.hub.report import LoadingReport
 from encdec.hub.trees import cast, overlaid, plain_tree
-from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
+from encdec.hub.weights import leaf_shapes
+from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
   HUB_NAMES,
   ROLES,
@@ -118,7 +119,7 @@ class ModelBase:
   @functools.cached_property
   def params_shape_tree(self) -> Params:
     """The tree as ShapeDtypeStructs."""
-    return param_shapes(self._module)
+    return unflatten(leaf_shapes(self._module.config, self._module.param_dtype))
 
   @property
   def required_params(self) -> set[tuple[str, ...]]:

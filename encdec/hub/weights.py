@@ -96,7 +96,7 @@ def find(
       f"share={str(config.share)!r} needs the weights of both sides, or of "
       f"none; those of the {covered.pop()} alone are given"
     )
-  shapes = _shapes(config, np.dtype(module.param_dtype))
+  shapes = leaf_shapes(config, module.param_dtype)
   found: dict[str, np.ndarray] = {}
   reports = []
   for checkpoint in checkpoints:
@@ -127,11 +127,19 @@ def find(
   )
 
 
+def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
+  """Path to the stored leaf's shape, with that dtype."""
+  return {
+    path: jax.ShapeDtypeStruct(shape, dtype)
+    for path, shape in _traced(config).items()
+  }
+
+
 @functools.lru_cache(8)
-def _shapes(config: EncDecConfig, dtype: np.dtype) -> Mapping[str, Any]:
-  """Path to the stored leaf's shape; tracing for it takes long."""
-  module = FlaxEncoderDecoderModule(config, param_dtype=dtype)
-  return MappingProxyType(flatten(param_shapes(module)))
+def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
+  # Tracing takes as long as to map 1 GB.
+  leaves = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  return MappingProxyType({path: leaf.shape for path, leaf in leaves.items()})
 
 
 def _match(
@@ -258,7 +266,7 @@ def outgoing(
     ValueError: the tree lacks a leaf, or one has another shape.
   """
   leaves = flatten(params)
-  wanted = _shapes(config, np.dtype(np.float32))
+  wanted = leaf_shapes(config, np.float32)
   grouped: dict[str, list[Slot]] = {}
   as_they_are: dict[Any, np.ndarray] = {}
   for slot in slots(config):

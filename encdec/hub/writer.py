@@ -8,9 +8,9 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -128,9 +128,10 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
     offset += tensor.size
   text = json.dumps(header, separators=(",", ":")).encode("utf-8")
   text += b" " * (-len(text) % 8)
-  with open(path, "wb") as stream:
+  with open(path, "wb") as stream, ThreadPoolExecutor(1) as disk:
     stream.write(struct.pack("<Q", len(text)))
     stream.write(text)
+    synced = None
     for tensor, array in zip(tensors, _ahead(tensors), strict=True):
       if array.shape != tensor.shape or array.dtype != tensor.dtype:
         raise ValueError(
@@ -140,8 +141,24 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
       content = array.reshape(-1).view(np.uint8).data
       for start in range(0, len(content), _PIECE):
         stream.write(content[start : start + _PIECE])
+      if synced is None or synced.done():
+        synced = _sync(disk, stream, synced)
     stream.flush()
+    if synced is not None:
+      synced.result()
     os.fsync(stream.fileno())
+
+
+def _sync(
+  disk: ThreadPoolExecutor, stream: BinaryIO, before: Future[None] | None
+) -> Future[None]:
+  """Sends what is written to the disk, while more is.
+
+  An error of the disk is told once: to the call before, not to the last one.
+  """
+  if before is not None:
+    before.result()
+  return disk.submit(os.fdatasync, stream.fileno())
 
 
 def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:

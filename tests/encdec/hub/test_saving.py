@@ -1,8 +1,11 @@
 """What a saved folder holds, and its way to the Hub."""
 
+import errno
 import json
+import os
 
 import huggingface_hub
+import jax
 import numpy as np
 import pytest
 import transformers
@@ -170,3 +173,30 @@ def test_a_refusal_of_the_hub_is_explained(tiny, monkeypatch, error):
   monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
   with pytest.raises(HubError, match="'a/b/c' cannot be written on the Hub"):
     tiny.push_to_hub("a/b/c")
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_an_error_of_the_disk_is_told_and_nothing_replaced(
+  tiny, tmp_path, monkeypatch, call
+):
+  """Also one that meets what is written while more is: it comes once."""
+  tiny.save_pretrained(tmp_path)
+  before = (tmp_path / "model.safetensors").read_bytes()
+  tiny.params = jax.tree.map(lambda leaf: leaf + 1, tiny.params)
+  kept = getattr(os, call)
+  failed = []
+
+  def fail_once(descriptor):
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "model.safetensors" in path and not failed:
+      failed.append(path)
+      raise OSError(errno.EIO, "the disk is broken")
+    kept(descriptor)
+
+  monkeypatch.setattr(os, call, fail_once)
+  with pytest.raises(OSError, match="the disk is broken"):
+    tiny.save_pretrained(tmp_path)
+  assert (tmp_path / "model.safetensors").read_bytes() == before
+  assert not list(tmp_path.glob("*.partial*"))
+  tiny.save_pretrained(tmp_path)
+  assert (tmp_path / "model.safetensors").read_bytes() != before
