@@ -176,27 +176,35 @@ def test_a_refusal_of_the_hub_is_explained(tiny, monkeypatch, error):
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+@pytest.mark.parametrize("size", ["10GB", "1KB"], ids=["whole", "shards"])
 def test_an_error_of_the_disk_is_told_and_nothing_replaced(
-  tiny, tmp_path, monkeypatch, call
+  tiny, tmp_path, monkeypatch, call, size
 ):
-  """Also one that meets what is written while more is: it comes once."""
-  tiny.save_pretrained(tmp_path)
-  before = (tmp_path / "model.safetensors").read_bytes()
+  """Also one that meets what is written while more is: it comes once.
+
+  A shard of one tensor is sent once, and nothing is written after.
+  """
+
+  def held():
+    return {path: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+
+  tiny.save_pretrained(tmp_path, max_shard_size=size)
+  before = held()
   tiny.params = jax.tree.map(lambda leaf: leaf + 1, tiny.params)
   kept = getattr(os, call)
   failed = []
 
   def fail_once(descriptor):
     path = os.readlink(f"/proc/self/fd/{descriptor}")
-    if "model.safetensors" in path and not failed:
+    if ".safetensors" in path and not failed:
       failed.append(path)
       raise OSError(errno.EIO, "the disk is broken")
     kept(descriptor)
 
   monkeypatch.setattr(os, call, fail_once)
   with pytest.raises(OSError, match="the disk is broken"):
-    tiny.save_pretrained(tmp_path)
-  assert (tmp_path / "model.safetensors").read_bytes() == before
+    tiny.save_pretrained(tmp_path, max_shard_size=size)
+  assert held() == before
   assert not list(tmp_path.glob("*.partial*"))
-  tiny.save_pretrained(tmp_path)
-  assert (tmp_path / "model.safetensors").read_bytes() != before
+  tiny.save_pretrained(tmp_path, max_shard_size=size)
+  assert held() != before
