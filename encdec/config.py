@@ -134,10 +134,10 @@ class StackConfig:
       self._check_size(field, 1)
     self._check_size("type_vocab_size", 0)
     self._check_size("position_offset", 0)
-    if not 0.0 < self.norm_epsilon < 1.0:
+    if not 0.0 <= self.norm_epsilon < 1.0:
       raise ValueError(
         f"{self.name} {self.role}: norm_epsilon={self.norm_epsilon!r} must lie "
-        "between 0 and 1; correct the model's config"
+        "in [0, 1); correct the model's config"
       )
     if not 0.0 <= self.init_std < math.inf:
       raise ValueError(

@@ -320,9 +320,14 @@ def repeats_words(
 def _custom(scores, history, options):
   for processor in options.rules.custom:
     length = jnp.broadcast_to(history.length[:, None], history.tokens.shape[:2])
-    changed = processor(
-      length, history.tokens, scores[..., : history.vocab_size]
-    )
+    given = scores[..., : history.vocab_size]
+    changed = processor(length, history.tokens, given)
+    if (changed.shape, changed.dtype) != (given.shape, given.dtype):
+      raise ValueError(
+        f"logits_processor {processor!r} returned {changed.dtype} "
+        f"{list(changed.shape)} for scores of {given.dtype} "
+        f"{list(given.shape)}: return as many of the same dtype"
+      )
     scores = scores.at[..., : history.vocab_size].set(changed)
   return scores
 

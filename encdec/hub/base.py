@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,8 @@ from encdec.types import Params
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 Shape = tuple[int, ...]
 _init = jax.jit(init_params, static_argnums=0)
+# Of all models: a lock of its own could be neither copied nor pickled.
+_READING = threading.Lock()
 
 
 class ModelBase:
@@ -96,6 +99,7 @@ class ModelBase:
     self._params: Params | None = None
     # In their place until somebody looks at them.
     self._found: Found | None = None
+    self._device: Any = None
     self._decoding: tuple[Any, Params] | None = None
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
@@ -129,7 +133,7 @@ class ModelBase:
   def params(self) -> Params:
     """The stored tree; a saved pair's is read when it is first asked for."""
     if self._found is not None:
-      self._params, self._found = self._found.tree(on_device), None
+      self._read()
     if self._params is None:
       raise ValueError(
         "the model was made with _do_init=False and holds no params: keep them "
@@ -148,6 +152,23 @@ class ModelBase:
     self._check_tree(params)
     # Arrays of numpy could change in place, unseen by what is made of them.
     self._params, self._found = jax.tree.map(jnp.asarray, params), None
+
+  def _adopt(self, found: Found) -> None:
+    """Takes what was found for its shapes, to be read where it is now."""
+    self._has_params, self._found = True, found
+    config: Any = jax.config
+    self._device = config.jax_default_device
+
+  def _read(self) -> None:
+    """Makes the parameters, arrays also where the caller is traced."""
+    with (
+      _READING,
+      jax.ensure_compile_time_eval(),
+      jax.default_device(self._device),
+    ):
+      # Another thread may have been here first.
+      if self._found is not None:
+        self._params, self._found = self._found.tree(on_device), None
 
   def _check_tree(self, params: Params) -> None:
     held, wanted = flatten(params), flatten(self.params_shape_tree)

@@ -25,12 +25,12 @@ def row_bucket(batch: int) -> int:
 def pad(tree: Any, size: int, axis: int) -> Any:
   """Zeros up to `size`: rows and columns that no token attends to."""
 
-  def pad(leaf: Held) -> Held:
+  def padded(leaf: Held) -> Held:
     more = [(0, 0)] * leaf.ndim
     more[axis] = 0, max(size - leaf.shape[axis], 0)
     return numpy_of(leaf).pad(leaf, more)
 
-  return jax.tree.map(pad, tree)
+  return jax.tree.map(padded, tree)
 
 
 def pad_keys(key: Key[Array, "*B"] | None, batch: int, rows: int) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from encdec.hub.h5_file import read_h5
-from encdec.hub.mapped import Tensor, WeightFileError, WeightFiles
+from encdec.hub.mapped import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.msgpack_file import read_msgpack
 from encdec.hub.old_names import in_pytorch_words
 from encdec.hub.pickle_file import read_pytorch
@@ -51,12 +51,13 @@ def open_weights(folder: Path) -> WeightFiles:
   for kind in FORMATS:
     path, index = folder / kind.single, folder / kind.index
     if path.is_file():
-      return WeightFiles(in_pytorch_words(path, kind.read(path)), [path])
+      stamps = {path: stamp_of(path)}
+      return WeightFiles(in_pytorch_words(path, kind.read(path)), stamps)
     if index.is_file():
       names = shard_names(index)
+      stamps = {folder / n: stamp_of(folder / n) for n in set(names.values())}
       tensors = in_pytorch_words(index, _read_sharded(index, names, kind))
-      paths = [folder / name for name in set(names.values())]
-      return WeightFiles(tensors, paths)
+      return WeightFiles(tensors, stamps)
   raise WeightFileError(
     f"{folder} holds no weights: none of "
     f"{', '.join(kind.single for kind in FORMATS)}, nor an index of one"

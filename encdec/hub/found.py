@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from encdec.hub.copying import aligned_zeros
-from encdec.hub.mapped import WeightFiles
+from encdec.hub.mapped import check_unchanged
 from encdec.hub.names import Slot, flatten, slots, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params
@@ -31,9 +31,9 @@ class Found:
 
   Attributes:
     shapes: path to the leaf's shape and dtype.
-    tensors: by their composite names; views of files.
+    tensors: by their composite names; views of files where they can be.
     fresh: what is drawn, with `key`.
-    files: that the tensors lie in.
+    sources: what the tensors were found in.
   """
 
   module: FlaxEncoderDecoderModule
@@ -41,12 +41,12 @@ class Found:
   tensors: Mapping[str, np.ndarray]
   fresh: tuple[Slot, ...]
   key: Key[Array, ""]
-  files: tuple[WeightFiles, ...] = ()
+  sources: tuple[Mapping[str, np.ndarray], ...]
 
   def check(self) -> None:
     """Raises WeightFileError where a file has changed."""
-    for file in self.files:
-      file.check_unchanged()
+    for tensors in self.sources:
+      check_unchanged(tensors)
 
   def tree(self, place: Place | None = None) -> Params:
     """The stored tree, read leaf by leaf.

@@ -60,7 +60,8 @@ class GeneratingModel(CallableModel):
     Greedy search, sampling, beam search, beam sampling and diverse beam
     search, by the options of GenerationConfig, whose defaults are PyTorch's. A
     prompt's length and that of `encoder_outputs` have no buckets: each new one
-    compiles.
+    compiles. What is on devices when it comes, each step's scores and
+    attentions are padded and cut there, by small programs for every shape.
 
     Lengths count the start token. When no length is set anywhere, 20 tokens
     follow the prompt. Under jit the whole search is one device loop, the

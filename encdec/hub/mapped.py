@@ -6,7 +6,7 @@ its own before anything is allocated. A tensor costs nothing until it is copied.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,25 @@ class WeightFiles(Mapping[str, np.ndarray]):
   """Tensors by name; each is a read-only view of its file where it can be.
 
   Args:
-    paths: of the files.
+    stamps: of the files, from before they were opened.
   """
 
-  def __init__(self, tensors: Mapping[str, Tensor], paths: Sequence[Path]):
+  def __init__(
+    self,
+    tensors: Mapping[str, Tensor],
+    stamps: Mapping[Path, tuple[int, ...]],
+  ):
     self._tensors = dict(tensors)
-    self._stamps = {path: _stamp(path) for path in paths}
+    self._stamps = dict(stamps)
 
   def check_unchanged(self) -> None:
     """Raises WeightFileError where a file was written into since.
 
     A file that another has replaced is still there for who has it open.
     """
-    for path, stamp in self._stamps.items():
-      now = _stamp(path)
-      if now and now != stamp and now[0] == stamp[0]:
+    for path, before in self._stamps.items():
+      now = stamp_of(path)
+      if now and now != before and now[0] == before[0]:
         raise WeightFileError(
           f"{path} has changed since it was opened; load the model again"
         )
@@ -76,7 +80,7 @@ class WeightFiles(Mapping[str, np.ndarray]):
     return len(self._tensors)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path) -> tuple[int, ...]:
   """File, size and time; empty where there is none any more."""
   try:
     found = path.stat()
@@ -95,10 +99,10 @@ class Renamed(Mapping[str, np.ndarray]):
   def __init__(
     self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
   ):
-    self._tensors, self._names = tensors, names
+    self.under, self._names = tensors, names
 
   def __getitem__(self, name: str) -> np.ndarray:
-    return self._tensors[self._names[name]]
+    return self.under[self._names[name]]
 
   def __iter__(self) -> Iterator[str]:
     return iter(self._names)
@@ -115,17 +119,25 @@ class Replaced(Mapping[str, np.ndarray]):
     tensors: Mapping[str, np.ndarray],
     others: Mapping[str, np.ndarray],
   ):
-    self._tensors, self._others = tensors, others
+    self.under, self._others = tensors, others
 
   def __getitem__(self, name: str) -> np.ndarray:
     other = self._others.get(name)
-    return self._tensors[name] if other is None else other
+    return self.under[name] if other is None else other
 
   def __iter__(self) -> Iterator[str]:
-    return iter(self._tensors)
+    return iter(self.under)
 
   def __len__(self) -> int:
-    return len(self._tensors)
+    return len(self.under)
+
+
+def check_unchanged(tensors: Mapping[str, np.ndarray]) -> None:
+  """As of `WeightFiles`, also under other names; a caller's arrays pass."""
+  while isinstance(tensors, Renamed | Replaced):
+    tensors = tensors.under
+  if isinstance(tensors, WeightFiles):
+    tensors.check_unchanged()
 
 
 class MappedFile:

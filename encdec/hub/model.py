@@ -26,7 +26,6 @@ from encdec.hub.configs import (
   read_generation_config,
 )
 from encdec.hub.files import Origin
-from encdec.hub.found import Found
 from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.shared import detect_share
@@ -194,10 +193,6 @@ class FlaxEncoderDecoderModel(ResizableModel):
         "'auto'"
       )
     self._module = self._module.clone(param_dtype=dtype)
-
-  def _adopt(self, found: Found) -> None:
-    """Takes what was found for its shapes."""
-    self._has_params, self._found = True, found
 
   def save_pretrained(
     self,

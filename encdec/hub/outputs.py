@@ -141,21 +141,23 @@ def generate_output(
   Ends with the longest text, but under jit.
   """
   texts = batch * options.num_returned
-  small = found.tokens, found.lengths, found.steps, found.scores, found.parents
+  rows = found.tokens, found.lengths, found.scores, found.parents
   traced = isinstance(found.tokens, Tracer)
-  local = not traced and len(found.tokens.devices()) == 1
+  of_one_device = not traced and len(found.tokens.devices()) == 1
   # Cut on the host, where no shape has to be compiled.
-  tokens, lengths, taken, scores, parents = (
-    jax.device_get(small) if local else small
+  tokens, lengths, scores, parents = (
+    jax.device_get(rows) if of_one_device else rows
   )
   length, steps = tokens.shape[1], tokens.shape[1] - prompt
   if not traced:
-    length, steps = int(lengths[:texts].max()), int(taken)
+    length, steps = int(lengths[:texts].max()), int(found.steps)
 
   def put(array: Any) -> Any:
-    if array is None or not local:
+    if array is None or not of_one_device:
       return array
-    return jax.device_put(array, found.tokens.sharding)
+    if found.tokens.committed:
+      return jax.device_put(array, *found.tokens.devices())
+    return jax.device_put(array)
 
   def each_step(array: Array | None) -> Any:
     if array is None:

@@ -15,7 +15,7 @@ from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
 from encdec.hub.found import Found, Place
-from encdec.hub.mapped import Renamed, WeightFiles
+from encdec.hub.mapped import Renamed
 from encdec.hub.names import Slot, arch_of, flatten, slots
 from encdec.hub.report import LoadingError, LoadingReport, check
 from encdec.hub.shared import check_shared
@@ -57,7 +57,7 @@ def load(
   key: Key[Array, ""],
   *,
   place: Place | None = None,
-  **draws: bool,
+  initialise_missing: bool = False,
 ) -> tuple[Params, LoadingReport]:
   """The stored tree of what `find` finds.
 
@@ -67,7 +67,9 @@ def load(
   Raises:
     LoadingError: as `find`.
   """
-  found, report = find(module, checkpoints, key, **draws)
+  found, report = find(
+    module, checkpoints, key, initialise_missing=initialise_missing
+  )
   return found.tree(place), report
 
 
@@ -115,14 +117,10 @@ def find(
   for checkpoint in checkpoints:
     check_shared(found, checkpoint.by_name(config), config, checkpoint.where)
   report = _joined(reports, fresh, covered)
-  files = tuple(
-    checkpoint.tensors
-    for checkpoint in checkpoints
-    if isinstance(checkpoint.tensors, WeightFiles)
-  )
+  sources = tuple(checkpoint.tensors for checkpoint in checkpoints)
   shared = (slot.name for slot in slots(config) if slot.shared)
   return (
-    Found(module, shapes, found, tuple(fresh), key, files),
+    Found(module, shapes, found, tuple(fresh), key, sources),
     dataclasses.replace(report, shared=_unique(shared)),
   )
 

@@ -158,7 +158,7 @@ def _sync(
   """
   if before is not None:
     before.result()
-  return disk.submit(os.fdatasync, stream.fileno())
+  return disk.submit(os.fsync, stream.fileno())
 
 
 def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:

@@ -1,7 +1,9 @@
 """A saved pair is read when its parameters are asked for, and only then."""
 
+import concurrent.futures
 import os
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -159,3 +161,92 @@ def test_a_file_that_was_replaced_is_still_there(folder, tmp_path, gone):
     _model(PAIRS["bert to gpt2"], seed=1).save_pretrained(folder)
   model.save_pretrained(tmp_path / "after")
   _equal(tmp_path / "after", tmp_path / "before")
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("under", ["jit", "grad", "vmap", "eval_shape"])
+def test_the_first_use_may_be_traced(folder, under, drawn):
+  if drawn:
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["encoder.pooler.dense.bias"]
+    save_file(tensors, folder / WEIGHTS)
+  model = FlaxEncoderDecoderModel.from_pretrained(
+    folder, initialise_missing=drawn
+  )
+  ids = jnp.asarray([[5, 6, 7]], jnp.int32)
+
+  def total(scale):
+    return model(ids, decoder_input_ids=ids).logits.sum() * scale
+
+  one = jnp.ones(())
+  {
+    "jit": lambda: jax.jit(total)(one),
+    "grad": lambda: jax.grad(total)(one),
+    "vmap": lambda: jax.vmap(total)(one[None]),
+    "eval_shape": lambda: jax.eval_shape(total, one),
+  }[under]()
+  for leaf in jax.tree.leaves(model.params):
+    assert not isinstance(leaf, jax.core.Tracer)
+  assert np.isfinite(total(one))
+
+
+def test_generation_may_be_the_first_use_and_traced(folder):
+  def load():
+    model = FlaxEncoderDecoderModel.from_pretrained(folder)
+    model.generation_config.update(
+      decoder_start_token_id=1, eos_token_id=2, pad_token_id=0, max_length=6
+    )
+    return model
+
+  ids = jnp.asarray([[5, 6, 7]], jnp.int32)
+  model = load()
+  traced = jax.jit(lambda ids: model.generate(ids).sequences)(ids)
+  plain = load().generate(ids).sequences
+  np.testing.assert_array_equal(traced[:, : plain.shape[1]], plain)
+  np.testing.assert_array_equal(model.generate(ids).sequences, plain)
+
+
+def test_parameters_lie_where_the_pair_was_loaded(folder):
+  device = jax.devices()[1]
+  with jax.default_device(device):
+    model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  assert {d for x in jax.tree.leaves(model.params) for d in x.devices()} == {
+    device
+  }
+
+
+def test_threads_read_once(folder, monkeypatch):
+  model = FlaxEncoderDecoderModel.from_pretrained(folder)
+  read, real = [], Found.tree
+
+  def slow(found, place=None):
+    read.append(found)
+    time.sleep(0.2)
+    return real(found, place)
+
+  monkeypatch.setattr(Found, "tree", slow)
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    trees = list(pool.map(lambda _: model.params, range(4)))
+  assert len(read) == 1 and all(tree is trees[0] for tree in trees)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"encoder_layers": (1,)},
+    {
+      "encoder_max_position_embeddings": 60,
+      "encoder_position_extension": "repeat_last",
+    },
+  ],
+  ids=["layers", "positions"],
+)
+def test_a_changed_side_is_refused(tmp_path, options):
+  for part in ("encoder", "decoder"):
+    _model(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / part, part=part)
+  model = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained(
+    tmp_path / "encoder", tmp_path / "decoder", **options
+  )
+  os.utime(tmp_path / "encoder" / WEIGHTS, ns=(1, 1))
+  with pytest.raises(WeightFileError, match="has changed since it was opened"):
+    _ = model.params

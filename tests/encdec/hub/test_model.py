@@ -498,6 +498,54 @@ def test_a_processor_that_is_made_anew_is_reported(tiny, batch):
     tiny.generate(batch[0], max_length=6, logits_processor=[make(banned)])
 
 
+@pytest.mark.parametrize(
+  "broken",
+  [
+    lambda length, tokens, scores: scores[..., :1],
+    lambda length, tokens, scores: scores.astype(jnp.bfloat16),
+  ],
+  ids=["shape", "dtype"],
+)
+def test_a_processor_that_changes_the_scores_shape_is_refused(
+  tiny, batch, broken
+):
+  with pytest.raises(ValueError, match="return as many of the same dtype"):
+    tiny.generate(batch[0], max_length=4, logits_processor=broken)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_results_lie_beside_other_arrays_as_inputs_do(tiny, batch, beams):
+  """Committed to a device where the ids or parameters are, and only there."""
+  options = {
+    "max_length": 6,
+    "num_beams": beams,
+    "num_return_sequences": beams,
+    "output_scores": True,
+  }
+  found = tiny.generate(np.asarray(batch[0]), **options)
+  for array in jax.tree.leaves(found):
+    assert not array.committed
+  devices = jax.devices()[:2]
+  rows = jax.sharding.NamedSharding(
+    jax.make_mesh((2,), ("x",), devices=devices), jax.sharding.PartitionSpec()
+  )
+  beside = jax.device_put(jnp.zeros(found.sequences.shape, jnp.int32), rows)
+  together = jax.jit(jnp.add)(beside, found.sequences)
+  np.testing.assert_array_equal(together, found.sequences)
+  assert together.devices() == set(devices)
+  second = jax.device_put(jnp.asarray(batch[0]), devices[1])
+  found = tiny.generate(second, **options)
+  for array in jax.tree.leaves(found):
+    assert array.committed and array.devices() == {devices[1]}
+  # A mesh of one device, whose specs are of the ids' rank.
+  one = jax.make_mesh((1,), ("x",), devices=devices[:1])
+  spec = jax.sharding.PartitionSpec(None, None)
+  ids = jax.device_put(
+    jnp.asarray(batch[0]), jax.sharding.NamedSharding(one, spec)
+  )
+  tiny.generate(ids, **options)
+
+
 class _Ban:
   def __init__(self, token):
     self.token = token
