@@ -324,8 +324,8 @@ def _custom(scores, history, options):
     changed = processor(length, history.tokens, given)
     if (changed.shape, changed.dtype) != (given.shape, given.dtype):
       raise ValueError(
-        f"logits_processor {processor!r} returned {changed.dtype} "
-        f"{list(changed.shape)} for scores of {given.dtype} "
+        f"logits_processor {processor!r} returned {changed.dtype}"
+        f"{list(changed.shape)} for scores of {given.dtype}"
         f"{list(given.shape)}: return as many of the same dtype"
       )
     scores = scores.at[..., : history.vocab_size].set(changed)

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Key, UInt32
 from transformers import (
   EncoderDecoderConfig,
@@ -99,7 +98,6 @@ class ModelBase:
     self._params: Params | None = None
     # In their place until somebody looks at them.
     self._found: Found | None = None
-    self._device: Any = None
     self._decoding: tuple[Any, Params] | None = None
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
@@ -154,21 +152,15 @@ class ModelBase:
     self._params, self._found = jax.tree.map(jnp.asarray, params), None
 
   def _adopt(self, found: Found) -> None:
-    """Takes what was found for its shapes, to be read where it is now."""
+    """Takes what was found for its shapes, to be read when it is needed."""
     self._has_params, self._found = True, found
-    config: Any = jax.config
-    self._device = config.jax_default_device
 
   def _read(self) -> None:
-    """Makes the parameters, arrays also where the caller is traced."""
-    with (
-      _READING,
-      jax.ensure_compile_time_eval(),
-      jax.default_device(self._device),
-    ):
+    """Makes the parameters of what was found."""
+    with _READING:
       # Another thread may have been here first.
       if self._found is not None:
-        self._params, self._found = self._found.tree(on_device), None
+        self._params, self._found = self._found.arrays(), None
 
   def _check_tree(self, params: Params) -> None:
     held, wanted = flatten(params), flatten(self.params_shape_tree)
@@ -337,11 +329,6 @@ class ModelBase:
     """Takes a generation config; `derived`: it was made from `config`."""
     self.generation_config = config
     self._derived_ids = _ids_of(config if derived else GenerationConfig())
-
-
-def on_device(path: str, leaf: np.ndarray) -> Array:
-  del path
-  return jax.device_put(leaf)
 
 
 def _ids_of(config: GenerationConfig) -> dict[str, Any]:

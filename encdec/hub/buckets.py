@@ -4,10 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
-from encdec.generate import row_keys
+from encdec.config import StackConfig
+from encdec.generate import Prompt, row_keys
+from encdec.hub.forward import is_traced
 from encdec.hub.host import Held, numpy_of
+from encdec.hub.inputs import SideInputs
 
 
 def length_bucket(length: int, limit: int, step: int = 32) -> int:
@@ -20,6 +23,26 @@ def row_bucket(batch: int) -> int:
   if batch > 16:
     return -(-batch // 16) * 16
   return 1 << (batch - 1).bit_length()
+
+
+def in_buckets(
+  encoder: StackConfig,
+  source: SideInputs,
+  states: Float[Array, "B S W"] | None,
+  prompt: Prompt,
+  key: Key[Array, "*B"] | None,
+) -> tuple[SideInputs, Any, Prompt, Any]:
+  """What a search begins with, on devices, padded unless it is traced."""
+  if not is_traced((source, states, prompt, key)):
+    batch, length = source.segments.shape
+    rows = row_bucket(batch)
+    key = pad_keys(key, batch, rows)
+    source, states, prompt = pad((source, states, prompt), rows, 0)
+    if states is None:
+      bucket = length_bucket(length, encoder.max_positions)
+      source = pad(source, bucket, 1)
+  source, states, prompt = jax.tree.map(jnp.asarray, (source, states, prompt))
+  return source, states, prompt, key
 
 
 def pad(tree: Any, size: int, axis: int) -> Any:

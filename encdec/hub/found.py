@@ -34,6 +34,7 @@ class Found:
     tensors: by their composite names; views of files where they can be.
     fresh: what is drawn, with `key`.
     sources: what the tensors were found in.
+    device: the default one at that time.
   """
 
   module: FlaxEncoderDecoderModule
@@ -42,11 +43,17 @@ class Found:
   fresh: tuple[Slot, ...]
   key: Key[Array, ""]
   sources: tuple[Mapping[str, np.ndarray], ...]
+  device: Any
 
   def check(self) -> None:
     """Raises WeightFileError where a file has changed."""
     for tensors in self.sources:
       check_unchanged(tensors)
+
+  def arrays(self) -> Params:
+    """The tree as JAX's arrays on `device`, also where the caller is traced."""
+    with jax.ensure_compile_time_eval(), jax.default_device(self.device):
+      return self.tree(_on_device)
 
   def tree(self, place: Place | None = None) -> Params:
     """The stored tree, read leaf by leaf.
@@ -80,6 +87,11 @@ class Found:
         flat[path] = leaf if place is None else place(path, leaf)
         del leaf
     return unflatten(flat)
+
+
+def _on_device(path: str, leaf: np.ndarray) -> Array:
+  del path
+  return jax.device_put(leaf)
 
 
 def _draw(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Int, Key, UInt32
 
 from encdec import generate as search
 from encdec.config import StackConfig
@@ -130,7 +130,9 @@ class GeneratingModel(CallableModel):
     key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)
     shape = source.segments.shape
-    source, states, prompt, key = self._in_buckets(source, states, prompt, key)
+    source, states, prompt, key = buckets.in_buckets(
+      self.module.config.encoder, source, states, prompt, key
+    )
     if states is None and source.types is not None:
       states = self._encoded(tree, source)
     output = search.generate(
@@ -152,27 +154,6 @@ class GeneratingModel(CallableModel):
     lengths = output.lengths[: shape[0] * options.num_returned]
     return self._with_attentions(
       result, lengths, shape, source, states, prompt, tree
-    )
-
-  def _in_buckets(
-    self,
-    source: SideInputs,
-    states: Float[Array, "B S W"] | None,
-    prompt: search.Prompt,
-    key: Key[Array, "*B"] | None,
-  ) -> tuple[SideInputs, Any, search.Prompt, Any]:
-    """On devices, padded to buckets where shapes are not the caller's."""
-    if not forward.is_traced((source, states, prompt, key)):
-      batch, length = source.segments.shape
-      rows = buckets.row_bucket(batch)
-      key = buckets.pad_keys(key, batch, rows)
-      source, states, prompt = buckets.pad((source, states, prompt), rows, 0)
-      if states is None:
-        limit = self.module.config.encoder.max_positions
-        source = buckets.pad(source, buckets.length_bucket(length, limit), 1)
-    return (
-      *jax.tree.map(jnp.asarray, (source, states, prompt)),
-      key,
     )
 
   def _with_attentions(

@@ -15,7 +15,6 @@ import numpy as np
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
 from encdec.config import Share
-from encdec.hub.base import on_device
 from encdec.hub.card import Card
 from encdec.hub.configs import (
   check_pair_options,
@@ -117,7 +116,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     if _do_init:
       model._adopt(found)
     else:
-      result.append(found.tree(on_device))
+      result.append(found.arrays())
     if output_loading_info:
       result.append(report.as_dict())
     return result[0] if len(result) == 1 else tuple(result)

@@ -119,8 +119,10 @@ def find(
   report = _joined(reports, fresh, covered)
   sources = tuple(checkpoint.tensors for checkpoint in checkpoints)
   shared = (slot.name for slot in slots(config) if slot.shared)
+  settings: Any = jax.config
+  device = settings.jax_default_device
   return (
-    Found(module, shapes, found, tuple(fresh), key, sources),
+    Found(module, shapes, found, tuple(fresh), key, sources, device),
     dataclasses.replace(report, shared=_unique(shared)),
   )
 

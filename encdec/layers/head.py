@@ -52,18 +52,19 @@ class Head(nn.Module):
     if c.head == HeadKind.TRANSFORM:
       states = self.norm(activation(c.head_activation)(self.transform(states)))
     states = states.astype(self.dtype)
-    if c.tied_head:
-      kernel, axis = table, 1
-    elif self.has_variable("params", "transposed"):
-      kernel, axis = self.get_variable("params", "transposed"), 1
+    if c.tied_head or self.has_variable("params", "transposed"):
+      rows = table if c.tied_head else self.get_variable("params", "transposed")
+      contract = ((states.ndim - 1,), (1,))
+      logits = few_by_many(
+        states, rows.astype(self.dtype), (contract, ((), ())), jnp.float32
+      )
     else:
-      kernel, axis = self.get_variable("params", "kernel"), 0
-    logits = few_by_many(
-      states,
-      kernel.astype(self.dtype),
-      (((states.ndim - 1,), (axis,)), ((), ())),
-      jnp.float32,
-    )
+      logits = jnp.einsum(
+        "...E,EV->...V",
+        states,
+        self.get_variable("params", "kernel").astype(self.dtype),
+        preferred_element_type=jnp.float32,
+      )
     if c.head_bias:
       bias = self.bias.astype(jnp.float32)
       logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
