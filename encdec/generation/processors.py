@@ -90,8 +90,7 @@ def _of_row(
   values: Float[Array, "real"] | Bool[Array, "real"], scores: Scores
 ) -> Float[Array, "1 1 V"] | Bool[Array, "1 1 V"]:
   """A value for each token beside scores, which may be padded."""
-  more = scores.shape[-1] - values.shape[0]
-  return jnp.pad(values, (0, more))[None, None]
+  return jnp.pad(values, (0, scores.shape[-1] - values.shape[0]))[None, None]
 
 
 def _last(history: History, count: int) -> Int[Array, "B N K"]:
@@ -324,9 +323,8 @@ def _custom(scores, history, options):
     changed = processor(length, history.tokens, given)
     if (changed.shape, changed.dtype) != (given.shape, given.dtype):
       raise ValueError(
-        f"logits_processor {processor!r} returned {changed.dtype}"
-        f"{list(changed.shape)} for scores of {given.dtype}"
-        f"{list(given.shape)}: return as many of the same dtype"
+        f"logits_processor {processor!r} returned {jax.typeof(changed)} for "
+        f"{jax.typeof(given)}: return as many of the same dtype"
       )
     scores = scores.at[..., : history.vocab_size].set(changed)
   return scores
