@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import NormPosition, StackConfig
+from encdec.layers import cache as cache_lib
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.attention import Attention
 from encdec.layers.kernels import AttentionDropout
@@ -25,8 +25,10 @@ class LayerInputs:
   mask: AttentionMask
   cross_states: Float[Array, "B S W"] | None = None
   cross_mask: AttentionMask | None = None
+  # Decoding only: where a step writes, in steps of so many slots.
   slot: Int[Array, ""] | None = None
-  # Decoding only: each beam attends to its own slots of the cache alone.
+  abreast: int = struct.field(pytree_node=False, default=1)
+  # Each beam attends to its own slots of the cache alone.
   apart: bool = struct.field(pytree_node=False, default=False)
   # See `encdec.layers.dropout.stack_keys`.
   dropout_keys: Key[Array, "rows sites"] | None = None
@@ -129,8 +131,8 @@ class _Block(nn.Module):
     keys_values = self.self_attention.keys_values(read)
     if cache is not None:
       assert inputs.slot is not None, "a cache is written at a slot"
-      cache = _write(cache, keys_values, inputs.slot)
-      keys_values = _read(cache)
+      cache = cache_lib.write(cache, *keys_values, inputs.slot, inputs.abreast)
+      keys_values = cache_lib.read(cache)
     output, weights = self.self_attention.attend(
       read,
       keys_values,
@@ -180,7 +182,7 @@ class DecoderBlock(_Block):
   def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
     """Keys and values of the source as the cache holds them, `B G S K`."""
     key, value = self.cross_attention.keys_values(states)
-    return key.swapaxes(1, 2), value.swapaxes(1, 2)
+    return cache_lib.keep(key.swapaxes(1, 2), value.swapaxes(1, 2))
 
   def __call__(
     self,
@@ -199,7 +201,7 @@ class DecoderBlock(_Block):
       assert inputs.cross_states is not None, "a decoder reads a source"
       source = self.cross_attention.keys_values(inputs.cross_states)
     else:
-      source = cross[0].swapaxes(1, 2), cross[1].swapaxes(1, 2)
+      source = cache_lib.read(cross)
     output, cross_weights = self.cross_attention.attend(
       self._before(self.cross_attention_norm, states),
       source,
@@ -219,24 +221,3 @@ def _layer_keys(
 ) -> Key[Array, "sites"] | None:
   keys = inputs.dropout_keys
   return None if keys is None else keys[layer + 1]
-
-
-def _write(cache: KeyValue, fresh: KeyValue, slot: Int[Array, ""]) -> KeyValue:
-  """Puts fresh keys and values, `B Q G K`, where the cache's rows begin.
-
-  Args:
-    slot: on the cache's axis of slots.
-  """
-  zero = jnp.zeros((), slot.dtype)
-
-  def put(held: Array, new: Array) -> Array:
-    rows = held.shape[1]
-    new = new.swapaxes(1, 2).astype(held.dtype)
-    new = new.reshape(new.shape[0], rows, -1, new.shape[-1])
-    return jax.lax.dynamic_update_slice(held, new, (zero, zero, slot, zero))
-
-  return put(cache[0], fresh[0]), put(cache[1], fresh[1])
-
-
-def _read(cache: KeyValue) -> KeyValue:
-  return cache[0].swapaxes(1, 2), cache[1].swapaxes(1, 2)

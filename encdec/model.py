@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec import sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
+from encdec.layers import cache as cache_lib
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import stack_keys
 from encdec.sharing import collapse
@@ -18,6 +19,7 @@ from encdec.types import (
   AttentionMask,
   CrossCache,
   DecodeView,
+  KeyValue,
   ModelOutput,
   Params,
   SelfCache,
@@ -255,14 +257,16 @@ class FlaxEncoderDecoderModule(nn.Module):
     slots = cache_length if apart else cache_length * beams
     shape = (batch, rows, slots, c.head_width)
 
-    def zeros() -> Array:
-      return sharding.constrain(
-        jnp.zeros(shape, self.dtype),
-        ("batch", "kv_heads", None, None),
-        self.rules,
+    def zeros() -> KeyValue:
+      both = jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+      return jax.tree.map(
+        lambda leaf: sharding.constrain(
+          leaf, ("batch", "kv_heads", *(None,) * (leaf.ndim - 2)), self.rules
+        ),
+        cache_lib.keep(*both, abreast=slots // cache_length),
       )
 
-    return SelfCache(tuple((zeros(), zeros()) for _ in range(c.num_layers)))
+    return SelfCache(tuple(zeros() for _ in range(c.num_layers)))
 
   def decode_step(
     self,

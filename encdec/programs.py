@@ -21,12 +21,16 @@ from encdec.generation import (
 from encdec.generation.groups import Groups
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
+from encdec.layers import cache as cache_lib
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, Params, SelfCache
 
 # Up to here a beam attends to the slots of all of its source's beams, masked,
 # and no cache ever moves; beyond, that costs more than moving it.
 SHARED_BEAMS = 16
+
+# Numbers that stay in a core's cache from one layer to the next.
+CACHED = 2**19
 
 
 @struct.dataclass
@@ -75,11 +79,38 @@ def encode(
 ) -> CrossCache:
   """What every step reads of the source, from its tokens or its states."""
   apply: Any = functools.partial(module.apply, {"params": params})
-  if states is None:
-    states = apply(
-      tokens=tokens, segments=segments, positions=positions, method="encode"
-    ).states
-  return apply(states, segments, method="cross_cache")
+
+  def encode_rows(rows: tuple[Array | None, ...]) -> CrossCache:
+    tokens, segments, positions, states = rows
+    if states is None:
+      states = apply(
+        tokens=tokens, segments=segments, positions=positions, method="encode"
+      ).states
+    return apply(states, segments, method="cross_cache")
+
+  sources = tokens, segments, positions, states
+  batch, length = segments.shape
+  rows = _rows_at_once(batch, length * module.config.encoder.width)
+  if module.rules is not None or rows == batch:
+    return encode_rows(sources)
+  parts = jax.lax.map(
+    encode_rows,
+    jax.tree.map(lambda leaf: leaf.reshape(-1, rows, *leaf.shape[1:]), sources),
+  )
+  return jax.tree.map(lambda leaf: leaf.reshape(batch, *leaf.shape[2:]), parts)
+
+
+def _rows_at_once(batch: int, size: int) -> int:
+  """How many rows of `size` numbers are encoded at once: they divide all.
+
+  Accelerators take all of them; a CPU is faster with what its caches hold,
+  unless those were very few.
+  """
+  most = max(1, CACHED // size)
+  if jax.default_backend() != "cpu" or batch <= most:
+    return batch
+  parts = (n for n in range(most, 0, -1) if batch % n == 0 and 4 * n >= most)
+  return next(parts, batch)
 
 
 @functools.partial(
@@ -103,7 +134,8 @@ def run(
     logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
-    logits = ranking.stretch(logits)
+    if not search.across(logits.shape[0] * logits.shape[1]):
+      logits = ranking.stretch(logits)
     # Whole rows of the vocabulary are ranked: within a row's device.
     axes = ("batch", None, None)
     return sharding.constrain(logits, axes, module.rules), cache
@@ -159,7 +191,12 @@ def start(
       cache_length=length - 1,
       method="prefill",
     )
-    cache = _spread(held, cache, options.width, texts.apart)
+    cache = SelfCache(
+      tuple(
+        cache_lib.spread(*pair, options.width, texts.apart)
+        for pair in zip(held.layers, cache.layers, strict=True)
+      )
+    )
   shape = (
     batch,
     slots,
@@ -222,9 +259,9 @@ def refill(
   state = jax.tree.map(
     lambda new, old: hypotheses.select_rows(taken >= 0, new, old), fresh, state
   )
-  # Keys and values have rank 4; the only other leaf are the segments.
+  # Besides keys and values there are only the segments, of rank 2.
   axes = jax.tree.map(
-    lambda leaf: ("batch", "kv_heads") if leaf.ndim == 4 else ("batch",),
+    lambda leaf: ("batch", "kv_heads") if leaf.ndim > 2 else ("batch",),
     seated,
   )
   seated = refilling.take_rows(seated, waiting, taken, axes, module.rules)
@@ -239,23 +276,6 @@ def replicate(tree: Any, rules: sharding.Rules | None) -> Any:
   return jax.tree.map(
     lambda leaf: sharding.constrain(leaf, (None,) * leaf.ndim, rules), tree
   )
-
-
-def _spread(
-  held: SelfCache, cache: SelfCache, beams: int, apart: bool
-) -> SelfCache:
-  """Puts a prompt's keys into the first slots of one beam, or of each."""
-
-  def put(part: Array, whole: Array) -> Array:
-    if apart:
-      part = jnp.repeat(part, beams, axis=1)
-      return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
-    batch, groups, slots, width = whole.shape
-    by_beam = whole.reshape(batch, groups, slots // beams, beams, width)
-    by_beam = by_beam.at[:, :, : part.shape[2], 0].set(part)
-    return by_beam.reshape(whole.shape)
-
-  return jax.tree.map(put, held, cache)
 
 
 @functools.partial(jax.jit, static_argnames="module")

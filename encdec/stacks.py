@@ -240,8 +240,8 @@ class Stack(nn.Module):
   ) -> tuple[Float[Array, "B Q D"], SelfCache]:
     """States of Q new tokens a row, which are written into the cache."""
     states = self._embed(tokens, view.query_positions, None, None, None)
-    # Slots of the cache a step: one for each beam that is held beside others.
-    stride = cache.layers[0][0].shape[2] // view.key_positions.shape[1]
+    # One for each beam that is held beside others.
+    abreast = cache.layers[0][1].shape[2] // view.key_positions.shape[1]
     visible = view.visible[:, None]
     if view.apart:
       visible = self._by_heads(view.visible)
@@ -251,7 +251,8 @@ class Stack(nn.Module):
     inputs = LayerInputs(
       AttentionMask(dense=visible),
       cross_mask=cross_mask,
-      slot=view.slot * stride,
+      slot=view.slot,
+      abreast=abreast,
       apart=view.apart,
     )
     block, held = self._block(), []

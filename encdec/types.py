@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 # A nested dict of arrays; the paths in it are an interface.
 Params: TypeAlias = dict[str, Any]
-KeyValue: TypeAlias = tuple[Array, Array]
 
 
 @struct.dataclass
@@ -40,12 +39,41 @@ class AttentionMask:
 
 
 @struct.dataclass
+class KeyBlocks:
+  """Keys as a CPU multiplies a few queries with them fastest.
+
+  A product there goes along the rows of its second operand: keys lie across,
+  W of them in a row, so that rows are long and a block is small. Key s is
+  `blocks[:, :, s // W, :, s % W]`; zeros follow the last one. Where one block
+  holds them all there is no axis of blocks: XLA would take it away from the
+  product, and then copy the cache at every step.
+
+  Attributes:
+    count: S, the number of keys.
+  """
+
+  blocks: Float[Array, "B G *Z K W"]
+  count: int = struct.field(pytree_node=False)
+
+  @property
+  def shape(self) -> tuple[int, int, int, int]:
+    """As of keys that attention is given: B, S, G, K."""
+    batch, groups, *_, width, _ = self.blocks.shape
+    return batch, self.count, groups, width
+
+
+# Both `B G S K`.
+KeyValue: TypeAlias = tuple[Array | KeyBlocks, Array]
+
+
+@struct.dataclass
 class SelfCache:
   """Self-attention keys and values so far, a pair a layer.
 
   `B G TN K`, slot by slot and in each the N beams; or where beams are apart
   (see `DecodeView`) `B GN T K`, the beams of a group side by side. So a step
-  writes one stretch, and reads without a reshape or a transpose.
+  writes one stretch, and reads without a reshape or a transpose. How keys lie
+  is up to the platform, see `encdec.layers.cache`.
   """
 
   layers: tuple[KeyValue, ...]

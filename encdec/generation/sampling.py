@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import hypotheses
+from encdec.generation import hypotheses, ranking
 from encdec.generation.hypotheses import Hypotheses
 from encdec.generation.scoring import length_divisor
 from encdec.generation.search import Search, is_end, step_scores
@@ -62,7 +62,8 @@ def advance(
     drawn = scores + noise(
       state.keys, state.texts.length - search.prompt, scores
     )
-  tokens = jnp.argmax(drawn, axis=-1).astype(jnp.int32)
+  rows = drawn.shape[0] * drawn.shape[1]
+  tokens = ranking.argmax(drawn, across=search.across(rows))
   total = state.scores
   if total is not None:
     own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]

@@ -6,7 +6,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec import sharding
-from encdec.generation import processors
+from encdec.generation import processors, ranking
 from encdec.generation.hypotheses import Hypotheses
 from encdec.generation.options import SearchOptions
 from encdec.generation.warpers import warp
@@ -29,6 +29,23 @@ class Search:
   prompt: int = struct.field(pytree_node=False, default=1)
   vocab_size: int = struct.field(pytree_node=False, default=0)
   rules: sharding.Rules | None = struct.field(pytree_node=False, default=None)
+
+  def across(self, rows: int) -> bool:
+    """Whether scores of so many rows are ranked as a CPU's head leaves them.
+
+    Where they are read in their own order besides, that order is made once.
+    """
+    options = self.options
+    turned = (
+      options.sample
+      or options.num_groups > 1
+      or options.renormalize_logits
+      or options.sum_log_probs
+      or options.keep_scores
+      or options.keep_logits
+      or options.rules.custom
+    )
+    return not turned and ranking.lie_across(rows)
 
 
 def step_scores(

@@ -12,9 +12,17 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.decoding_form import unstack
 from encdec.hub.inputs import SideInputs, default_positions
 from encdec.hub.outputs import DecoderCache
+from encdec.layers import cache as cache_lib
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand
-from encdec.types import CrossCache, DecodeView, Params, SelfCache, StackOutput
+from encdec.types import (
+  CrossCache,
+  DecodeView,
+  KeyValue,
+  Params,
+  SelfCache,
+  StackOutput,
+)
 
 _FLAGS = ("module", "attentions", "hidden_states")
 
@@ -91,10 +99,10 @@ def empty_cache(
   """A cache for `slots` tokens that attend to sources of `sources` tokens."""
   config = module.config.decoder
 
-  def zeros(*rows: int) -> tuple[tuple[Array, Array], ...]:
-    shape = (batch, config.num_kv_heads, *rows, config.head_width)
+  def zeros(rows: int) -> tuple[KeyValue, ...]:
+    shape = (batch, config.num_kv_heads, rows, config.head_width)
     empty = jnp.zeros(shape, module.dtype)
-    return ((empty, empty),) * config.num_layers
+    return (cache_lib.keep(empty, empty),) * config.num_layers
 
   return DecoderCache(
     decoder=SelfCache(zeros(slots)),
@@ -158,12 +166,11 @@ def grown(cache: DecoderCache, slots: int) -> DecoderCache:
   """The same cache with room for more tokens."""
   more = slots - cache.slots
 
-  def pad(held: Array) -> Array:
-    return jnp.pad(held, ((0, 0), (0, 0), (0, more), (0, 0)))
-
   return dataclasses.replace(
     cache,
-    decoder=jax.tree.map(pad, cache.decoder),
+    decoder=SelfCache(
+      tuple(cache_lib.grown(held, slots) for held in cache.decoder.layers)
+    ),
     key_mask=jnp.pad(cache.key_mask, ((0, 0), (0, more)), constant_values=True),
   )
 

@@ -12,12 +12,12 @@ from encdec import sharding
 from encdec.config import StackConfig
 from encdec.layers import kernels
 from encdec.layers.dense import Dense
-from encdec.types import AttentionMask, KeyValue
+from encdec.types import AttentionMask, KeyBlocks
 
 
 def attention(
   q: Float[Array, "B T H K"],
-  k: Float[Array, "B S G K"],
+  k: Float[Array, "B S G K"] | KeyBlocks,
   v: Float[Array, "B S G K"],
   mask: AttentionMask,
   *,
@@ -92,8 +92,10 @@ class Attention(nn.Module):
     features = (heads, c.head_width)
     return Dense(features, self.dtype, self.param_dtype, c.init_std)
 
-  def keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
-    """Keys and values of `states`, `B S G K` each."""
+  def keys_values(
+    self, states: Float[Array, "B S D"]
+  ) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
+    """Keys and values of `states`."""
     axes = ("batch", None, "kv_heads", None)
     key = sharding.constrain(self.key(states), axes, self.rules)
     value = sharding.constrain(self.value(states), axes, self.rules)
@@ -102,7 +104,9 @@ class Attention(nn.Module):
   def attend(
     self,
     states: Float[Array, "B T D"],
-    keys_values: KeyValue,
+    keys_values: tuple[
+      Float[Array, "B S G K"] | KeyBlocks, Float[Array, "B S G K"]
+    ],
     mask: AttentionMask,
     *,
     divisor: Float[Array, ""] | None = None,

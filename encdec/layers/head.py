@@ -52,11 +52,16 @@ class Head(nn.Module):
     if c.head == HeadKind.TRANSFORM:
       states = self.norm(activation(c.head_activation)(self.transform(states)))
     states = states.astype(self.dtype)
+    bias = self._bias()
     if c.tied_head or self.has_variable("params", "transposed"):
       rows = table if c.tied_head else self.get_variable("params", "transposed")
       contract = ((states.ndim - 1,), (1,))
       logits = few_by_many(
-        states, rows.astype(self.dtype), (contract, ((), ())), jnp.float32
+        states,
+        rows.astype(self.dtype),
+        (contract, ((), ())),
+        jnp.float32,
+        bias=bias,
       )
     else:
       logits = jnp.einsum(
@@ -65,13 +70,18 @@ class Head(nn.Module):
         self.get_variable("params", "kernel").astype(self.dtype),
         preferred_element_type=jnp.float32,
       )
-    if c.head_bias:
-      bias = self.bias.astype(jnp.float32)
-      logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
+      if bias is not None:
+        logits += bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
     axes = ("batch", *(None,) * (logits.ndim - 2), "logits")
-    logits = sharding.constrain(logits, axes, self.rules)
-    if self.vocab_rows == c.vocab_size:
-      return logits
-    real = jnp.arange(self.vocab_rows, dtype=jnp.int32) < c.vocab_size
-    real = real.reshape((1,) * (logits.ndim - 1) + real.shape)
-    return jnp.where(real, logits, jnp.finfo(jnp.float32).min)
+    return sharding.constrain(logits, axes, self.rules)
+
+  def _bias(self) -> Float[Array, "V"] | None:
+    """With the lowest number at padding rows, beside which a logit vanishes."""
+    c = self.config
+    rows, padded = self.vocab_rows, self.vocab_rows > c.vocab_size
+    bias = self.bias.astype(jnp.float32) if c.head_bias else None
+    if padded:
+      bias = jnp.zeros((rows,), jnp.float32) if bias is None else bias
+      real = jnp.arange(rows, dtype=jnp.int32) < c.vocab_size
+      bias = jnp.where(real, bias, jnp.finfo(jnp.float32).min)
+    return bias

@@ -18,7 +18,7 @@ from encdec import sharding
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.products import few_by_many
 from encdec.masks import dense_mask
-from encdec.types import AttentionMask
+from encdec.types import AttentionMask, KeyBlocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class XlaAttention:
   def __call__(
     self,
     q: Float[Array, "B T H K"],
-    k: Float[Array, "B S G K"],
+    k: Float[Array, "B S G K"] | KeyBlocks,
     v: Float[Array, "B S G K"],
     mask: AttentionMask,
     *,
@@ -92,12 +92,7 @@ class XlaAttention:
       v = _drop_values(v, dropout)
     q = q.reshape(batch, queries, groups, heads // groups, width)
     q = q.transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
-    # Not einsum, which puts k first: keys would not come out last, and what
-    # follows goes along them.
-    logits = few_by_many(
-      q, k, (((3,), (3,)), ((0, 1), (0, 2))), jnp.float32
-    ).reshape(batch, heads, queries, keys)
-    logits = logits * scale
+    logits = _products(q, k).reshape(batch, heads, queries, keys) * scale
     if softcap is not None:
       logits = softcap * jnp.tanh(logits / softcap)
     if bias is not None:
@@ -118,6 +113,28 @@ class XlaAttention:
     out = jnp.einsum("BGRTS,BSGK->BGRTK", weights, v)
     out = out.reshape(batch, heads, queries, width).swapaxes(1, 2)
     return out, returned
+
+
+def _products(
+  q: Float[Array, "B G Q K"], k: Float[Array, "B S G K"] | KeyBlocks
+) -> Float[Array, "B G Q S"]:
+  if not isinstance(k, KeyBlocks):
+    # Not einsum, which puts k first: keys would not come out last, and what
+    # follows goes along them.
+    return few_by_many(q, k, (((3,), (3,)), ((0, 1), (0, 2))), jnp.float32)
+  batch, groups, queries, width = q.shape
+  blocks = k.blocks.shape[2:-2]
+  q = jnp.expand_dims(q, tuple(range(2, 2 + len(blocks))))
+  q = jnp.broadcast_to(q, (batch, groups, *blocks, queries, width))
+  of_both = tuple(range(2 + len(blocks)))
+  products = jax.lax.dot_general(
+    q,
+    k.blocks,
+    (((q.ndim - 1,), (q.ndim - 2,)), (of_both, of_both)),
+    preferred_element_type=jnp.float32,
+  )
+  products = jnp.moveaxis(products, -2, 2).reshape(batch, groups, queries, -1)
+  return products[..., : k.count]
 
 
 def _softmax(

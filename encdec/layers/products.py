@@ -16,6 +16,7 @@ def few_by_many(
   many: Float[Array, "..."],
   dimension_numbers: jax.lax.DotDimensionNumbers,
   dtype: Any,
+  bias: Float[Array, "many"] | None = None,
 ) -> Float[Array, "..."]:
   """`jax.lax.dot_general`, accumulated in `dtype`, where few rows meet many.
 
@@ -25,14 +26,19 @@ def few_by_many(
 
   Args:
     many: has one axis, of the many, besides those of `dimension_numbers`.
+    bias: is added to each row of products. It is here so that nothing stands
+      between a product that lies the other way round and who turns it back.
   """
   (of_few, of_many), (batch_of_few, batch_of_many) = dimension_numbers
   taken = (*of_few, *batch_of_few)
   rows = math.prod(n for axis, n in enumerate(few.shape) if axis not in taken)
   if jax.default_backend() != "cpu" or not 1 < rows <= FEW_ROWS:
-    return jax.lax.dot_general(
+    product = jax.lax.dot_general(
       few, many, dimension_numbers, preferred_element_type=dtype
     )
+    if bias is not None:
+      product += bias.reshape((1,) * (product.ndim - 1) + bias.shape)
+    return product
   product = jax.lax.dot_general(
     many,
     few,
@@ -41,4 +47,8 @@ def few_by_many(
   )
   # XLA would turn a transposed product round again.
   product = jax.lax.optimization_barrier(product)
-  return jnp.moveaxis(product, len(batch_of_few), -1)
+  first = len(batch_of_few)
+  if bias is not None:
+    rest = product.ndim - first - 1
+    product += bias.reshape((1,) * first + bias.shape + (1,) * rest)
+  return jnp.moveaxis(product, first, -1)

@@ -104,6 +104,47 @@ def test_min_length(model, min_length):
   assert lengths.min() > min_length >= free.min()
 
 
+@pytest.mark.parametrize("states", [False, True])
+def test_a_large_source_is_encoded_in_parts(model, monkeypatch, states):
+  """Its caches are those of all rows at once, and so is their order."""
+  module, params = model
+  tokens, segments, positions = _source()
+  segments = segments.at[3, 6:].set(0)
+  encoded = None
+  if states:
+    encoded = module.apply(
+      {"params": params}, tokens, segments, positions, method="encode"
+    ).states
+  given = None if states else tokens, segments, positions, encoded
+
+  def encode():
+    programs.encode.clear_cache()
+    lowered = programs.encode.lower(module, params, *given)
+    return lowered.as_text(), programs.encode(module, params, *given)
+
+  whole_text, whole = encode()
+  monkeypatch.setattr(programs, "CACHED", 3 * 10 * 32)
+  text, parts = encode()
+  programs.encode.clear_cache()
+  assert "stablehlo.while" in text and "stablehlo.while" not in whole_text
+  assert jax.tree.structure(parts) == jax.tree.structure(whole)
+  np.testing.assert_array_equal(parts.segments, segments)
+  for found, expected in zip(
+    *map(jax.tree.leaves, (parts, whole)), strict=True
+  ):
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("batch", "most", "rows"),
+  [(8, 8, 8), (32, 8, 8), (48, 10, 8), (6, 4, 3), (31, 8, 31), (5, 1, 1)],
+)
+def test_parts_are_of_one_size_and_not_tiny(batch, most, rows):
+  size = programs.CACHED // most
+  assert programs._rows_at_once(batch, size) == rows
+
+
 def test_lengths_compile_once(model):
   source = _source()
   _run(model, source)

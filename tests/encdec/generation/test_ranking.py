@@ -1,31 +1,75 @@
-"""The best few of a vocabulary are those of `jax.lax.top_k`."""
+"""The best few of a vocabulary are those of JAX, however the scores lie."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from encdec.generation import ranking
 from encdec.generation.ranking import STRETCH, stretch, stretched, top_k
+from encdec.layers.products import few_by_many
 
 
+@pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("vocab", [3 * STRETCH, 1000, 2 * STRETCH + 1, 100])
-def test_ranking_equals_top_k(vocab):
+def test_ranking_equals_top_k(vocab, across):
   """Few values: equal ones are taken in the order of the vocabulary."""
   random = np.random.default_rng(vocab)
   for values in (2, 5, 50, 100_000):
     scores = random.integers(-values, values, (3, 2, vocab)).astype(np.float32)
     scores[random.random(scores.shape) < 0.5] = -np.inf
     for k in (1, 2, 8):
-      found = top_k(jnp.asarray(scores), k)
+      found = top_k(jnp.asarray(scores), k, across=across)
       expected = jax.lax.top_k(scores, k)
       np.testing.assert_array_equal(found[0], expected[0])
       np.testing.assert_array_equal(found[1], expected[1])
 
 
-def test_rows_of_almost_nothing():
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("vocab", [700, 100])
+def test_the_best_is_the_first_of_equals(vocab, across):
+  random = np.random.default_rng(vocab)
+  for values in (1, 2, 100_000):
+    scores = random.integers(-values, values, (3, 2, vocab)).astype(np.float32)
+    scores[random.random(scores.shape) < 0.5] = -np.inf
+    scores[0, 0] = -np.inf
+    found = ranking.argmax(jnp.asarray(scores), across=across)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, jnp.argmax(scores, axis=-1))
+  nan = jnp.full((2, 1, vocab), jnp.nan).at[0, 0, 9].set(-5.0)
+  assert set(ranking.argmax(nan, across=across).flatten().tolist()) <= {0, 9}
+
+
+def test_log_probabilities_of_scores_that_lie_across():
+  logits = jax.random.normal(jax.random.key(0), (3, 4, 500)) * 30
+  logits = logits.at[..., 7].set(-jnp.inf)
+  found = ranking.log_softmax(logits, across=True)
+  expected = jax.nn.log_softmax(logits, axis=-1)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_rows_are_ranked_as_a_cpu_leaves_them():
+  """One transpose less than the rows of a vocabulary: none of its size."""
+  many, few = jnp.ones((1000, 8)), jnp.ones((4, 4, 8))
+
+  def best(many, few):
+    axes = (((2,), (1,)), ((), ()))
+    bias = jnp.arange(1000, dtype=jnp.float32)
+    logits = few_by_many(few, many, axes, jnp.float32, bias=bias)
+    scores = ranking.log_softmax(logits, across=True)
+    return ranking.top_k(jnp.where(scores < -1e5, 0.0, scores), 3, across=True)
+
+  text = jax.jit(best).lower(many, few).compile().as_text()
+  assert ranking.lie_across(16)
+  assert "f32[1000,16]" in text
+  assert "f32[4,4,1000]" not in text.split("ENTRY")[1]
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_rows_of_almost_nothing(across):
   scores = np.full((1, 700), -np.inf, np.float32)
   scores[0, [699, 300, 5]] = 1.0, 2.0, 1.0
-  best, tokens = top_k(jnp.asarray(scores), 5)
+  best, tokens = top_k(jnp.asarray(scores), 5, across=across)
   assert tokens.tolist() == [[300, 5, 699, 0, 1]]
   assert best[0, 3] == -np.inf
 

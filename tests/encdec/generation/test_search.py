@@ -11,6 +11,7 @@ from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
 from encdec.generation.options import SearchOptions, Warps
+from encdec.layers import cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
 MODES = {
@@ -102,15 +103,44 @@ def test_a_row_is_the_same_alone_and_with_more_padding(model, mode):
       np.testing.assert_allclose(alone.scores, whole.scores[mine], atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["samples", "beams", "groups"])
-def test_moving_the_cache_finds_the_same(model, monkeypatch, mode):
-  """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors."""
-  options = MODES[mode]
+@pytest.fixture
+def compile_anew():
+  """Compiled programs do not know of a constant that is changed."""
+  jax.clear_caches()
+  yield
+  jax.clear_caches()
+
+
+@pytest.mark.parametrize("abreast", [cache.ABREAST, 4])
+@pytest.mark.parametrize("mode", ["beams", "groups"])
+def test_moving_the_cache_finds_the_same(
+  model, monkeypatch, compile_anew, mode, abreast
+):
+  """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors.
+
+  Of many beams keys are in several blocks, here of few already. No text ends:
+  what a source that is done still scores is nobody's.
+  """
+  options = {**MODES[mode], "end_tokens": ()}
   shared = _run(model, _source(), keep_scores=True, **options)
+  monkeypatch.setattr(cache, "ABREAST", abreast)
   monkeypatch.setattr(programs, "SHARED_BEAMS", 0)
+  jax.clear_caches()
   moved = _run(model, _source(), keep_scores=True, **options)
   np.testing.assert_array_equal(moved.tokens, shared.tokens)
   np.testing.assert_allclose(moved.step_scores, shared.step_scores, atol=2e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_keys_in_several_blocks_find_the_same(
+  model, monkeypatch, compile_anew, mode
+):
+  options = MODES[mode]
+  one = _run(model, _source(), **options)
+  monkeypatch.setattr(cache, "ABREAST", 4)
+  jax.clear_caches()
+  several = _run(model, _source(), **options)
+  np.testing.assert_array_equal(several.tokens, one.tokens)
 
 
 def test_scores_stay_float32_in_bfloat16(model):

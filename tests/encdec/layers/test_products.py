@@ -29,6 +29,10 @@ def test_it_is_the_plain_product(case):
   expected = jax.lax.dot_general(few, many, axes)
   found = few_by_many(few, many, axes, jnp.float32)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  bias = jnp.arange(50, dtype=jnp.float32)
+  found = few_by_many(few, many, axes, jnp.float32, bias=bias)
+  expected = np.asarray(expected) + np.asarray(bias)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
