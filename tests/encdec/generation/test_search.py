@@ -111,6 +111,7 @@ def compile_anew():
   jax.clear_caches()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("abreast", [cache.ABREAST, 4])
 @pytest.mark.parametrize("mode", ["beams", "groups"])
 def test_moving_the_cache_finds_the_same(
@@ -131,6 +132,7 @@ def test_moving_the_cache_finds_the_same(
   np.testing.assert_allclose(moved.step_scores, shared.step_scores, atol=2e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", MODES)
 def test_keys_in_several_blocks_find_the_same(
   model, monkeypatch, compile_anew, mode
