@@ -25,10 +25,10 @@ class LayerInputs:
   mask: AttentionMask
   cross_states: Float[Array, "B S W"] | None = None
   cross_mask: AttentionMask | None = None
-  # Decoding only: where a step writes, in steps of so many slots.
+  # Decoding only: where a step writes, the slots that it writes there, and
+  # whether each beam attends to its own slots of the cache alone.
   slot: Int[Array, ""] | None = None
   abreast: int = struct.field(pytree_node=False, default=1)
-  # Each beam attends to its own slots of the cache alone.
   apart: bool = struct.field(pytree_node=False, default=False)
   # See `encdec.layers.dropout.stack_keys`.
   dropout_keys: Key[Array, "rows sites"] | None = None

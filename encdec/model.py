@@ -258,12 +258,15 @@ class FlaxEncoderDecoderModule(nn.Module):
     shape = (batch, rows, slots, c.head_width)
 
     def zeros() -> KeyValue:
-      both = jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+      pair = jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+      if not apart:
+        # Of beams apart they may have to move: as they are, they are smaller.
+        pair = cache_lib.keep(*pair, abreast=beams)
       return jax.tree.map(
         lambda leaf: sharding.constrain(
           leaf, ("batch", "kv_heads", *(None,) * (leaf.ndim - 2)), self.rules
         ),
-        cache_lib.keep(*both, abreast=slots // cache_length),
+        pair,
       )
 
     return SelfCache(tuple(zeros() for _ in range(c.num_layers)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
@@ -29,8 +30,8 @@ from encdec.types import CrossCache, Params, SelfCache
 # and no cache ever moves; beyond, that costs more than moving it.
 SHARED_BEAMS = 16
 
-# Numbers that stay in a core's cache from one layer to the next.
-CACHED = 2**19
+# Numbers that the cores' caches hold from one layer to the next.
+CACHED = 2**18 * (os.cpu_count() or 1)
 
 
 @struct.dataclass

@@ -55,12 +55,6 @@ class KeyBlocks:
   blocks: Float[Array, "B G *Z K W"]
   count: int = struct.field(pytree_node=False)
 
-  @property
-  def shape(self) -> tuple[int, int, int, int]:
-    """As of keys that attention is given: B, S, G, K."""
-    batch, groups, *_, width, _ = self.blocks.shape
-    return batch, self.count, groups, width
-
 
 # Both `B G S K`.
 KeyValue: TypeAlias = tuple[Array | KeyBlocks, Array]

@@ -115,11 +115,12 @@ def _advance(rows: Any, shared: Any) -> tuple[State, Float[Array, "B N V"]]:
 
 
 def _reordered(
-  held: Float[Array, "B GN ..."], parents: Int[Array, "B N"]
-) -> Float[Array, "B GN ..."]:
-  batch, beams = parents.shape
-  grouped = held.reshape(batch, -1, beams, *held.shape[2:])
-  at = parents.reshape(batch, 1, beams, *(1,) * (held.ndim - 2))
+  held: Float[Array, "B GN T K"], parents: Int[Array, "B N"]
+) -> Float[Array, "B GN T K"]:
+  batch, rows, slots, width = held.shape
+  beams = parents.shape[1]
+  grouped = held.reshape(batch, rows // beams, beams, slots, width)
+  at = parents[:, None, :, None, None]
   return jnp.take_along_axis(grouped, at, axis=2).reshape(held.shape)
 
 

@@ -75,6 +75,17 @@ class Rules:
   remove_invalid_values: bool = static(False)
   custom: tuple[Processor, ...] = static(())
 
+  @property
+  def by_row(self) -> bool:
+    """Whether any of them changes other tokens in each text, one by one."""
+    biases = (self.sequence_bias, self.bad_words)
+    return bool(
+      any(bias is not None and bias.longer for bias in biases)
+      or self.encoder_repetition_penalty is not None
+      or self.repetition_penalty is not None
+      or self.custom
+    )
+
 
 @struct.dataclass
 class Warps:

@@ -31,7 +31,7 @@ def lie_across(rows: int) -> bool:
 
   With fewer rows it is faster to turn them.
   """
-  return jax.default_backend() == "cpu" and 8 <= rows <= FEW_ROWS
+  return jax.default_backend() == "cpu" and 16 <= rows <= FEW_ROWS
 
 
 def log_softmax(

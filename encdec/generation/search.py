@@ -33,17 +33,17 @@ class Search:
   def across(self, rows: int) -> bool:
     """Whether scores of so many rows are ranked as a CPU's head leaves them.
 
-    Where they are read in their own order besides, that order is made once.
+    Where rows are read one by one besides, they are turned for all that reads.
     """
     options = self.options
     turned = (
-      options.sample
+      options.rules.by_row
+      or options.sample
       or options.num_groups > 1
       or options.renormalize_logits
       or options.sum_log_probs
       or options.keep_scores
       or options.keep_logits
-      or options.rules.custom
     )
     return not turned and ranking.lie_across(rows)
 

@@ -41,7 +41,8 @@ def attention(
   facts = kernels.AttentionFacts(
     platform=jax.default_backend(),
     query_shape=q.shape,
-    key_shape=k.shape,
+    key_shape=kernels.key_shape(k),
+    key_blocks=isinstance(k, KeyBlocks),
     dtype=str(q.dtype),
     dense=mask.dense is not None,
     contiguous=mask.contiguous,

@@ -1,6 +1,6 @@
 """Keys and values that are kept: how they lie, and how they are written."""
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from encdec.types import KeyBlocks, KeyValue
 
-# So many keys of a block make the fastest products with a few queries.
-ABREAST = 64
+# The fewest keys of a block, of several: with 64 to 88 products are fastest,
+# where those are whole eights.
+BLOCK = 64
 
 
 def keep(
@@ -25,7 +26,8 @@ def keep(
   if jax.default_backend() != "cpu":
     return keys, values
   batch, groups, count, width = keys.shape
-  size = abreast * max(1, ABREAST // abreast)
+  unit = math.lcm(abreast, 8)
+  size = min(count, -(-BLOCK // unit) * unit)
   more = -count % size
   blocks = jnp.pad(keys, ((0, 0), (0, 0), (0, more), (0, 0)))
   blocks = blocks.reshape(batch, groups, -1, size, width).swapaxes(3, 4)
@@ -38,13 +40,15 @@ def kept(held: KeyValue) -> tuple[Array, Array]:
   """The keys and values that were given to `keep`."""
   keys, values = held
   if isinstance(keys, KeyBlocks):
-    batch, count, groups, width = keys.shape
-    plain = keys.blocks.swapaxes(-1, -2).reshape(batch, groups, -1, width)
-    keys = plain[:, :, :count]
+    plain = keys.blocks.swapaxes(-1, -2)
+    plain = plain.reshape(*plain.shape[:2], -1, plain.shape[-1])
+    keys = plain[:, :, : keys.count]
   return keys, values
 
 
-def read(held: KeyValue) -> tuple[Any, Float[Array, "B S G K"]]:
+def read(
+  held: KeyValue,
+) -> tuple[Float[Array, "B S G K"] | KeyBlocks, Float[Array, "B S G K"]]:
   """Keys and values as `encdec.layers.attention.attention` is given them."""
   keys, values = held
   if not isinstance(keys, KeyBlocks):
@@ -84,7 +88,7 @@ def write(
   if not isinstance(old, KeyBlocks):
     return put(old, fresh), written
   if fresh.shape[2] != abreast:
-    # A prompt, of any length: over any blocks.
+    # A prompt, of one beam and any length: over any blocks.
     return keep(put(kept(held)[0], fresh), written, abreast)
   fresh = fresh.swapaxes(2, 3)
   to: tuple[Array, ...] = (zero, zero, zero, at)
@@ -123,4 +127,4 @@ def spread(
     return by_beam.reshape(whole.shape)
 
   keys, values = jax.tree.map(put, kept(prompt), kept(held))
-  return keep(keys, values, 1 if apart else beams)
+  return (keys, values) if apart else keep(keys, values, beams)

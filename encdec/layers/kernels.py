@@ -48,6 +48,7 @@ class AttentionFacts:
   platform: str
   query_shape: tuple[int, ...]
   key_shape: tuple[int, ...]
+  key_blocks: bool
   dtype: str
   dense: bool
   contiguous: bool
@@ -87,7 +88,7 @@ class XlaAttention:
     return_weights: bool,
   ) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
     batch, queries, heads, width = q.shape
-    keys, groups = k.shape[1:3]
+    _, keys, groups, _ = key_shape(k)
     if dropout is not None and dropout.mode == "values":
       v = _drop_values(v, dropout)
     q = q.reshape(batch, queries, groups, heads // groups, width)
@@ -113,6 +114,16 @@ class XlaAttention:
     out = jnp.einsum("BGRTS,BSGK->BGRTK", weights, v)
     out = out.reshape(batch, heads, queries, width).swapaxes(1, 2)
     return out, returned
+
+
+def key_shape(
+  k: Float[Array, "B S G K"] | KeyBlocks,
+) -> tuple[int, int, int, int]:
+  """B, S, G and K, however the keys lie."""
+  if not isinstance(k, KeyBlocks):
+    return k.shape
+  batch, groups, *_, width, _ = k.blocks.shape
+  return batch, k.count, groups, width
 
 
 def _products(

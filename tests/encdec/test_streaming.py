@@ -12,6 +12,7 @@ from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions
 from encdec.generation.refilling import Seating
+from encdec.layers import cache
 from encdec.streaming import generate_stream
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
@@ -100,6 +101,18 @@ def _check(found, expected, returned):
     np.testing.assert_array_equal(texts.tokens, expected.tokens[mine])
     np.testing.assert_array_equal(texts.lengths, expected.lengths[mine])
     np.testing.assert_allclose(texts.scores, expected.scores[mine], atol=1e-4)
+
+
+def test_rows_are_refilled_in_the_middle_of_a_ring_of_blocks(
+  tiny_module, tiny_params, sources, expected, monkeypatch
+):
+  monkeypatch.setattr(cache, "BLOCK", 8)
+  jax.clear_caches()
+  options = SEARCHES["beams"]
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  found = list(_stream(tiny_module(), tree, sources, **options))
+  jax.clear_caches()
+  _check(found, expected["beams"], options["num_returned"])
 
 
 @pytest.mark.parametrize("search", SEARCHES)

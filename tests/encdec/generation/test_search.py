@@ -10,7 +10,8 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
-from encdec.generation.options import SearchOptions, Warps
+from encdec.generation import ranking
+from encdec.generation.options import Rules, SearchOptions, Warps
 from encdec.layers import cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
@@ -29,11 +30,10 @@ MODES = {
 }
 
 
-@pytest.fixture(scope="module")
-def model():
+def _model(vocab_size, vocab_multiple, end=2.0):
   bert, roberta = ARCHS["bert"], ARCHS["roberta"]
   shape = {
-    "vocab_size": 31,
+    "vocab_size": vocab_size,
     "hidden_size": 32,
     "intermediate_size": 48,
     "max_position_embeddings": 24,
@@ -42,13 +42,18 @@ def model():
   config = EncDecConfig(
     bert.stack_config({**bert.PRESETS["tiny"], **shape}, "encoder"),
     roberta.stack_config({**roberta.PRESETS["tiny"], **shape}, "decoder"),
-    vocab_multiple=16,
+    vocab_multiple=vocab_multiple,
   )
   module = FlaxEncoderDecoderModule(config)
   params = init_params(module, jax.random.key(3))
   bias = params["decoder"]["head"]["bias"]
-  params["decoder"]["head"]["bias"] = bias.at[2].set(2.0).at[3].set(1.0)
+  params["decoder"]["head"]["bias"] = bias.at[2].set(end).at[3].set(1.0)
   return module, params
+
+
+@pytest.fixture(scope="module")
+def model():
+  return _model(31, 16)
 
 
 def _source(rows=6, length=9):
@@ -111,20 +116,16 @@ def compile_anew():
   jax.clear_caches()
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("abreast", [cache.ABREAST, 4])
 @pytest.mark.parametrize("mode", ["beams", "groups"])
 def test_moving_the_cache_finds_the_same(
-  model, monkeypatch, compile_anew, mode, abreast
+  model, monkeypatch, compile_anew, mode
 ):
   """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors.
 
-  Of many beams keys are in several blocks, here of few already. No text ends:
-  what a source that is done still scores is nobody's.
+  No text ends: what a source that is done still scores is nobody's.
   """
   options = {**MODES[mode], "end_tokens": ()}
   shared = _run(model, _source(), keep_scores=True, **options)
-  monkeypatch.setattr(cache, "ABREAST", abreast)
   monkeypatch.setattr(programs, "SHARED_BEAMS", 0)
   jax.clear_caches()
   moved = _run(model, _source(), keep_scores=True, **options)
@@ -139,10 +140,45 @@ def test_keys_in_several_blocks_find_the_same(
 ):
   options = MODES[mode]
   one = _run(model, _source(), **options)
-  monkeypatch.setattr(cache, "ABREAST", 4)
+  monkeypatch.setattr(cache, "BLOCK", 8)
   jax.clear_caches()
   several = _run(model, _source(), **options)
   np.testing.assert_array_equal(several.tokens, one.tokens)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("rules", ["none", "min_length", "ngrams"])
+@pytest.mark.parametrize("mode", ["greedy", "beams"])
+def test_logits_are_ranked_as_they_lie(monkeypatch, compile_anew, mode, rules):
+  """Of many tokens, padded, and enough rows: as if they had been turned."""
+  options = (
+    MODES[mode]
+    | {
+      "none": {},
+      "min_length": {"rules": Rules(min_length=jnp.int32(6))},
+      "ngrams": {"rules": Rules(no_repeat_ngram_size=2)},
+    }[rules]
+  )
+  model = _model(1500, 128, end=5.0)
+  source = tuple(jnp.tile(part, (3, 1)) for part in _source())
+  source = (source[0].at[:6, 0].set(jnp.arange(100, 106)), *source[1:])
+  turned = []
+  lie_across = ranking.lie_across
+
+  def lie(rows):
+    turned.append(rows)
+    return lie_across(rows)
+
+  monkeypatch.setattr(ranking, "lie_across", lie)
+  lying = _run(model, source, **options)
+  assert turned and all(map(lie_across, turned)), "this is what is tested"
+  monkeypatch.setattr(ranking, "lie_across", lambda rows: False)
+  jax.clear_caches()
+  standing = _run(model, source, **options)
+  np.testing.assert_array_equal(lying.tokens, standing.tokens)
+  assert len(set(np.asarray(lying.lengths).tolist())) > 1
+  if mode == "beams":
+    np.testing.assert_allclose(lying.scores, standing.scores, atol=1e-5)
 
 
 def test_scores_stay_float32_in_bfloat16(model):

@@ -118,7 +118,9 @@ def test_the_loop_gathers_no_cache_and_no_tree(tiny_module, tiny_params):
   shapes = _collectives(text)
   assert shapes, "weights over fsdp are gathered, a matrix at a time"
   weights = max(leaf.size for leaf in jax.tree.leaves(tree))
-  slots = progress.cache.layers[0][0].shape[2]
+  keys, values = progress.cache.layers[0]
+  slots = values.shape[2]
+  assert slots == SLOTS * 3 == keys.blocks.shape[-1]
   for shape in shapes:
     assert math.prod(shape) <= weights, shape
     assert slots not in shape and ROWS not in shape, shape
