@@ -120,10 +120,11 @@ def key_shape(
   k: Float[Array, "B S G K"] | KeyBlocks,
 ) -> tuple[int, int, int, int]:
   """B, S, G and K, however the keys lie."""
-  if not isinstance(k, KeyBlocks):
-    return k.shape
-  batch, groups, *_, width, _ = k.blocks.shape
-  return batch, k.count, groups, width
+  if isinstance(k, KeyBlocks):
+    batch, groups, *_, width, _ = k.blocks.shape
+    return batch, k.count, groups, width
+  batch, keys, groups, width = k.shape
+  return batch, keys, groups, width
 
 
 def _products(
