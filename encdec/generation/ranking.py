@@ -103,7 +103,9 @@ def _top_k_across(
 ) -> tuple[Float[Array, "*B M"], Int[Array, "*B M"]]:
   vocab = scores.shape[-1]
   count = vocab // STRETCH
-  lying = _lying(scores)
+  # XLA would cut them before it puts the rows in one axis, and so make them a
+  # few at a time.
+  lying = jax.lax.optimization_barrier(_lying(scores))
   rows = jnp.arange(lying.shape[1], dtype=jnp.int32)[:, None]
   whole = lying[: count * STRETCH].reshape(count, STRETCH, -1)
   _, chosen = jax.lax.top_k(jnp.max(whole, axis=1).T, k)
