@@ -19,7 +19,7 @@ def splits() -> dict[str, list[dict[str, str]]]:
 
 def test_sizes(splits):
   sizes = {split: len(records) for split, records in splits.items()}
-  assert 6_500 < sizes["all"] < 9_000, sizes
+  assert 6_000 < sizes["all"] < 9_000, sizes
   assert sizes["train"] > 0.75 * sizes["all"], sizes
   assert min(sizes["valid"], sizes["test"]) > 0.03 * sizes["all"], sizes
   # 200 held-out pairs are what the quickstart scores.

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import flax.serialization
 import flax.traverse_util
@@ -31,10 +32,12 @@ FRAMEWORKS = ["flax", "tf"]
 def old(tmp_path_factory):
   """The folders that the old classes wrote."""
   folder = tmp_path_factory.mktemp("old")
+  # Python 3.11 has filters from 3.11.4 on.
+  checked: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
   for framework in FRAMEWORKS:
     archive = Path(__file__).parent / f"fixtures/{framework}.tar.xz"
     with tarfile.open(archive) as tar:
-      tar.extractall(folder, filter="data")
+      tar.extractall(folder, **checked)
   return folder
 
 
