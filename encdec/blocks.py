@@ -180,7 +180,7 @@ class DecoderBlock(_Block):
     self.cross_attention_norm = self._norm()
 
   def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
-    """Keys and values of the source as the cache holds them, `B G S K`."""
+    """Keys and values of the source as the cache holds them."""
     key, value = self.cross_attention.keys_values(states)
     return cache_lib.keep(key.swapaxes(1, 2), value.swapaxes(1, 2))
 

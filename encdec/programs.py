@@ -135,7 +135,7 @@ def run(
     logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
-    if not search.across(logits.shape[0] * logits.shape[1]):
+    if not search.across(logits):
       logits = ranking.stretch(logits)
     # Whole rows of the vocabulary are ranked: within a row's device.
     axes = ("batch", None, None)

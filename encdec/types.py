@@ -77,7 +77,7 @@ class SelfCache:
 class CrossCache:
   """Keys and values of the source, a pair of `B G S K` a layer.
 
-  It has no beam axis: beams share it.
+  It has no beam axis: beams share it. How keys lie is as of `SelfCache`.
   """
 
   layers: tuple[KeyValue, ...]

@@ -103,8 +103,7 @@ def advance(
 ) -> tuple[Beams, Float[Array, "B N V"]]:
   """Continues every source's beams by a token; also the step's scores."""
   options, texts = search.options, state.texts
-  across = search.across(logits.shape[0] * logits.shape[1])
-  log_probs = ranking.log_softmax(logits, across=across)
+  log_probs = ranking.log_softmax(logits, across=search.across(logits))
   scores = step_scores(log_probs, texts, search)
   found = candidates(
     texts, scores + state.scores[..., None], search, state.keys
@@ -152,8 +151,7 @@ def candidates(
     ranked = total + sampling.noise(keys, step, total)
   # Of each beam first: that sorts rows of V, never of N * V.
   each = min(count, vocab)
-  across = search.across(total.shape[0] * beams)
-  rank, tokens = ranking.top_k(ranked, each, across=across)
+  rank, tokens = ranking.top_k(ranked, each, across=search.across(ranked))
   _, best = jax.lax.top_k(rank.reshape(rank.shape[0], -1), count)
   values = rank
   if keys is not None:

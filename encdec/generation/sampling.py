@@ -62,8 +62,7 @@ def advance(
     drawn = scores + noise(
       state.keys, state.texts.length - search.prompt, scores
     )
-  rows = drawn.shape[0] * drawn.shape[1]
-  tokens = ranking.argmax(drawn, across=search.across(rows))
+  tokens = ranking.argmax(drawn, across=search.across(drawn))
   total = state.scores
   if total is not None:
     own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]

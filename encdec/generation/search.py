@@ -30,12 +30,12 @@ class Search:
   vocab_size: int = struct.field(pytree_node=False, default=0)
   rules: sharding.Rules | None = struct.field(pytree_node=False, default=None)
 
-  def across(self, rows: int) -> bool:
-    """Whether scores of so many rows are ranked as a CPU's head leaves them.
+  def across(self, scores: Float[Array, "B N V"]) -> bool:
+    """Whether these are ranked as a CPU's head leaves them.
 
     Where rows are read one by one besides, they are turned for all that reads.
     """
-    options = self.options
+    options, rows = self.options, scores.shape[0] * scores.shape[1]
     turned = (
       options.rules.by_row
       or options.sample

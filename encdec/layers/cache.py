@@ -113,7 +113,8 @@ def spread(
   """Puts a prompt's into the first slots of one beam, or of each.
 
   Args:
-    prompt: of one beam; `held` as a search begins with it.
+    prompt: of one beam.
+    held: as a search begins with it, and lies as it does.
     apart: each beam has rows of its own; else they are abreast.
   """
 
@@ -127,4 +128,6 @@ def spread(
     return by_beam.reshape(whole.shape)
 
   keys, values = jax.tree.map(put, kept(prompt), kept(held))
-  return (keys, values) if apart else keep(keys, values, beams)
+  if not isinstance(held[0], KeyBlocks):
+    return keys, values
+  return keep(keys, values, 1 if apart else beams)
