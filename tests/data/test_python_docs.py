@@ -1,6 +1,7 @@
 """Pairs of the standard library: no docstring left, no module in two splits."""
 
 import ast
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -19,7 +20,9 @@ def splits() -> dict[str, list[dict[str, str]]]:
 
 def test_sizes(splits):
   sizes = {split: len(records) for split, records in splits.items()}
-  assert 6_000 < sizes["all"] < 9_000, sizes
+  # A tenth of them are tkinter's, which some distributions pack apart.
+  least = 6_500 if importlib.util.find_spec("tkinter") else 6_000
+  assert least < sizes["all"] < 9_000, sizes
   assert sizes["train"] > 0.75 * sizes["all"], sizes
   assert min(sizes["valid"], sizes["test"]) > 0.03 * sizes["all"], sizes
   # 200 held-out pairs are what the quickstart scores.
