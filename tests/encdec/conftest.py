@@ -9,6 +9,19 @@ from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
 
+@pytest.fixture
+def set_constant(monkeypatch):
+  """Sets one that programs read when they are traced: they are traced anew."""
+
+  def set_(module, name, value):
+    monkeypatch.setattr(module, name, value)
+    jax.clear_caches()
+
+  yield set_
+  monkeypatch.undo()
+  jax.clear_caches()
+
+
 def _module(rules=None) -> FlaxEncoderDecoderModule:
   hub = {
     **ARCHS["bert"].PRESETS["tiny"],

@@ -105,7 +105,7 @@ def test_min_length(model, min_length):
 
 
 @pytest.mark.parametrize("states", [False, True])
-def test_a_large_source_is_encoded_in_parts(model, monkeypatch, states):
+def test_a_large_source_is_encoded_in_parts(model, set_constant, states):
   """Its caches are those of all rows at once, and so is their order."""
   module, params = model
   tokens, segments, positions = _source()
@@ -118,14 +118,12 @@ def test_a_large_source_is_encoded_in_parts(model, monkeypatch, states):
   given = None if states else tokens, segments, positions, encoded
 
   def encode():
-    programs.encode.clear_cache()
     lowered = programs.encode.lower(module, params, *given)
     return lowered.as_text(), programs.encode(module, params, *given)
 
   whole_text, whole = encode()
-  monkeypatch.setattr(programs, "CACHED", 3 * 10 * 32)
+  set_constant(programs, "CACHED", 3 * 10 * 32)
   text, parts = encode()
-  programs.encode.clear_cache()
   assert "stablehlo.while" in text and "stablehlo.while" not in whole_text
   assert jax.tree.structure(parts) == jax.tree.structure(whole)
   np.testing.assert_array_equal(parts.segments, segments)

@@ -104,14 +104,12 @@ def _check(found, expected, returned):
 
 
 def test_rows_are_refilled_in_the_middle_of_a_ring_of_blocks(
-  tiny_module, tiny_params, sources, expected, monkeypatch
+  tiny_module, tiny_params, sources, expected, set_constant
 ):
-  monkeypatch.setattr(cache, "BLOCK", 8)
-  jax.clear_caches()
+  set_constant(cache, "BLOCK", 8)
   options = SEARCHES["beams"]
   tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
   found = list(_stream(tiny_module(), tree, sources, **options))
-  jax.clear_caches()
   _check(found, expected["beams"], options["num_returned"])
 
 

@@ -108,40 +108,29 @@ def test_a_row_is_the_same_alone_and_with_more_padding(model, mode):
       np.testing.assert_allclose(alone.scores, whole.scores[mine], atol=1e-4)
 
 
-@pytest.fixture
-def compile_anew():
-  """Compiled programs do not know of a constant that is changed."""
-  jax.clear_caches()
-  yield
-  jax.clear_caches()
-
-
 @pytest.mark.parametrize("mode", ["beams", "groups"])
-def test_moving_the_cache_finds_the_same(
-  model, monkeypatch, compile_anew, mode
-):
-  """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors.
+def test_moving_the_cache_finds_the_same(model, set_constant, mode):
+  """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors."""
 
-  No text ends: what a source that is done still scores is nobody's.
-  """
-  options = {**MODES[mode], "end_tokens": ()}
-  shared = _run(model, _source(), keep_scores=True, **options)
-  monkeypatch.setattr(programs, "SHARED_BEAMS", 0)
-  jax.clear_caches()
-  moved = _run(model, _source(), keep_scores=True, **options)
-  np.testing.assert_array_equal(moved.tokens, shared.tokens)
-  np.testing.assert_allclose(moved.step_scores, shared.step_scores, atol=2e-4)
+  def run(end_tokens):
+    options = {**MODES[mode], "end_tokens": end_tokens}
+    return _run(model, _source(), keep_scores=True, **options)
+
+  shared, endless = run((2, 3)), run(())
+  set_constant(programs, "SHARED_BEAMS", 0)
+  np.testing.assert_array_equal(run((2, 3)).tokens, shared.tokens)
+  # What a source that is done still scores is nobody's; here none is.
+  moved = run(())
+  np.testing.assert_array_equal(moved.tokens, endless.tokens)
+  np.testing.assert_allclose(moved.step_scores, endless.step_scores, atol=2e-4)
 
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", MODES)
-def test_keys_in_several_blocks_find_the_same(
-  model, monkeypatch, compile_anew, mode
-):
+def test_keys_in_several_blocks_find_the_same(model, set_constant, mode):
   options = MODES[mode]
   one = _run(model, _source(), **options)
-  monkeypatch.setattr(cache, "BLOCK", 8)
-  jax.clear_caches()
+  set_constant(cache, "BLOCK", 8)
   several = _run(model, _source(), **options)
   np.testing.assert_array_equal(several.tokens, one.tokens)
 
@@ -149,7 +138,7 @@ def test_keys_in_several_blocks_find_the_same(
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("rules", ["none", "min_length", "ngrams"])
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_logits_are_ranked_as_they_lie(monkeypatch, compile_anew, mode, rules):
+def test_logits_are_ranked_as_they_lie(set_constant, mode, rules):
   """Of many tokens, padded, and enough rows: as if they had been turned."""
   options = (
     MODES[mode]
@@ -169,11 +158,10 @@ def test_logits_are_ranked_as_they_lie(monkeypatch, compile_anew, mode, rules):
     turned.append(rows)
     return lie_across(rows)
 
-  monkeypatch.setattr(ranking, "lie_across", lie)
+  set_constant(ranking, "lie_across", lie)
   lying = _run(model, source, **options)
   assert turned and all(map(lie_across, turned)), "this is what is tested"
-  monkeypatch.setattr(ranking, "lie_across", lambda rows: False)
-  jax.clear_caches()
+  set_constant(ranking, "lie_across", lambda rows: False)
   standing = _run(model, source, **options)
   np.testing.assert_array_equal(lying.tokens, standing.tokens)
   assert len(set(np.asarray(lying.lengths).tolist())) > 1

@@ -296,9 +296,8 @@ def test_a_mask_for_each_query(tiny, batch):
 
 
 @pytest.mark.parametrize("block", [cache.BLOCK, 8])
-def test_a_cache_grows_and_says_where_it_ends(tiny, batch, monkeypatch, block):
-  monkeypatch.setattr(cache, "BLOCK", block)
-  jax.clear_caches()
+def test_a_cache_grows_and_says_where_it_ends(tiny, batch, set_constant, block):
+  set_constant(cache, "BLOCK", block)
   whole = tiny(batch[0], decoder_input_ids=batch[1])
   first = tiny(batch[0], decoder_input_ids=batch[1][:, :3], use_cache=True)
   small = tiny.init_cache(2, 3, tiny.encode(batch[0]))
