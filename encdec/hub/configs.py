@@ -272,7 +272,12 @@ def read_generation_config(
   values = origin.json("generation_config.json")
   if values is not None:
     return GenerationConfig.from_dict(values), False
-  # A config object has dropped its options of generation already.
+  # A config object has dropped its options of generation already. Old files
+  # keep them at the top or in the decoder's part, which PyTorch reads for what
+  # is missing at the top.
   raw = origin.json("config.json") or {}
-  own = {k: v for k, v in raw.items() if k not in ("encoder", "decoder")}
-  return GenerationConfig.from_model_config(hub.to_dict() | own), True
+  merged = hub.to_dict() | raw
+  part = raw.get("decoder")
+  if isinstance(part, Mapping):
+    merged["decoder"] = sides_of(hub)[1].to_dict() | dict(part)
+  return GenerationConfig.from_model_config(merged), True

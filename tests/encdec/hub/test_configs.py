@@ -1,0 +1,101 @@
+"""Options of generation in files: PyTorch says which of them count."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from encdec import FlaxEncoderDecoderModel
+
+BEAMS = {"num_beams": 4, "max_length": 14, "no_repeat_ngram_size": 2}
+# Everything that old versions wrote into the decoder's part.
+OLD_DUMP = {
+  "max_length": 20, "min_length": 0, "do_sample": False, "num_beams": 1,
+  "early_stopping": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+  "length_penalty": 1.0, "repetition_penalty": 1.0, "diversity_penalty": 0.0,
+  "num_beam_groups": 1, "no_repeat_ngram_size": 0, "bad_words_ids": None,
+  "num_return_sequences": 1, "forced_bos_token_id": None, "prefix": None,
+  "encoder_no_repeat_ngram_size": 0, "remove_invalid_values": False,
+}  # fmt: skip
+TASK = {"task_specific_params": {"summarization": {"num_beams": 3}}}
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+  """A saved pair without generation_config.json."""
+  tiny.save_pretrained(tmp_path)
+  (tmp_path / "generation_config.json").unlink()
+  return tmp_path
+
+
+def _pytorch(folder):
+  return transformers.EncoderDecoderModel.from_pretrained(str(folder)).eval()
+
+
+def _write(folder, top, decoder):
+  path = folder / "config.json"
+  values = json.loads(path.read_text()) | {
+    # As old files leave them open.
+    "pad_token_id": 4,
+    "decoder_start_token_id": 3,
+  }
+  values |= top
+  values["decoder"] = values["decoder"] | decoder
+  path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+  ("top", "decoder"),
+  [
+    ({}, BEAMS),
+    ({}, OLD_DUMP),
+    (BEAMS, {}),
+    (BEAMS, OLD_DUMP),
+    ({"num_beams": 2}, BEAMS | {"length_penalty": 2.0}),
+    ({"num_beams": 2, "max_length": None}, BEAMS),
+    (TASK, TASK | OLD_DUMP),
+    ({"min_length": 3}, {"bad_words_ids": [[5], [6, 7]]}),
+    ({"forced_eos_token_id": 4}, {"forced_bos_token_id": 9}),
+    ({}, {"eos_token_id": [4, 9], "repetition_penalty": 1.5}),
+  ],
+)
+def test_options_in_config_json_are_those_of_pytorch(folder, top, decoder):
+  _write(folder, top, decoder)
+  theirs = _pytorch(folder)
+  ours = FlaxEncoderDecoderModel.from_pretrained(folder)
+  wanted = theirs.generation_config.to_dict()
+  held = ours.generation_config.to_dict()
+  assert {k: held[k] for k in wanted} == wanted
+  # The part of the decoder is no side effect of the config that is saved.
+  ours.save_pretrained(folder / "again")
+  again = FlaxEncoderDecoderModel.from_pretrained(folder / "again")
+  for name in {*BEAMS, *top, *decoder} - {"prefix", "task_specific_params"}:
+    assert getattr(again.generation_config, name) == wanted.get(name)
+
+
+def test_a_search_of_the_decoders_part_finds_pytorchs_texts(folder, batch):
+  _write(folder, {}, BEAMS)
+  ids, _ = batch
+  theirs = _pytorch(folder).generate(torch.tensor(ids))
+  ours = FlaxEncoderDecoderModel.from_pretrained(folder).generate(ids)
+  np.testing.assert_array_equal(np.asarray(ours.sequences), theirs.numpy())
+  # A control: another search writes other texts.
+  _write(folder, {}, OLD_DUMP)
+  greedy = FlaxEncoderDecoderModel.from_pretrained(folder).generate(ids)
+  assert (
+    greedy.sequences.shape == _pytorch(folder).generate(torch.tensor(ids)).shape
+  )
+  assert greedy.sequences.shape != ours.sequences.shape
+
+
+def test_generation_config_json_hides_config_json(folder):
+  _write(folder, {"num_beams": 3}, BEAMS)
+  transformers.GenerationConfig(num_beams=2, eos_token_id=4).save_pretrained(
+    str(folder)
+  )
+  ours = FlaxEncoderDecoderModel.from_pretrained(folder).generation_config
+  theirs = _pytorch(folder).generation_config
+  assert ours.num_beams == theirs.num_beams == 2
+  assert ours.max_length == theirs.max_length
