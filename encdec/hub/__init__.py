@@ -9,27 +9,49 @@ from encdec.hub.configs import (
   load_side_config,
   set_dropout,
   set_init_std,
+  set_vocab_size,
+  sides_of,
   token_sources,
 )
-from encdec.hub.files import HubError
+from encdec.hub.files import HubError, Origin
+from encdec.hub.generation import (
+  SUPPORTED,
+  check_option,
+  options_of,
+  whole,
+)
 from encdec.hub.layers import choose_layers
 from encdec.hub.loading import initial_params, load_params
 from encdec.hub.mapped import WeightFileError
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
+from encdec.hub.pairs import (
+  SavedPair,
+  is_pair,
+  pair_params,
+  read_pair,
+  target_tokenizer_of,
+)
 from encdec.hub.positions import EXTENSIONS, set_max_positions
 from encdec.hub.report import LoadingError, LoadingReport
+from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
+from encdec.hub.search_options import search_options
 from encdec.hub.weights import hub_from_tree, tree_from_hub
 
 __all__ = [
   "EXTENSIONS",
+  "SUPPORTED",
   "Card",
   "FlaxEncoderDecoderModel",
   "HubError",
   "LoadingError",
   "LoadingReport",
+  "NewRows",
+  "Origin",
+  "SavedPair",
   "WeightFileError",
+  "check_option",
   "choose_layers",
   "compose_config",
   "decoder_bos",
@@ -38,14 +60,24 @@ __all__ = [
   "generation_config_of",
   "hub_from_tree",
   "initial_params",
+  "is_pair",
   "load_params",
   "load_side_config",
+  "options_of",
+  "pair_params",
   "push_folder",
+  "read_pair",
+  "resize_vocabulary",
   "save_folder",
+  "search_options",
   "set_dropout",
   "set_init_std",
   "set_max_positions",
+  "set_vocab_size",
+  "sides_of",
+  "target_tokenizer_of",
   "to_flax457",
   "token_sources",
   "tree_from_hub",
+  "whole",
 ]

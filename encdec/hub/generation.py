@@ -90,7 +90,7 @@ class Request:
   def check(self) -> None:
     """Raises ValueError for an option that is not supported."""
     for name, value in self.values.items():
-      _check(name, value)
+      check_option(name, value)
 
   def lengths(self, prompt: int, limit: int) -> tuple[int, int]:
     """Maximum and minimum length, the prompt included.
@@ -168,8 +168,8 @@ def request(
     if name not in known:
       raise TypeError(f"generate() has no option {name!r}; check the spelling")
   call = {k: v for k, v in overrides.items() if v is not None}
-  given = {} if call_config is None else _set(call_config)
-  file = _set(model_config)
+  given = {} if call_config is None else options_of(call_config)
+  file = options_of(model_config)
   values = file | given | call
   return Request(
     values=values,
@@ -180,7 +180,8 @@ def request(
   )
 
 
-def _set(config: GenerationConfig) -> dict[str, Any]:
+def options_of(config: GenerationConfig) -> dict[str, Any]:
+  """What a config sets: none of its values is None."""
   return {
     name: value
     for name, value in copy.deepcopy(config.to_dict()).items()
@@ -188,7 +189,8 @@ def _set(config: GenerationConfig) -> dict[str, Any]:
   }
 
 
-def _check(name: str, value: Any) -> None:
+def check_option(name: str, value: Any) -> None:
+  """Raises ValueError for an option, or a value, that is not supported."""
   known = name in SUPPORTED or name in _HARMLESS or name.startswith("_")
   if known or value is False or value == _NEUTRAL.get(name):
     return

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
-from encdec.config import Share
 from encdec.hub.card import Card
 from encdec.hub.configs import (
   check_pair_options,
@@ -22,12 +20,11 @@ from encdec.hub.configs import (
   composite_config,
   encdec_config,
   read_config,
-  read_generation_config,
 )
 from encdec.hub.files import Origin
+from encdec.hub.pairs import read_pair
 from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
-from encdec.hub.shared import detect_share
 from encdec.hub.sides import read_side, route
 from encdec.hub.weights import Checkpoint, find
 
@@ -93,20 +90,18 @@ class FlaxEncoderDecoderModel(ResizableModel):
     )
     if isinstance(config, PretrainedConfig):
       config = composite_config(config.to_dict(), "config")
-    else:
-      where = origin
-      if config is not None:
-        name = os.fspath(config)
-        where = dataclasses.replace(origin, name=name, subfolder="")
+    elif config is not None:
+      name = os.fspath(config)
+      where = dataclasses.replace(origin, name=name, subfolder="")
       config = composite_config(read_config(where), where.name)
-    model = cls(config, seed=seed, dtype=dtype, _do_init=False)
-    model._set_generation_config(*read_generation_config(origin, config))
-    checkpoint = Checkpoint(origin.weights(), origin.name)
-    model._set_share(_share_of(checkpoint, config))
-    model._set_param_dtype(param_dtype, checkpoint)
+    pair = read_pair(origin, config)
+    model = cls(pair.config, seed=seed, dtype=dtype, _do_init=False)
+    model._set_generation_config(pair.generation, pair.derived)
+    model._set_share(pair.share)
+    model._set_param_dtype(param_dtype, pair.checkpoint)
     found, report = find(
       model.module,
-      [checkpoint],
+      [pair.checkpoint],
       jax.random.key(seed),
       initialise_missing=initialise_missing,
       ignore_mismatched_sizes=ignore_mismatched_sizes,
@@ -280,28 +275,6 @@ class FlaxEncoderDecoderModel(ResizableModel):
         private=private,
         commit_message=commit_message,
       )
-
-
-def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
-  """What a saved pair shares, as its config says or its tensors show."""
-  tied = getattr(hub, "tie_encoder_decoder", None)
-  if tied is False:
-    return Share.NONE
-  config = encdec_config(hub)
-  said = getattr(hub, "share", "all" if tied else None)
-  found = detect_share(
-    checkpoint.by_name(config),
-    config,
-    most=Share(said or "all"),
-    tied=said is not None,
-  )
-  if said is not None and found != said:
-    warnings.warn(
-      f"{checkpoint.where}: config.json says that the sides share "
-      f"{said!r}, but their tensors differ: they share {str(found)!r}",
-      stacklevel=3,
-    )
-  return found
 
 
 def _dtype_of(checkpoint: Checkpoint) -> Any:

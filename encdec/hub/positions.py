@@ -11,7 +11,7 @@ from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub import computed as computed_lib
 from encdec.hub.configs import stack_config
 from encdec.hub.mapped import Replaced
-from encdec.hub.names import arch_of, in_composite
+from encdec.hub.names import arch_of, in_composite, modern
 from encdec.hub.weights import Checkpoint
 
 # "repeat_last": new rows equal the last one. "interpolate": the learned rows
@@ -86,23 +86,25 @@ def extend_checkpoint(
   new: StackConfig,
   extension: str | None,
 ) -> Checkpoint:
-  """A side's checkpoint with the positions of `new`.
+  """A checkpoint, of a pair or a side, whose side `new` has its positions.
 
   Raises:
     ValueError: see `check_extension`.
   """
   check_extension(name, extension, old, new)
-  assert checkpoint.side is not None, "a side's checkpoint is extended"
-  arch, tensors = arch_of(old), checkpoint.tensors
-  own = in_composite(tensors, checkpoint.side, old)
-  base = f"{arch.BASE_PREFIX}." if checkpoint.side == "decoder" else ""
+  arch, tensors, side = arch_of(old), checkpoint.tensors, str(old.role)
+  if checkpoint.side is None:
+    own = {modern(name): name for name in tensors}
+  else:
+    own = in_composite(tensors, side, old)
+  base = f"{arch.BASE_PREFIX}." if old.role == Role.DECODER else ""
   names = [weight.hub for weight in arch.weights(old) if weight.path == PATH]
   if hasattr(arch, "computed"):
     names += arch.computed(old)
   replaced = {}
   for hub in names:
     # Absent, it is the loader's to say so.
-    if held := own.get(f"{checkpoint.side}.{base}{hub}"):
+    if held := own.get(f"{side}.{base}{hub}"):
       what = f"{checkpoint.where} holds {held}"
       replaced[held] = _longer(tensors[held], hub, old, new, extension, what)
   return dataclasses.replace(checkpoint, tensors=Replaced(tensors, replaced))

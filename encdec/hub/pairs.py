@@ -1,0 +1,143 @@
+"""A saved pair before a model is made of it: config, options and tensors."""
+
+import dataclasses
+import os
+import warnings
+from typing import Any
+
+from jaxtyping import Array, Key
+from transformers import EncoderDecoderConfig, GenerationConfig
+
+from encdec.config import PositionKind, Role, Share
+from encdec.hub.configs import (
+  composite_config,
+  encdec_config,
+  read_config,
+  read_generation_config,
+  sides_of,
+  stack_config,
+)
+from encdec.hub.files import Origin
+from encdec.hub.positions import extend_checkpoint
+from encdec.hub.report import LoadingReport
+from encdec.hub.shared import detect_share
+from encdec.hub.weights import Checkpoint, load
+from encdec.model import FlaxEncoderDecoderModule
+from encdec.sharing import collapse, expand
+from encdec.types import Params
+
+_TARGET = "target_tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedPair:
+  """What the files of a pair say.
+
+  Attributes:
+    generation: of generation_config.json; without one, what PyTorch reads from
+      config.json.
+    derived: whether it came from config.json.
+    share: what its sides share.
+  """
+
+  config: EncoderDecoderConfig
+  generation: GenerationConfig
+  derived: bool
+  share: Share
+  checkpoint: Checkpoint
+
+
+def read_pair(
+  origin: Origin, config: EncoderDecoderConfig | None = None
+) -> SavedPair:
+  """The pair in a folder or on the Hub; its tensors are mapped, not read.
+
+  Args:
+    config: in place of its config.json.
+
+  Raises:
+    HubError: it cannot be reached or has no config.
+    WeightFileError: it has no weights that can be read.
+    ValueError: it is no pair, or an architecture cannot take its side.
+  """
+  if config is None:
+    config = composite_config(read_config(origin), origin.name)
+  generation, derived = read_generation_config(origin, config)
+  checkpoint = Checkpoint(origin.weights(), origin.name)
+  share = _share_of(checkpoint, config)
+  return SavedPair(config, generation, derived, share, checkpoint)
+
+
+def is_pair(name: str, **where: Any) -> bool:
+  """Whether a folder or Hub id holds a saved pair."""
+  values = Origin(name, **where).json("config.json") or {}
+  return isinstance(values.get("encoder"), dict) and "decoder" in values
+
+
+def target_tokenizer_of(origin: Origin) -> str:
+  """The subfolder with the target's tokenizer; "" where there is one for both.
+
+  Raises:
+    HubError: the pair cannot be reached.
+  """
+  subfolder = os.path.join(origin.subfolder, _TARGET)
+  own = dataclasses.replace(origin, subfolder=subfolder)
+  return "" if own.file("tokenizer_config.json") is None else subfolder
+
+
+def pair_params(
+  module: FlaxEncoderDecoderModule,
+  pair: SavedPair,
+  key: Key[Array, ""],
+  *,
+  position_extension: str | None = None,
+) -> tuple[Params, LoadingReport]:
+  """A pair's stored tree, as `module` has it.
+
+  Args:
+    module: of the pair's config, but for longer tables of positions and for
+      what its sides share: less than was saved, or what is equal in it.
+    key: of nothing but what the files of such a pair may lack.
+    position_extension: see `encdec.hub.positions`; None: a longer table is an
+      error.
+
+  Raises:
+    LoadingError: the files lack tensors or have others; sides that shall share
+      differ.
+  """
+  wanted, checkpoint = module.config, pair.checkpoint
+  for side, stack in zip(sides_of(pair.config), Role, strict=True):
+    old, new = stack_config(side, stack), getattr(wanted, stack)
+    if old.max_positions != new.max_positions:
+      learned = old.position_kind == PositionKind.LEARNED
+      extension = position_extension if learned else None
+      checkpoint = extend_checkpoint(
+        "position_extension", checkpoint, old, new, extension
+      )
+  order = list(Share)
+  share = max(pair.share, wanted.share, key=order.index)
+  read = dataclasses.replace(wanted, share=share)
+  params, report = load(module.clone(config=read), [checkpoint], key)
+  return collapse(expand(params, read), wanted), report
+
+
+def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
+  """What a saved pair shares, as its config says or its tensors show."""
+  tied = getattr(hub, "tie_encoder_decoder", None)
+  if tied is False:
+    return Share.NONE
+  config = encdec_config(hub)
+  said = getattr(hub, "share", "all" if tied else None)
+  found = detect_share(
+    checkpoint.by_name(config),
+    config,
+    most=Share(said or "all"),
+    tied=said is not None,
+  )
+  if said is not None and found != said:
+    warnings.warn(
+      f"{checkpoint.where}: config.json says that the sides share "
+      f"{said!r}, but their tensors differ: they share {str(found)!r}",
+      stacklevel=4,
+    )
+  return found
