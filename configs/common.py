@@ -32,6 +32,11 @@ def get_config() -> Any:
 def _model() -> Any:
   """What is computed."""
   model = ConfigDict()
+  # A saved pair to start from whole, a folder or a Hub id: such as an export,
+  # to go on with on new data. It stands in place of the six keys that follow,
+  # and its sharing, tokenizers, special tokens and options of generation come
+  # with it; what is set here or in `generation` wins.
+  model.pair = ""
   # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
   model.encoder = ""
   model.decoder = ""
@@ -51,8 +56,9 @@ def _model() -> Any:
   model.position_extension = "repeat_last"
   # What the sides share: "none"; "embeddings", of the tokens, and with them a
   # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then start
-  # from one checkpoint, or from none, with one tokenizer.
-  model.share = "none"
+  # from one checkpoint, or from none, with one tokenizer. Empty: what a saved
+  # pair shares, else "none".
+  model.share = ""
   # Of computation and of storage: "float32" or "bfloat16".
   model.dtype = "float32"
   model.param_dtype = "float32"
@@ -68,6 +74,9 @@ def _model() -> Any:
   model.dropout = -1.0
   # Deviation of random weights; -1.0: that of the Hub configs.
   model.init_std = -1.0
+  # Whether a side whose tokenizer has more tokens than its checkpoint gets rows
+  # for them, equal to the mean of those that it has.
+  model.grow_vocabulary = False
   # Rows of the token tables are padded to a multiple of this.
   model.vocab_multiple = 128
   # Token strings of the target tokenizer; empty: resolved from the files.
@@ -179,27 +188,36 @@ def _optim() -> Any:
 
 
 def _generation() -> Any:
-  """How text is made."""
+  """How text is made.
+
+  A key that is not set has the value of the saved pair that the run starts
+  from (`model.pair`), or the default that its comment ends with.
+  """
   generation = ConfigDict()
-  # 1: greedy.
-  generation.num_beams = 1
+  # 1: greedy; 0: not set, 1.
+  generation.num_beams = 0
   # Texts a source in --mode=predict, the best of the beams; more than one make
-  # lists.
-  generation.num_return_sequences = 1
-  # In tokens, the start token included; 0: data.max_target_length + 1.
+  # lists; 0: not set, 1.
+  generation.num_return_sequences = 0
+  # In tokens, the start token included; 0: not set, data.max_target_length + 1.
   generation.max_length = 0
-  # Before it, no end token.
-  generation.min_length = 0
+  # Before it, no end token; -1: not set, 0.
+  generation.min_length = -1
   # A text's score: "pytorch", its log-probability over length^length_penalty;
   # "gnmt", over ((5 + length) / 6)^length_penalty, as Rothe et al. and BertSum.
   generation.scoring = "pytorch"
-  generation.length_penalty = 1.0
-  # In tokens; 0: off.
-  generation.no_repeat_ngram_size = 0
+  # -100.0: not set, 1.0.
+  generation.length_penalty = -100.0
+  # In tokens; 0: off; -1: not set, 0.
+  generation.no_repeat_ngram_size = -1
   # Drop beams that repeat three words in a row (BertSum).
   generation.block_trigrams = False
-  # "false", "true" or "never", of beam search.
-  generation.early_stopping = "false"
+  # "false", "true" or "never", of beam search; empty: not set, "false".
+  generation.early_stopping = ""
+  # Options of Hugging Face's GenerationConfig that have no key here, as a JSON
+  # object: '{"repetition_penalty": 1.2, "forced_bos_token_id": null}'. A null
+  # takes away what a saved pair sets.
+  generation.options = ""
   return generation
 
 

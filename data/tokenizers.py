@@ -89,11 +89,11 @@ class Tokenizer:
     self.inner.save_pretrained(folder)
 
 
-def load(name_or_folder: str) -> Tokenizer:
+def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
   """The tokenizer of a Hub id or folder; code from the Hub is never run."""
   try:
     inner = transformers.AutoTokenizer.from_pretrained(
-      name_or_folder, trust_remote_code=False
+      name_or_folder, subfolder=subfolder, trust_remote_code=False
     )
   # A KeyError: a tokenizer.json that lacks a part. A TypeError: a sentencepiece
   # model without the class's special tokens.

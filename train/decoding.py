@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
 from data import device, examples
 from encdec.decoding_form import unstack
-from encdec.generation.options import Rules, SearchOptions
+from encdec.generation.options import SearchOptions
 from encdec.sharing import expand
 from encdec.streaming import generate_stream
 from encdec.types import Params
-from train import datasets
+from train import datasets, generation_settings
 from train.config import Config
+from train.generation_settings import GenerationSettings
 from train.initialize import Task
 from train.mesh import batch_sharding
 
@@ -56,8 +56,9 @@ class TextGenerator:
     self.tokenizer = task.target_tokenizer
     self.tokens = task.batch_tokens
     self.end = task.tokens.end
-    self.max_length = max_length(config)
-    self.options = search_options(config, task)
+    settings = task.generation_settings(config)
+    self.max_length = settings.max_length
+    self.options = search_options(settings, task)
     self.lengths = sorted({source for source, _ in datasets.buckets(config)})
     self.rows = rows_per_batch(config)
     self.sharding = batch_sharding(mesh, task.rules)
@@ -137,35 +138,17 @@ def _by_bucket(
     descending = not descending
 
 
-def search_options(config: Config, task: Task) -> SearchOptions:
-  """What `generation` asks for."""
-  g = config.generation
+def search_options(settings: GenerationSettings, task: Task) -> SearchOptions:
+  """What the settings ask of a search for `task`."""
+  vocab_size = task.module.config.decoder.vocab_size
   word_starts = None
-  if g.block_trigrams:
-    word_starts = np.ones(task.module.config.decoder.vocab_size, bool)
+  if settings.block_trigrams:
+    word_starts = np.ones(vocab_size, bool)
     own = task.target_tokenizer.word_starts()
     word_starts[: len(own)] = own
-  return SearchOptions(
-    max_length=jnp.asarray(max_length(config), jnp.int32),
-    pad_token=jnp.asarray(task.batch_tokens.target_pad, jnp.int32),
-    length_penalty=jnp.asarray(g.length_penalty, jnp.float32),
-    rules=Rules(
-      min_length=jnp.asarray(g.min_length, jnp.int32) if g.min_length else None,
-      word_starts=None if word_starts is None else jnp.asarray(word_starts),
-      no_repeat_ngram_size=g.no_repeat_ngram_size,
-    ),
-    end_tokens=task.tokens.end,
-    num_beams=g.num_beams,
-    num_returned=g.num_return_sequences,
-    scoring=g.scoring,
-    early_stopping=g.early_stopping,
-    sum_log_probs=True,
+  return generation_settings.search_options(
+    settings, task.tokens, vocab_size, word_starts
   )
-
-
-def max_length(config: Config) -> int:
-  """Tokens of a generated text, the start token included."""
-  return config.generation.max_length or config.data.max_target_length + 1
 
 
 def rows_per_batch(config: Config) -> int:

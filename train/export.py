@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from encdec import hub
 from encdec.types import Params
-from train import command_line, decoding, processes, trained, validate
+from train import command_line, processes, trained, validate
 from train.config import Config
 from train.initialize import Task
 from train.trained import Trained
@@ -19,6 +19,7 @@ from train.writer import read_rows
 
 # What a reader would ask of how the model was trained.
 RECIPE = (
+  "model.pair",
   "model.encoder",
   "model.encoder_init",
   "model.decoder",
@@ -111,28 +112,25 @@ def _addressable(params: Params) -> Params:
 
 
 def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
-  """What the run generated with, and nothing that it did not heed.
+  """What the run generated with, and nothing that it did not do.
 
   A decoder's generation_config.json may ask for sampling, which would make
   another model of an export.
   """
+  settings = task.generation_settings(config)
   theirs = set(task.generation or ()) - _RESOLVED
-  own = {
-    "max_length": decoding.max_length(config),
-    "min_length": config.generation.min_length,
-    "num_beams": config.generation.num_beams,
-    "num_return_sequences": config.generation.num_return_sequences,
-    "length_penalty": config.generation.length_penalty,
-    "no_repeat_ngram_size": config.generation.no_repeat_ngram_size,
-    "early_stopping": {"false": False, "true": True, "never": "never"}[
-      config.generation.early_stopping
-    ],
-  }
-  if left_out := sorted(theirs - set(own)):
+  left_out = sorted(theirs - set(settings.options))
+  if left_out and not config.model.pair:
     logging.warning(
       "left out of the decoder's generation_config.json, since the run did not "
       "heed it: %s",
       ", ".join(left_out),
+    )
+  if settings.sampling:
+    logging.warning(
+      "left out of the generation_config.json of model.pair, since the run "
+      "searched and did not sample: %s",
+      ", ".join(settings.sampling),
     )
   for key, default in (("scoring", "pytorch"), ("block_trigrams", False)):
     if (value := config.generation[key]) != default:
@@ -142,7 +140,7 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
         key,
         value,
       )
-  return own
+  return settings.options
 
 
 def _check_output(output: str) -> Path:
@@ -182,12 +180,11 @@ def _card(this: Trained) -> hub.Card:
     for row in read_rows(this.folder / "metrics.jsonl")
     if row["step"] == this.step
   ]
-  flat = validate.flatten(config)
   return hub.Card(
     title=this.folder.resolve().name,
     base_models=_base_models(config),
     datasets=(config.data.train,),
-    recipe={"step": this.step} | {key: flat[key] for key in RECIPE},
+    recipe={"step": this.step} | _recipe(this),
     metrics={
       name: value
       for row in rows
@@ -198,6 +195,14 @@ def _card(this: Trained) -> hub.Card:
   )
 
 
+def _recipe(this: Trained) -> dict[str, Any]:
+  """How it was trained, without the sides that a saved pair replaced."""
+  flat = validate.flatten(this.config)
+  flat["model.share"] = str(this.task.module.config.share)
+  without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
+  return {key: flat[key] for key in RECIPE if key not in without}
+
+
 def _base_models(config: Config) -> tuple[str, ...]:
   """Hub ids that weights were taken from, each once."""
   names = [
@@ -205,5 +210,7 @@ def _base_models(config: Config) -> tuple[str, ...]:
     for side in ("encoder", "decoder")
     if config.model[f"{side}_init"] == "pretrained"
   ]
+  if config.model.pair:
+    names = [config.model.pair]
   # The Hub knows no folders of this machine.
   return tuple(dict.fromkeys(n for n in names if not Path(n).exists()))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 from transformers import EncoderDecoderConfig
@@ -30,9 +29,9 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from encdec.types import Params
-from train import processes, validate, workdir
+from train import generation_settings, processes, validate, workdir
 from train.config import Config
+from train.generation_settings import GenerationSettings
 
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
@@ -54,7 +53,8 @@ class Task:
 
   Attributes:
     hub_config: what an export writes as config.json.
-    generation: the generation_config.json that came with the decoder, if any.
+    generation: the generation_config.json that came with the decoder, if any;
+      of a run that starts from a saved pair, the options of that pair.
   """
 
   hub_config: EncoderDecoderConfig
@@ -75,6 +75,14 @@ class Task:
     source_pad = self.source_tokenizer.pad_id or 0
     return Tokens(start, self.tokens.end[0], source_pad, pad)
 
+  def generation_settings(self, config: Config) -> GenerationSettings:
+    """How `config` generates with this model.
+
+    Raises:
+      ValueError: see `train.generation_settings.resolve`.
+    """
+    return _generation_settings(config, self.generation)
+
 
 def build(config: Config, folder: Path) -> Task:
   """The task of a configuration, read from `folder` where it began before.
@@ -87,25 +95,37 @@ def build(config: Config, folder: Path) -> Task:
   """
   if (folder / "config.json").exists():
     return restore(config, folder)
-  sides = {side: _side_config(config, side) for side in SIDES}
+  pair = None
+  if config.model.pair:
+    pair = hub.read_pair(hub.Origin(config.model.pair))
+    _say_what_a_pair_replaces(config)
+  sides = _side_configs(config, pair)
+  share = config.model.share or (str(pair.share) if pair else "none")
   names = {side: folder / "tokenizers" / name for side, name in SIDES.items()}
 
   def make_tokenizers() -> None:
-    made = {side: _make_tokenizer(config, side, sides[side]) for side in SIDES}
-    _check_one(config, made)
+    made = {side: _make_tokenizer(config, side, sides, share) for side in SIDES}
+    _check_one(share, made)
     _save_tokenizers(made, folder)
 
   processes.on_chief("making the tokenizers", make_tokenizers)
   read = {side: tokenizers.load(str(name)) for side, name in names.items()}
   for side in SIDES:
-    if validate.is_preset(config.model[side]):
+    if not pair and validate.is_preset(config.model[side]):
       _fit_preset(sides[side], read[side])
-  hub_config = hub.compose_config(sides["encoder"], sides["decoder"])
-  generation = None
-  if not validate.is_preset(config.model.decoder):
-    generation = hub.generation_config_of(config.model.decoder)
-  tokens = _resolve_tokens(config, hub_config, generation, read["decoder"])
-  return _task(config, hub_config, generation, read, tokens)
+  if config.model.grow_vocabulary:
+    _grow_vocabularies(sides, read, share)
+  if pair:
+    # Its own values, with the sides as they are now.
+    hub_config, generation = pair.config, hub.options_of(pair.generation)
+    said = None if pair.derived else generation
+  else:
+    hub_config = hub.compose_config(sides["encoder"], sides["decoder"])
+    said = generation = None
+    if not validate.is_preset(config.model.decoder):
+      said = generation = hub.generation_config_of(config.model.decoder)
+  tokens = _resolve_tokens(config, hub_config, said, read["decoder"])
+  return _task(config, hub_config, share, generation, read, tokens)
 
 
 def restore(config: Config, folder: Path) -> Task:
@@ -118,6 +138,8 @@ def restore(config: Config, folder: Path) -> Task:
   return _task(
     config,
     EncoderDecoderConfig.from_dict(values["config"]),
+    # Before there were saved pairs to start from it was the config's.
+    values.get("share", config.model.share),
     values["generation"],
     read,
     SpecialTokens.from_dict(values["tokens"]),
@@ -135,69 +157,94 @@ def record(task: Task, folder: Path) -> None:
     return
   values = {
     "config": task.hub_config.to_dict(),
+    "share": str(task.module.config.share),
     "generation": task.generation,
     "tokens": task.tokens.as_dict(),
   }
   workdir.write_json(folder / "model.json", values)
 
 
-def first_params(
-  config: Config, module: FlaxEncoderDecoderModule
-) -> Params | None:
-  """A host's parameters to start from; None: all random, drawn on devices.
-
-  Raises:
-    hub.LoadingError: a weight file lacks tensors or has others.
-  """
-  names = {
-    side: config.model[side]
-    if config.model[f"{side}_init"] == "pretrained"
-    else None
-    for side in SIDES
-  }
-  if not any(names.values()):
-    return None
-  key = jax.random.key(config.seed)
-  params, report = hub.initial_params(
-    module,
-    key,
-    encoder=names["encoder"],
-    decoder=names["decoder"],
-    layers={side: config.model[f"{side}_layers"] for side in SIDES},
-    position_extension=config.model.position_extension,
-  )
-  logging.info("%s", report.summary())
-  return params
+def _side_configs(config: Config, pair: hub.SavedPair | None) -> dict[str, Any]:
+  """The Hub config of each side, as the run wants it; a pair's are changed."""
+  if pair:
+    sides = dict(zip(SIDES, hub.sides_of(pair.config), strict=True))
+  else:
+    sides = {side: _read_side(config, side) for side in SIDES}
+  for side, hub_config in sides.items():
+    if count := config.model[f"{side}_positions"]:
+      hub.set_max_positions(hub_config, Role(side), count)
+    if config.model.dropout != -1.0:
+      hub.set_dropout(hub_config, config.model.dropout)
+    # A pair is read whole: nothing is drawn.
+    if config.model.init_std != -1.0 and not pair:
+      hub.set_init_std(hub_config, config.model.init_std)
+  return sides
 
 
-def _side_config(config: Config, side: str) -> Any:
-  hub_config = hub.load_side_config(config.model[side])
+def _read_side(config: Config, side: str) -> Any:
+  name = config.model[side]
+  if not validate.is_preset(name) and hub.is_pair(name):
+    raise validate.Refusal(
+      f"model.{side} = {name!r} is a saved pair, no {side}: set model.pair to "
+      "it, which stands in place of both sides"
+    )
+  hub_config = hub.load_side_config(name)
   if layers := config.model[f"{side}_layers"]:
-    name = f"model.{side}_layers"
-    hub.choose_layers(name, layers, hub_config, Role(side))
-  if count := config.model[f"{side}_positions"]:
-    hub.set_max_positions(hub_config, Role(side), count)
-  if config.model.dropout != -1.0:
-    hub.set_dropout(hub_config, config.model.dropout)
-  if config.model.init_std != -1.0:
-    hub.set_init_std(hub_config, config.model.init_std)
+    key = f"model.{side}_layers"
+    hub.choose_layers(key, layers, hub_config, Role(side))
   return hub_config
 
 
+def _say_what_a_pair_replaces(config: Config) -> None:
+  flat = validate.flatten(config)
+  unset = {"model.init_std": -1.0}
+  given = [
+    f"{key} = {flat[key]!r}"
+    for key in (*validate.OF_SIDES, *unset)
+    if flat[key] and flat[key] != unset.get(key)
+  ]
+  logging.info(
+    "model.pair = %r stands in place of %s, which are not read",
+    config.model.pair,
+    ", ".join(given),
+  )
+
+
+def _grow_vocabularies(
+  sides: Mapping[str, Any],
+  read: Mapping[str, tokenizers.Tokenizer],
+  share: str,
+) -> None:
+  """Gives a side a row for each token of its tokenizer."""
+  sizes = {side: tokenizer.vocab_size for side, tokenizer in read.items()}
+  if share != "none":
+    sizes = dict.fromkeys(sizes, max(sizes.values()))
+  for side, hub_config in sides.items():
+    if sizes[side] > hub_config.vocab_size:
+      logging.info(
+        "the %s's vocabulary grows from %d tokens to %d, the tokenizer's",
+        *(side, hub_config.vocab_size, sizes[side]),
+      )
+      hub.set_vocab_size(hub_config, sizes[side])
+
+
 def _make_tokenizer(
-  config: Config, side: str, hub_config: Any
+  config: Config, side: str, sides: Mapping[str, Any], share: str
 ) -> tokenizers.Tokenizer:
   """Named by the config, the model's own, or trained on the training split.
 
   Sides that share embeddings have one tokenizer, of both sides' texts.
   """
   kind = SIDES[side]
-  named = config.data[f"{kind}_tokenizer"]
-  if named or not validate.is_preset(config.model[side]):
-    return tokenizers.load(named or config.model[side])
+  if named := config.data[f"{kind}_tokenizer"]:
+    return tokenizers.load(named)
+  if config.model.pair:
+    return _pair_tokenizer(config.model.pair, side, sides)
+  if not validate.is_preset(config.model[side]):
+    return tokenizers.load(config.model[side])
   both = (config.data.source_field, config.data.target_field)
   fields = [config.data[f"{kind}_field"]]
-  if config.model.share != "none":
+  if share != "none":
     fields = both
   parts = [
     open_remembered(
@@ -211,21 +258,42 @@ def _make_tokenizer(
     for i in range(len(part))
     for field in fields
   )
-  train = TRAINERS[ARCHS[hub_config.model_type].TOKENIZER]
+  train = TRAINERS[ARCHS[sides[side].model_type].TOKENIZER]
   return train(texts, config.data[f"{kind}_vocab_size"])
 
 
-def _check_one(
-  config: Config, made: Mapping[str, tokenizers.Tokenizer]
-) -> None:
+def _pair_tokenizer(
+  name: str, side: str, sides: Mapping[str, Any]
+) -> tokenizers.Tokenizer:
+  """A saved pair's: the source's at its root, the target's beside it."""
+  kind = SIDES[side]
+  subfolder = ""
+  if side == "decoder":
+    subfolder = hub.target_tokenizer_of(hub.Origin(name))
+    sizes = {key: hub_config.vocab_size for key, hub_config in sides.items()}
+    if not subfolder and sizes["encoder"] != sizes["decoder"]:
+      raise validate.Refusal(
+        f"model.pair = {name!r} holds one tokenizer, and its sides have "
+        f"vocabularies of {sizes['encoder']} and {sizes['decoder']} tokens: "
+        "set data.target_tokenizer to the decoder's"
+      )
+  try:
+    return tokenizers.load(name, subfolder)
+  except ValueError as error:
+    raise validate.Refusal(
+      f"model.pair = {name!r} holds no {kind} tokenizer that can be read: set "
+      f"data.{kind}_tokenizer ({error})"
+    ) from error
+
+
+def _check_one(share: str, made: Mapping[str, tokenizers.Tokenizer]) -> None:
   """Raises Refusal where the sides share embeddings of different ids."""
   one, other = made.values()
-  if config.model.share != "none" and one.fingerprint != other.fingerprint:
+  if share != "none" and one.fingerprint != other.fingerprint:
     raise validate.Refusal(
-      f"model.share = {config.model.share!r}, but the tokenizers of "
-      f"{config.model.encoder!r} and {config.model.decoder!r} differ: name one "
-      "in data.source_tokenizer and data.target_tokenizer, or set model.share "
-      "to 'none'"
+      f"the sides share {share!r} (model.share), but their tokenizers differ: "
+      "name one in data.source_tokenizer and data.target_tokenizer, or set "
+      "model.share to 'none'"
     )
 
 
@@ -296,20 +364,33 @@ def _resolve_tokens(
   )
 
 
+def _generation_settings(
+  config: Config, generation: Mapping[str, Any] | None
+) -> GenerationSettings:
+  # A decoder's own options are of another task.
+  saved = generation if config.model.pair else None
+  return generation_settings.resolve(config, saved)
+
+
 def _task(
   config: Config,
   hub_config: EncoderDecoderConfig,
+  share: str,
   generation: Mapping[str, Any] | None,
   read: Mapping[str, tokenizers.Tokenizer],
   tokens: SpecialTokens,
 ) -> Task:
   model_config = hub.encdec_config(
     hub_config,
-    share=config.model.share,
+    share=share or "none",
     vocab_multiple=config.model.vocab_multiple,
   )
   validate.check_model(
-    config, model_config, {s: t.vocab_size for s, t in read.items()}, tokens
+    config,
+    model_config,
+    {s: t.vocab_size for s, t in read.items()},
+    tokens,
+    _generation_settings(config, generation),
   )
   module = FlaxEncoderDecoderModule(
     model_config,

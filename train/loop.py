@@ -21,6 +21,7 @@ from train.checkpoint import Checkpoints
 from train.config import Config
 from train.decoding import rows_per_batch
 from train.evaluators.suite import Suite, write_samples
+from train.first_params import first_params
 from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.metrics import train_step_flops
@@ -130,7 +131,7 @@ def prepare(config: Config, folder: Path) -> Run:
   )
 
   def create() -> TrainState:
-    params = initialize.first_params(config, module)
+    params = first_params(config, module)
     key = jax.random.key(config.seed)
     return create_state(module, tx, mesh, rules, key, params)
 
@@ -182,6 +183,14 @@ def begin(
     initialize.record(this.task, this.folder)
     workdir.record(this.config, this.folder, this.changes, progress.step)
     logging.info("special tokens:\n%s", this.task.tokens.table())
+    settings = this.task.generation_settings(this.config)
+    logging.info("generation: %s", settings.describe())
+    if settings.sampling:
+      logging.warning(
+        "the generation config of model.pair samples (%s): a run searches, so "
+        "that two evaluations are alike",
+        ", ".join(f"{k}={v!r}" for k, v in settings.sampling.items()),
+      )
     logging.info("batches: %s", datasets.describe_batches(this.pipeline))
     logging.info("from step %d to %d", progress.step, this.config.train.steps)
   return this, state, progress

@@ -185,7 +185,7 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
   Every process must exhaust it; all get the same.
   """
   generator = decoding.TextGenerator(this.task, this.config, this.mesh)
-  several = this.config.generation.num_return_sequences > 1
+  several = _returned(this) > 1
   early: dict[int, Row] = {}
   found = generator.generate(
     generator.prepare(this.params),
@@ -201,6 +201,12 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
       "prediction": list(row.texts) if several else row.texts[0],
       "score": scores if several else scores[0],
     }
+
+
+def _returned(this: Trained) -> int:
+  """Texts a source."""
+  settings = this.task.generation_settings(this.config)
+  return settings.options["num_return_sequences"]
 
 
 def _bar(total: int, done: int) -> tqdm.tqdm:
@@ -225,7 +231,7 @@ def _sources(
   """Sources with their numbers and texts; empty ones are in `early`."""
   tokenizer = this.task.source_tokenizer
   empty = len(tokenizer.prefix) + len(tokenizer.suffix)
-  nothing = ("",) * this.config.generation.num_return_sequences
+  nothing = ("",) * _returned(this)
   longest = this.config.data.max_source_length
   texts = enumerate(inputs.read(start), start)
   while chunk := list(itertools.islice(texts, _TOKENIZED)):
@@ -261,6 +267,9 @@ def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
     for key, value in workdir.plain(this.config).items()
     if key.startswith(("generation.", "model.dtype", "data.max_"))
   }
+  # As they come to be, whether the config or a saved pair sets them.
+  options = this.task.generation_settings(this.config).options
+  settings |= {f"generation.{name}": value for name, value in options.items()}
   return {
     "step": this.step,
     "weights": this.weights,

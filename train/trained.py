@@ -19,7 +19,7 @@ from train.output import digest
 
 # What made the weights and their ids; all else may differ from training.
 FIXED = (
-  r"model\.(encoder|decoder|share|param_dtype|vocab_multiple)"
+  r"model\.(pair|encoder|decoder|share|param_dtype|vocab_multiple)"
   r"|model\.\w+_(layers|token)"
   r"|data\.(source|target)_(tokenizer|vocab_size)"
 )

@@ -13,7 +13,9 @@ from data.pipeline import PACKINGS
 from data.sources import parse_eval
 from encdec.config import EncDecConfig
 from encdec.special_tokens import SpecialTokens
+from train import generation_settings
 from train.config import Config
+from train.generation_settings import UNSET, GenerationSettings
 
 
 class Failure(Exception):
@@ -28,7 +30,7 @@ CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
   "model.decoder_init": ("pretrained", "random"),
   "model.position_extension": ("repeat_last", "interpolate"),
-  "model.share": ("none", "embeddings", "all"),
+  "model.share": ("none", "embeddings", "all", ""),
   "model.dtype": ("float32", "bfloat16"),
   "model.param_dtype": ("float32", "bfloat16"),
   "model.attention_dropout": ("values", "weights"),
@@ -38,7 +40,7 @@ CHOICES = {
   "train.rng": ("threefry", "unsafe_rbg"),
   "optim.name": ("adamw",),
   "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
-  "generation.early_stopping": ("false", "true", "never"),
+  "generation.early_stopping": ("false", "true", "never", ""),
   "generation.scoring": ("pytorch", "gnmt"),
 }
 # Key, least and greatest value.
@@ -88,6 +90,12 @@ REQUIRED = {
   "data.train": "a URI such as jsonl:pairs.jsonl or pydoc@train",
   "data.eval": "name=uri, such as valid=pydoc@valid",
 }
+# What a saved pair stands in place of.
+OF_SIDES = tuple(
+  f"model.{side}{what}"
+  for side in ("encoder", "decoder")
+  for what in ("", "_init", "_layers")
+)
 
 
 @contextlib.contextmanager
@@ -127,26 +135,30 @@ def check_values(config: Config) -> None:
   """What the values alone can tell."""
   flat = flatten(config)
   for key, hint in REQUIRED.items():
-    if not flat[key]:
+    if not flat[key] and not (flat["model.pair"] and key in OF_SIDES):
       raise Refusal(f"{key} is empty: set it to {hint}")
   for key, choices in CHOICES.items():
     if flat[key] not in choices:
-      raise Refusal(
-        f"{key} = {flat[key]!r}: choose one of {', '.join(choices)}"
-      )
+      shown = ", ".join(choice or "'' (unset)" for choice in choices)
+      raise Refusal(f"{key} = {flat[key]!r}: choose one of {shown}")
   for key, (least, greatest) in RANGES.items():
-    if not least <= flat[key] <= greatest:
+    unset, _ = UNSET.get(key.removeprefix("generation."), (None, None))
+    if flat[key] != unset and not least <= flat[key] <= greatest:
       raise Refusal(
         f"{key} = {flat[key]!r}: set it between {least} and {greatest}"
       )
   for side in ("encoder", "decoder"):
-    _check_init(side, flat)
+    if not flat["model.pair"]:
+      _check_init(side, flat)
   _check_dropout(flat)
   _check_sets(flat)
   _check_buckets(flat)
   _check_steps(flat)
   _check_best(flat)
   _check_share(flat)
+  if not flat["model.pair"]:
+    with refusing():
+      generation_settings.resolve(config)
 
 
 def best_metric(flat: Mapping[str, Any]) -> str:
@@ -220,7 +232,7 @@ def _check_buckets(flat: dict[str, Any]) -> None:
 
 def _check_share(flat: dict[str, Any]) -> None:
   """Shared sides start alike and read the same ids."""
-  if flat["model.share"] == "none":
+  if flat["model.share"] in ("none", "") or flat["model.pair"]:
     return
   for one, other in (
     ("model.encoder_init", "model.decoder_init"),
@@ -267,28 +279,6 @@ def _check_steps(flat: dict[str, Any]) -> None:
       f"optim.warmup_steps = {flat['optim.warmup_steps']} is more than "
       f"train.steps = {flat['train.steps']}: lower it"
     )
-  longest = flat["generation.max_length"] or flat["data.max_target_length"] + 1
-  if longest < 2:
-    raise Refusal(
-      f"generation.max_length = {longest} is the start token alone; set it to "
-      "2 or more, or to 0 for data.max_target_length + 1"
-    )
-  if flat["generation.min_length"] > longest:
-    raise Refusal(
-      f"generation.min_length = {flat['generation.min_length']} exceeds the "
-      f"maximum of {longest}: lower it or raise generation.max_length"
-    )
-  if flat["generation.num_return_sequences"] > flat["generation.num_beams"]:
-    raise Refusal(
-      "generation.num_return_sequences = "
-      f"{flat['generation.num_return_sequences']} exceeds generation.num_beams "
-      f"= {flat['generation.num_beams']}: raise that, or lower it"
-    )
-  if flat["generation.block_trigrams"] and flat["generation.num_beams"] < 2:
-    raise Refusal(
-      "generation.block_trigrams = True drops beams that repeat words, and "
-      "there are none: raise generation.num_beams, or unset it"
-    )
 
 
 def check_model(
@@ -296,18 +286,19 @@ def check_model(
   model: EncDecConfig,
   vocab_sizes: Mapping[str, int],
   tokens: SpecialTokens,
+  settings: GenerationSettings,
 ) -> None:
   """What the values and the model's shape tell together.
 
   Args:
     vocab_sizes: of the tokenizers, by side.
     tokens: of the target.
+    settings: of generation.
   """
-  longest = config.generation.max_length or config.data.max_target_length + 1
   lengths = [
     ("data.max_source_length", config.data.max_source_length, model.encoder),
     ("data.max_target_length", config.data.max_target_length, model.decoder),
-    ("generation.max_length", longest, model.decoder),
+    ("generation.max_length", settings.max_length, model.decoder),
   ]
   for key, length, stack in lengths:
     if length > stack.max_positions:
@@ -316,17 +307,19 @@ def check_model(
         f"({stack.name}) has {stack.max_positions} rows; lower it, or raise "
         f"model.{stack.role}_positions"
       )
-  if config.generation.num_beams > model.decoder.vocab_size:
+  beams = settings.options["num_beams"]
+  if beams > model.decoder.vocab_size:
     raise Refusal(
-      f"generation.num_beams = {config.generation.num_beams} exceeds the "
-      f"decoder's vocabulary of {model.decoder.vocab_size}: lower it"
+      f"generation.num_beams = {beams} exceeds the decoder's vocabulary of "
+      f"{model.decoder.vocab_size}: lower it"
     )
   for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
     if vocab_sizes[side] > stack.vocab_size:
       kind = "source" if side == "encoder" else "target"
       raise Refusal(
         f"data.{kind}_tokenizer has {vocab_sizes[side]} tokens, the {side} "
-        f"({stack.name}) {stack.vocab_size}: choose the model's own tokenizer"
+        f"({stack.name}) {stack.vocab_size}: choose the model's own tokenizer, "
+        "or set model.grow_vocabulary=True, which gives the new tokens rows"
       )
   rows = model.decoder.vocab_size
   roles = {"start": [tokens.start], "end": tokens.end, "pad": [tokens.pad]}

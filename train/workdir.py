@@ -9,7 +9,10 @@ from typing import Any
 
 from train import validate
 from train.config import Config
+from train.generation_settings import UNSET
 
+# Values that leave a key unset, as JSON has them.
+_NOT_SET = ("", [], False, 0, -1)
 # What may change when a run goes on.
 FREE = (
   r"train\.steps",
@@ -70,13 +73,32 @@ def fingerprint(config: Config) -> str:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
-  """{key: [old value, new value]} of what differs."""
+  """{key: [old value, new value]} of what differs.
+
+  A key that is not set is equal to one that is set to what it then is, and to
+  one that was not there yet when the run began.
+  """
   keys = [*old, *(key for key in new if key not in old)]
+  was, now = _settled(old), _settled(new)
   return {
     key: [old.get(key), new.get(key)]
     for key in keys
-    if old.get(key) != new.get(key)
+    if was.get(key) != now.get(key)
+    and not (key not in old and new[key] in _NOT_SET)
   }
+
+
+def _settled(flat: dict[str, Any]) -> dict[str, Any]:
+  """With the defaults of keys that only a saved pair would set otherwise."""
+  if flat.get("model.pair"):
+    return flat
+  settled = dict(flat)
+  defaults = {f"generation.{name}": pair for name, pair in UNSET.items()}
+  defaults["model.share"] = ("", "none")
+  for key, (unset, default) in defaults.items():
+    if settled.get(key, unset) == unset and default is not None:
+      settled[key] = default
+  return settled
 
 
 def check_same(config: Config, workdir: Path) -> dict[str, list]:

@@ -5,11 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from data import tokenizers
 from encdec.archs import ARCHS
-from train import initialize, loop, validate
+from train import first_params, initialize, loop, validate
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 
@@ -73,7 +74,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
 
   # A random decoder has the shape of its folder and nothing else of it.
   config.model.decoder_init = "random"
-  mixed = initialize.first_params(config, this.task.module)
+  mixed = first_params.first_params(config, this.task.module)
   np.testing.assert_array_equal(
     np.asarray(mixed["encoder"]["embeddings"]["tokens"]["embedding"]),
     np.asarray(params["encoder"]["embeddings"]["tokens"]["embedding"]),
@@ -81,7 +82,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
   drawn = mixed["decoder"]["embeddings"]["tokens"]["embedding"]
   assert (np.asarray(drawn) != ours).any()
   config.model.encoder_init = "random"
-  assert initialize.first_params(config, this.task.module) is None
+  assert first_params.first_params(config, this.task.module) is None
 
 
 def test_every_architecture_has_a_tokenizer_to_train():
@@ -182,3 +183,58 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   config.data.max_source_length = 32
   with pytest.raises(ValueError, match="512 positions, which cannot become"):
     loop.prepare(config, folder / "other").create()
+
+
+def _add_tokens(folder, tokens):
+  inner = transformers.AutoTokenizer.from_pretrained(str(folder))
+  assert inner.add_tokens(tokens) == len(tokens)
+  inner.save_pretrained(str(folder))
+  return len(inner)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
+  """Rows as PyTorch's resize_token_embeddings draws them: at the mean."""
+  folder, encoder, decoder = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.decoder = str(folder / "gpt2")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  name, theirs = {
+    "encoder": ("bert", encoder),
+    "decoder": ("gpt2", decoder),
+  }[side]
+  size = _add_tokens(folder / name, ["<hl>", "<sep2>"])
+  kind = initialize.SIDES[side]
+  with pytest.raises(
+    validate.Refusal,
+    match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
+    rf"{size - 2}: .*model\.grow_vocabulary=True",
+  ):
+    loop.prepare(config, folder / "refused")
+  config.model.grow_vocabulary = True
+  this = loop.prepare(config, folder / "run")
+  assert getattr(this.task.hub_config, side).vocab_size == size
+  rows = np.asarray(
+    this.create().params[side]["embeddings"]["tokens"]["embedding"]
+  )
+  torch.manual_seed(0)
+  theirs.resize_token_embeddings(size)
+  table = theirs.get_input_embeddings().weight.detach().numpy()
+  np.testing.assert_array_equal(rows[: size - 2], table[: size - 2])
+  # PyTorch adds noise of a variance of 1e-9 times that of the rows.
+  mean = table[: size - 2].astype(np.float64).mean(axis=0)
+  np.testing.assert_allclose(rows[size - 2 : size], [mean, mean], atol=1e-6)
+  np.testing.assert_allclose(table[size - 2 :], [mean, mean], atol=1e-4)
+  # The rest is padding, as ever.
+  assert len(rows) % 128 == 0 and not rows[size:].any()
+  # The other side is as it was.
+  other = initialize.SIDES.keys() - {side}
+  for name in other:
+    sizes = {"encoder": encoder, "decoder": decoder}
+    assert (
+      getattr(this.task.hub_config, name).vocab_size
+      == sizes[name].config.vocab_size
+    )

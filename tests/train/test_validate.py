@@ -35,7 +35,7 @@ def test_an_empty_config_says_what_to_set():
     ("data.prepare_workers", -1, "between"),
     ("optim.name", "adam", "adamw"),
     ("optim.schedule", "step", "cosine"),
-    ("generation.num_beams", 0, "between"),
+    ("generation.num_beams", -1, "between"),
     ("generation.early_stopping", "often", "false, true, never"),
     ("generation.scoring", "t5", "pytorch, gnmt"),
     ("generation.block_trigrams", True, "num_beams"),

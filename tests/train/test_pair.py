@@ -1,0 +1,322 @@
+"""A run that starts from a saved pair: our own export, or PyTorch's folder."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from data import tokenizers
+from encdec import FlaxEncoderDecoderModel, hub
+from train import export, initialize, loop, trained, validate, workdir
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+@pytest.fixture(scope="session")
+def exported(finished, tmp_path_factory):
+  """The export of a run with beams, as it was generated with."""
+  config, folder, _ = finished
+  output = tmp_path_factory.mktemp("exported") / "hub"
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.generation.num_beams = 3
+    config.generation.min_length = 2
+    config.generation.options = '{"repetition_penalty": 1.3}'
+  export.run(config, str(folder), step=4, output=str(output))
+  return output
+
+
+def _leaves(params):
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+def _assert_same(ours, theirs):
+  ours, theirs = _leaves(ours), _leaves(theirs)
+  assert ours.keys() == theirs.keys()
+  for name, leaf in theirs.items():
+    np.testing.assert_array_equal(ours[name], leaf, err_msg=name)
+
+
+def test_a_run_continues_its_export_on_new_data(
+  finished, exported, tiny_config, tmp_path, caplog, assert_pytorch_generates
+):
+  first, folder, _ = finished
+  config = tiny_config
+  config.model.pair = str(exported)
+  config.train.steps = 2
+  config.optim.warmup_steps = 0
+  with caplog.at_level("INFO", logger="absl"):
+    this = loop.prepare(config, tmp_path / "run")
+    old = trained.load(first, str(folder), step=4)
+    _assert_same(this.create().params, old.params)
+    assert this.task.tokens.end == old.task.tokens.end
+    assert this.task.tokens.start == old.task.tokens.start
+    for side in ("source_tokenizer", "target_tokenizer"):
+      ours, theirs = getattr(this.task, side), getattr(old.task, side)
+      assert ours.fingerprint == theirs.fingerprint
+    loop.run(config, str(tmp_path / "run"))
+  # What stood in the config is named, and where each setting is from.
+  assert "stands in place of model.encoder = 'bert:tiny'" in caplog.text
+  assert "num_beams=3 (the saved pair)" in caplog.text
+  assert "repetition_penalty=1.3 (the saved pair)" in caplog.text
+  assert "no_repeat_ngram_size=0" in caplog.text
+  # PyTorch finds the same texts by what the new export says.
+  export.run(config, str(tmp_path / "run"), output=str(tmp_path / "hub"))
+  best = trained.load(config, str(tmp_path / "run")).step
+  assert_pytorch_generates(
+    tmp_path / "hub", tmp_path / f"run/samples/valid-{best:08d}.jsonl"
+  )
+  said = json.loads((tmp_path / "hub/generation_config.json").read_text())
+  assert said["num_beams"] == 3 and said["repetition_penalty"] == 1.3
+  # The run needs its folder alone, as ever.
+  config.model.pair = "gone"
+  with pytest.raises(validate.Refusal, match=r"model\.pair"):
+    trained.load(config, str(tmp_path / "run"))
+
+
+def test_settings_of_the_config_win(exported, tiny_config, tmp_path):
+  config = tiny_config
+  config.model.pair = str(exported)
+  config.generation.num_beams = 2
+  config.generation.no_repeat_ngram_size = 0
+  config.generation.options = (
+    '{"repetition_penalty": null, "suppress_tokens": [5]}'
+  )
+  task = initialize.build(config, tmp_path / "run")
+  settings = task.generation_settings(config)
+  assert settings.options == {
+    "num_beams": 2,
+    "num_return_sequences": 1,
+    "max_length": 9,
+    "min_length": 2,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "early_stopping": False,
+    "suppress_tokens": [5],
+  }
+  assert settings.origins["num_beams"] == "the config"
+  assert settings.origins["min_length"] == "the saved pair"
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ("{", "is no JSON"),
+    ("[1]", "no JSON object"),
+    ('{"num_beams": 2}', "set generation.num_beams in place"),
+    ('{"pad_token_id": 2}', "set model.pad_token in place"),
+    ('{"temperature": 2.0}', "a run searches"),
+    ('{"repetition_penalt": 2.0}', "did you mean 'repetition_penalty'"),
+    ('{"encoder_no_repeat_ngram_size": 3}', "set it to null"),
+  ],
+)
+def test_wrong_options_are_refused(tiny_config, options, message):
+  tiny_config.generation.options = options
+  with pytest.raises(validate.Refusal, match=message) as caught:
+    validate.check_values(tiny_config)
+  assert "generation.options = " in str(caught.value)
+
+
+def test_an_option_reaches_the_search(finished, tmp_path):
+  """A forced first token begins every text; without it none does."""
+  config, folder, _ = finished
+  config = config.copy_and_resolve_references()
+  task = initialize.restore(config, folder)
+  token = 40
+  with config.unlocked():
+    config.generation.options = f'{{"forced_bos_token_id": {token}}}'
+  this = trained.load(config, str(folder), step=4)
+  texts = {}
+  for name, settings in (("forced", config), ("free", finished[0])):
+    generator = loop.Suite(
+      settings, task, this.mesh, this.shardings, {}
+    ).generator
+    assert (generator.options.rules.forced_start is not None) == (
+      name == "forced"
+    )
+    texts[name] = generator
+  with config.unlocked():
+    config.generation.options = '{"forced_bos_token_id": 4000}'
+  with pytest.raises(ValueError, match=r"generation\.options: forced_bos"):
+    loop.Suite(config, task, this.mesh, this.shardings, {})
+
+
+@pytest.fixture
+def pytorch_pair(tmp_path):
+  """BERT to BERT of PyTorch in an old folder: no generation_config.json."""
+  tokenizer = tokenizers.train_wordpiece(["red blue green 0123456789"], 60)
+  values = {
+    "vocab_size": tokenizer.vocab_size,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+  }
+  torch.manual_seed(0)
+  config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+    transformers.BertConfig(**values), transformers.BertConfig(**values)
+  )
+  model = transformers.EncoderDecoderModel(config)
+  folder = tmp_path / "pair"
+  model.save_pretrained(str(folder))
+  (folder / "generation_config.json").unlink(missing_ok=True)
+  path = folder / "config.json"
+  saved = json.loads(path.read_text())
+  saved["decoder_start_token_id"] = tokenizer.cls_id
+  saved["eos_token_id"] = tokenizer.sep_id
+  saved["decoder"] |= {"num_beams": 4, "max_length": 14, "do_sample": False}
+  saved["length_penalty"] = 2.0
+  path.write_text(json.dumps(saved))
+  tokenizer.save(str(folder))
+  return folder
+
+
+def test_an_old_folder_of_pytorch_fills_what_is_unset(
+  pytorch_pair, tiny_config, tmp_path
+):
+  config = tiny_config
+  config.model.pair = str(pytorch_pair)
+  this = loop.prepare(config, tmp_path / "run")
+  theirs = transformers.EncoderDecoderModel.from_pretrained(str(pytorch_pair))
+  settings = this.task.generation_settings(config)
+  for name in ("num_beams", "max_length", "length_penalty"):
+    wanted = getattr(theirs.generation_config, name)
+    assert settings.options[name] == wanted
+  ours = FlaxEncoderDecoderModel.from_pretrained(pytorch_pair)
+  for name, leaf in _leaves(ours.params).items():
+    held = _leaves(this.create().params)[name]
+    rows = tuple(map(slice, leaf.shape))
+    np.testing.assert_array_equal(held[rows], leaf, err_msg=name)
+  # One tokenizer stands for both sides.
+  task = this.task
+  assert task.source_tokenizer.fingerprint == task.target_tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("share", ["", "none", "embeddings"])
+def test_what_was_shared_stays_shared_unless_set(
+  tmp_path, pytorch_pair, tiny_config, share
+):
+  model = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained(
+    **_equal_sides(pytorch_pair),
+    share="all",
+    decoder_start_token_id=2,
+    pad_token_id=0,
+    eos_token_id=3,
+  )
+  shared = tmp_path / "shared"
+  model.save_pretrained(shared)
+  tokenizers.load(str(pytorch_pair)).save(str(shared))
+  tiny_config.model.pair = str(shared)
+  tiny_config.model.share = share
+  this = loop.prepare(tiny_config, tmp_path / "run")
+  assert str(this.task.module.config.share) == (share or "all")
+  params = this.create().params
+  ours = dict(hub.hub_from_tree(this.task.module.config, params))
+  theirs = dict(hub.hub_from_tree(model.module.config, model.params))
+  assert ours.keys() == theirs.keys()
+  for name, tensor in theirs.items():
+    np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
+
+
+def _equal_sides(folder):
+  """Both sides with the encoder's arrays."""
+  pair = transformers.EncoderDecoderModel.from_pretrained(str(folder))
+  arrays = {f"bert.{k}": v for k, v in pair.encoder.state_dict().items()}
+  pair.decoder.load_state_dict(arrays, strict=False)
+  return {"encoder_model": pair.encoder, "decoder_model": pair.decoder}
+
+
+def test_a_pair_named_as_a_side_says_what_to_set(
+  exported, tiny_config, tmp_path
+):
+  tiny_config.model.encoder = str(exported)
+  with pytest.raises(validate.Refusal, match=r"set model\.pair to it"):
+    loop.prepare(tiny_config, tmp_path / "run")
+
+
+def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
+  config = tiny_config
+  config.model.pair = str(exported)
+  without = tmp_path / "without"
+  shutil.copytree(exported, without)
+  for path in without.glob("tokenizer*"):
+    path.unlink()
+  config.model.pair = str(without)
+  with pytest.raises(validate.Refusal, match=r"set data\.source_tokenizer"):
+    loop.prepare(config, tmp_path / "run")
+  # One tokenizer for two vocabularies would write in the source's words.
+  shutil.rmtree(without)
+  shutil.copytree(exported, without)
+  shutil.rmtree(without / "target_tokenizer")
+  with pytest.raises(validate.Refusal, match=r"set data\.target_tokenizer"):
+    loop.prepare(config, tmp_path / "run")
+  config.data.target_tokenizer = str(exported / "target_tokenizer")
+  loop.prepare(config, tmp_path / "other")
+
+
+def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
+  """Its config.json lacks them, and has the old defaults of the others."""
+  written = workdir.plain(tiny_config)
+  old = {k: v for k, v in written.items() if "pair" not in k}
+  for key in ("model.grow_vocabulary", "generation.options"):
+    del old[key]
+  old |= {
+    "model.share": "none",
+    "generation.num_beams": 1,
+    "generation.num_return_sequences": 1,
+    "generation.min_length": 0,
+    "generation.length_penalty": 1.0,
+    "generation.no_repeat_ngram_size": 0,
+    "generation.early_stopping": "false",
+  }
+  workdir.write_json(tmp_path / "config.json", old)
+  assert workdir.check_same(tiny_config, tmp_path) == {}
+  tiny_config.generation.num_beams = 2
+  with pytest.raises(validate.Refusal, match="num_beams: 1 -> 2"):
+    workdir.check_same(tiny_config, tmp_path)
+
+
+def test_a_pair_grows_for_added_tokens(pytorch_pair, tiny_config, tmp_path):
+  inner = transformers.AutoTokenizer.from_pretrained(str(pytorch_pair))
+  inner.add_tokens(["<hl>"])
+  inner.save_pretrained(str(pytorch_pair))
+  config = tiny_config
+  config.model.pair = str(pytorch_pair)
+  config.model.grow_vocabulary = True
+  config.train.steps = 1
+  config.optim.warmup_steps = 0
+  config.optim.schedule = "constant"
+  loop.run(config, str(tmp_path / "run"))
+  export.run(config, str(tmp_path / "run"), output=str(tmp_path / "hub"))
+  model, info = transformers.EncoderDecoderModel.from_pretrained(
+    str(tmp_path / "hub"), output_loading_info=True
+  )
+  assert not any(info[key] for key in info)
+  sizes = {
+    side.get_input_embeddings().weight.shape[0]
+    for side in (model.encoder, model.decoder)
+  }
+  assert sizes == {len(inner)}
+
+
+def test_rows_of_a_pair_may_become_longer(pytorch_pair, tiny_config, tmp_path):
+  config = tiny_config
+  config.model.pair = str(pytorch_pair)
+  config.model.encoder_positions = 64
+  config.data.max_source_length = 60
+  this = loop.prepare(config, tmp_path / "run")
+  params = this.create().params
+  tables = [
+    np.asarray(params[side]["embeddings"]["positions"]["embedding"])
+    for side in ("encoder", "decoder")
+  ]
+  assert [len(table) for table in tables] == [64, 40]
+  assert (tables[0][40:] == tables[0][39]).all()
