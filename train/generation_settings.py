@@ -220,6 +220,8 @@ def _of_options(text: str) -> dict[str, Any]:
         f"generation.options = {text[:80]!r}: {name} is of sampling, and a run "
         "searches; leave it out"
       )
+    if value is None and hub.is_option(name):
+      continue
     if name not in CARRIED:
       near = difflib.get_close_matches(name, sorted(CARRIED), n=1)
       hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -227,7 +229,7 @@ def _of_options(text: str) -> dict[str, Any]:
         f"generation.options = {text[:80]!r}: {name[:40]!r} is no option of "
         f"the search{hint}; there are {', '.join(sorted(CARRIED))}"
       )
-    if value is not None and name in _OF_SOURCE:
+    if name in _OF_SOURCE:
       raise ValueError(
         f"generation.options = {text[:80]!r}: {name} is not supported in a "
         "run, which keeps no source's tokens; leave it out, or set it to null"
@@ -248,12 +250,14 @@ def _of_pair(saved: Mapping[str, Any]) -> dict[str, Any]:
       continue
     elif name == "min_length" and "min_new_tokens" in saved:
       continue
-    elif name in UNSET or (
-      name in CARRIED and value != _NEUTRAL.get(name, None)
+    elif name in UNSET or name in CARRIED:
+      if value != _NEUTRAL.get(name):
+        values[name] = value
+    elif name not in {*_ELSEWHERE, *_RESULT, *_SAMPLING} and not (
+      hub.is_supported(name, value)
     ):
+      # Refused, unless generation.options takes it away.
       values[name] = value
-    elif name not in {*_ELSEWHERE, *_RESULT, *_SAMPLING, *CARRIED}:
-      _check_supported(name, value)
   return values
 
 
@@ -261,16 +265,6 @@ def _of_sampling(saved: Mapping[str, Any]) -> dict[str, Any]:
   if not saved.get("do_sample"):
     return {}
   return {name: saved[name] for name in _SAMPLING if name in saved}
-
-
-def _check_supported(name: str, value: Any) -> None:
-  try:
-    hub.check_option(name, value)
-  except ValueError as error:
-    raise ValueError(
-      f"model.pair: its generation config sets {name}={str(value)[:80]}, which "
-      "no search here supports; take it out of its generation_config.json"
-    ) from error
 
 
 def _check(settings: GenerationSettings) -> None:
@@ -282,14 +276,20 @@ def _check(settings: GenerationSettings) -> None:
     found = f" (of {where})" if where == "the saved pair" else ""
     return f"generation.{name} = {options[name]!r}{found}"
 
-  for name in UNSET:
-    if name not in ("early_stopping", "length_penalty"):
-      hub.whole(options, name)
+  for name, value in options.items():
+    unsupported = name in _OF_SOURCE or name not in {*UNSET, *CARRIED}
+    if unsupported or not _is_kind(name, value):
+      remedy = f"--config.generation.options='{{\"{name}\": null}}'"
+      if name in UNSET:
+        remedy = f"--config.generation.{name}="
+      raise ValueError(
+        f"{name}={str(value)[:80]} (of {origins[name]}) is not supported in a "
+        f"run: take it away by {remedy}"
+      )
   longest = settings.max_length
   if longest < 2:
     raise ValueError(
-      f"{named('max_length')} is the start token alone; set it to 2 or more, "
-      "or to 0 for data.max_target_length + 1"
+      f"{named('max_length')} is the start token alone; set it to 2 or more"
     )
   if options["min_length"] > longest:
     raise ValueError(
@@ -306,10 +306,11 @@ def _check(settings: GenerationSettings) -> None:
       "generation.block_trigrams = True drops beams that repeat words, and "
       "there are none: raise generation.num_beams, or unset it"
     )
-  for name in _OF_SOURCE:
-    if name in options:
-      raise ValueError(
-        f"{name}={options[name]!r} (of {origins[name]}) is not supported in a "
-        "run, which keeps no source's tokens; unset it by "
-        f"--config.generation.options='{{\"{name}\": null}}'"
-      )
+
+
+def _is_kind(name: str, value: Any) -> bool:
+  """Whether the value of a key of `UNSET` is of its kind."""
+  if name == "early_stopping":
+    return any(value is kind for kind in (True, False)) or value == "never"
+  kinds = (int, float) if name == "length_penalty" else (int,)
+  return name not in UNSET or type(value) in kinds

@@ -16,9 +16,9 @@ from encdec.hub.configs import (
 from encdec.hub.files import HubError, Origin
 from encdec.hub.generation import (
   SUPPORTED,
-  check_option,
+  is_option,
+  is_supported,
   options_of,
-  whole,
 )
 from encdec.hub.layers import choose_layers
 from encdec.hub.loading import initial_params, load_params
@@ -51,7 +51,6 @@ __all__ = [
   "Origin",
   "SavedPair",
   "WeightFileError",
-  "check_option",
   "choose_layers",
   "compose_config",
   "decoder_bos",
@@ -60,7 +59,9 @@ __all__ = [
   "generation_config_of",
   "hub_from_tree",
   "initial_params",
+  "is_option",
   "is_pair",
+  "is_supported",
   "load_params",
   "load_side_config",
   "options_of",
@@ -79,5 +80,4 @@ __all__ = [
   "to_flax457",
   "token_sources",
   "tree_from_hub",
-  "whole",
 ]

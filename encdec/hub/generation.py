@@ -90,7 +90,7 @@ class Request:
   def check(self) -> None:
     """Raises ValueError for an option that is not supported."""
     for name, value in self.values.items():
-      check_option(name, value)
+      _check(name, value)
 
   def lengths(self, prompt: int, limit: int) -> tuple[int, int]:
     """Maximum and minimum length, the prompt included.
@@ -189,9 +189,17 @@ def options_of(config: GenerationConfig) -> dict[str, Any]:
   }
 
 
-def check_option(name: str, value: Any) -> None:
-  """Raises ValueError for an option, or a value, that is not supported."""
+def _check(name: str, value: Any) -> None:
+  if not is_supported(name, value):
+    raise ValueError(f"{name}={value!r} is not supported; set it to None")
+
+
+def is_supported(name: str, value: Any) -> bool:
+  """Whether an option is one of the search, or does nothing at this value."""
   known = name in SUPPORTED or name in _HARMLESS or name.startswith("_")
-  if known or value is False or value == _NEUTRAL.get(name):
-    return
-  raise ValueError(f"{name}={value!r} is not supported; set it to None")
+  return known or value is False or value == _NEUTRAL.get(name)
+
+
+def is_option(name: str) -> bool:
+  """Whether GenerationConfig has an option of that name."""
+  return name in GenerationConfig().to_dict()

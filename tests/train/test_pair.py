@@ -11,7 +11,15 @@ import transformers
 
 from data import tokenizers
 from encdec import FlaxEncoderDecoderModel, hub
-from train import export, initialize, loop, trained, validate, workdir
+from train import (
+  export,
+  generation_settings,
+  initialize,
+  loop,
+  trained,
+  validate,
+  workdir,
+)
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -122,6 +130,47 @@ def test_wrong_options_are_refused(tiny_config, options, message):
   with pytest.raises(validate.Refusal, match=message) as caught:
     validate.check_values(tiny_config)
   assert "generation.options = " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("saved", "message"),
+  [
+    ({"encoder_no_repeat_ngram_size": 3}, r"size=3 \(of the saved pair\)"),
+    ({"penalty_alpha": 0.6}, r"penalty_alpha=0.6 \(of the saved pair\)"),
+    ({"stop_strings": ["a"]}, r'"stop_strings": null'),
+    ({"num_beams": "4"}, r"--config\.generation\.num_beams="),
+    ({"early_stopping": 3}, r"early_stopping=3 \(of the saved pair\)"),
+    ({"num_return_sequences": 2}, r"= 2 \(of the saved pair\) exceeds"),
+  ],
+)
+def test_what_a_run_cannot_do_for_a_pair_is_refused(
+  tiny_config, saved, message
+):
+  with pytest.raises(ValueError, match=message):
+    generation_settings.resolve(tiny_config, saved)
+  # And can be taken away.
+  for name in saved:
+    if name in generation_settings.UNSET:
+      tiny_config.generation.num_beams = 2
+      tiny_config.generation.early_stopping = "true"
+    else:
+      tiny_config.generation.options = json.dumps({name: None})
+  settings = generation_settings.resolve(tiny_config, saved)
+  assert settings.options.keys() - generation_settings.UNSET.keys() == set()
+
+
+def test_lengths_of_new_tokens_count_the_start_token(tiny_config):
+  saved = {"max_new_tokens": 7, "max_length": 20, "min_new_tokens": 2}
+  options = generation_settings.resolve(tiny_config, saved).options
+  assert options["max_length"] == 8 and options["min_length"] == 3
+
+
+def test_sampling_of_a_pair_is_told_and_not_done(tiny_config):
+  saved = {"do_sample": True, "top_k": 5, "repetition_penalty": 1.1}
+  settings = generation_settings.resolve(tiny_config, saved)
+  assert settings.sampling == {"do_sample": True, "top_k": 5}
+  assert settings.options["repetition_penalty"] == 1.1
+  assert "do_sample" not in settings.options
 
 
 def test_an_option_reaches_the_search(finished, tmp_path):
