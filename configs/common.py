@@ -224,7 +224,8 @@ def _generation() -> Any:
 def _eval() -> Any:
   """What is measured."""
   evaluation = ConfigDict()
-  # Rows of a batch, in evaluation and prediction; 0: train.batch_size.
+  # Rows of a batch, in evaluation and prediction; 0: train.batch_size. Rounded
+  # up to a multiple of the devices that share a batch.
   evaluation.batch_size = 0
   # Examples whose text is generated, spread evenly over the set; 0: all of
   # them; -1: none.

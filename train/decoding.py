@@ -7,12 +7,14 @@ from typing import Generic, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
 from data import device, examples
 from encdec.decoding_form import unstack
 from encdec.generation.options import SearchOptions
+from encdec.sharding import Rules
 from encdec.sharing import expand
 from encdec.streaming import generate_stream
 from encdec.types import Params
@@ -20,7 +22,7 @@ from train import datasets, generation_settings
 from train.config import Config
 from train.generation_settings import GenerationSettings
 from train.initialize import Task
-from train.mesh import batch_sharding
+from train.mesh import batch_sharding, batch_shards
 
 Key = TypeVar("Key")
 
@@ -60,7 +62,8 @@ class TextGenerator:
     self.max_length = settings.max_length
     self.options = search_options(settings, task)
     self.lengths = sorted({source for source, _ in datasets.buckets(config)})
-    self.rows = rows_per_batch(config)
+    self.rows = rows_per_batch(config, mesh, task.rules)
+    _log_rounded(config, self.rows)
     self.sharding = batch_sharding(mesh, task.rules)
     self.prepare = jax.jit(self._prepare)
 
@@ -151,6 +154,27 @@ def search_options(settings: GenerationSettings, task: Task) -> SearchOptions:
   )
 
 
-def rows_per_batch(config: Config) -> int:
-  """Rows of a batch outside training."""
+def rows_per_batch(config: Config, mesh: Mesh, rules: Rules) -> int:
+  """Rows of a batch outside training, a multiple of the batch's shards.
+
+  Rows without an example pad the last batch anyway, so that what is asked for
+  may be rounded up.
+  """
+  shards = batch_shards(mesh, rules)
+  return -(-_rows_asked(config) // shards) * shards
+
+
+def _rows_asked(config: Config) -> int:
   return config.eval.batch_size or config.train.batch_size
+
+
+def _log_rounded(config: Config, rows: int) -> None:
+  """Says that batches have more rows than the configuration asks for."""
+  if rows != _rows_asked(config) and jax.process_index() == 0:
+    logging.info(
+      "batches of evaluation and prediction have %d rows, not the %d of "
+      "eval.batch_size (0: train.batch_size): a multiple of the devices that "
+      "share them",
+      rows,
+      _rows_asked(config),
+    )

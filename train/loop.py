@@ -19,7 +19,6 @@ from data.pipeline import Pipeline, train_batches
 from train import compiled, datasets, initialize, seen, validate, workdir
 from train.checkpoint import Checkpoints
 from train.config import Config
-from train.decoding import rows_per_batch
 from train.evaluators.suite import Suite, write_samples
 from train.first_params import first_params
 from train.initialize import Task
@@ -99,7 +98,6 @@ def prepare(config: Config, folder: Path) -> Run:
   mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
-  check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
   datasets.check(config, folder)
   task = initialize.build(config, folder)
   module = task.module

@@ -97,6 +97,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_shards(mesh: Mesh, rules: Rules) -> int:
+  """How many parts the rows of a batch are split into."""
+  return math.prod(mesh.shape[axis] for axis in rules.mesh_axes("batch"))
+
+
 def check_batch_size(
   name: str, rows: int, accumulate_steps: int, mesh: Mesh, rules: Rules
 ) -> None:
@@ -104,7 +109,7 @@ def check_batch_size(
 
   `name` is the configuration's key of `rows`, for the message.
   """
-  shards = math.prod(mesh.shape[axis] for axis in rules.mesh_axes("batch"))
+  shards = batch_shards(mesh, rules)
   unit = shards * accumulate_steps
   if rows < 1 or rows % unit:
     above = max(1, -(-rows // unit)) * unit

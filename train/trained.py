@@ -12,9 +12,8 @@ from encdec.types import Params
 from train import initialize, validate, workdir
 from train.checkpoint import Checkpoints
 from train.config import Config
-from train.decoding import rows_per_batch
 from train.initialize import Task
-from train.mesh import MeshConfig, check_batch_size, make_mesh
+from train.mesh import MeshConfig, make_mesh
 from train.output import digest
 
 # What made the weights and their ids; all else may differ from training.
@@ -57,7 +56,6 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     trained_with = workdir.check_model(config, path, FIXED)
     rules = initialize.rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
-    check_batch_size("eval.batch_size", rows_per_batch(config), 1, mesh, rules)
     task = initialize.restore(config, path)
     shapes = param_shapes(task.module)
     shardings = param_specs(shapes, rules, mesh)

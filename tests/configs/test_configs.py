@@ -1,5 +1,6 @@
 """Each configuration starts from common.py, and each has a smoke variant."""
 
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from train import validate
+from train import initialize, loop, validate
+from train.decoding import rows_per_batch
+from train.mesh import MeshConfig, make_mesh
 
 FILES = sorted(
   path
@@ -33,6 +36,48 @@ def test_every_config_has_every_key_and_passes(path, arg):
   for key, value in expected.items():
     assert type(flat[key]) is type(value), key
   validate.check_values(config)
+
+
+class Passed(Exception):
+  """All that the number of devices decides was checked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+  """As much of a device as laying out a mesh needs."""
+
+  id: int
+  process_index: int = 0
+  platform: str = "gpu"
+  device_kind: str = "fake"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+  ("arg", "most"), [("", 16), ("smoke", 8), ("pod", 128)]
+)
+def test_every_variant_starts_on_few_devices_and_many(
+  path, arg, most, tmp_path, monkeypatch
+):
+  variants = re.findall(r'arg == "(\w+)"', path.read_text())
+  if arg and arg not in variants:
+    assert arg == "pod"
+    return
+  config = load(path).get_config(arg)
+
+  def passed(*_):
+    raise Passed
+
+  monkeypatch.setattr(loop.datasets, "check", passed)
+  for count in [2**n for n in range(8) if 2**n <= most]:
+    mesh = make_mesh(
+      MeshConfig(**config.mesh.to_dict()), [FakeDevice(n) for n in range(count)]
+    )
+    monkeypatch.setattr(loop, "make_mesh", lambda sizes, mesh=mesh: mesh)
+    with pytest.raises(Passed):
+      loop.prepare(config, tmp_path / "run")
+    rows = rows_per_batch(config, mesh, initialize.rules(config))
+    assert rows % count == 0 and 0 <= rows - config.eval.batch_size < count
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -1,5 +1,6 @@
 """Text of a run: its settings reach the search."""
 
+import logging
 import re
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from data.tokenizers import Tokenizer
 from train import decoding, trained
+from train.mesh import MeshConfig, make_mesh
 
 SOURCES = ("red blue 0", "green pink 7", "white white 11", "grey red 2")
 
@@ -17,9 +19,10 @@ def generate(finished, one_device):
   """`generate(**settings)`: what the tiny model finds for some sources."""
   config, folder, _ = finished
 
-  def run(**settings):
+  def run(rows=8, **settings):
     own = config.copy_and_resolve_references()
     own.generation.update(settings)
+    own.eval.batch_size = rows
     this = trained.load(own, str(folder), 4)
     encoded = this.task.source_tokenizer.encode_batch(SOURCES)
     sources = [
@@ -33,6 +36,23 @@ def generate(finished, one_device):
     return sorted(found, key=lambda row: row.key)
 
   return run
+
+
+@pytest.mark.parametrize("devices", [4, 8])
+def test_a_batch_has_rows_for_every_device(
+  generate, monkeypatch, caplog, devices
+):
+  """Rows are rounded up, and more of them than there are sources."""
+  alone = generate(rows=3)
+  assert "have" not in caplog.text
+  mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
+  monkeypatch.setattr(trained, "make_mesh", lambda sizes: mesh)
+  with caplog.at_level(logging.INFO):
+    shared = generate(rows=devices + 1)
+  said = f"have {2 * devices} rows, not the {devices + 1} of eval.batch_size"
+  assert caplog.text.count(said) == 1
+  assert [row.texts for row in shared] == [row.texts for row in alone]
+  assert len({row.texts for row in alone}) > 1
 
 
 def test_trigrams_of_words_are_blocked(generate, monkeypatch):

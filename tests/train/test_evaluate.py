@@ -17,7 +17,9 @@ def test_on_eight_devices_it_repeats_what_training_measured(
   config, folder, result = finished
   run = shutil.copytree(folder, tmp_path / "run")
   config = config.copy_and_resolve_references()
-  config.eval.batch_size = 16
+  # Rounded up to 16; the second set is smaller than the mesh.
+  config.eval.batch_size = 13
+  config.data.test = f"{config.data.eval},few={config.data.eval[6:-3]}3]"
   config.eval.permute_sources = True
   config.eval.bootstrap_samples = 50
   row = evaluate.run(config, str(run), step=4)
@@ -35,8 +37,13 @@ def test_on_eight_devices_it_repeats_what_training_measured(
     rtol=1e-6,
   )
   assert row["eval/valid_gain/loss_low"] <= row["eval/valid_gain/loss_high"]
+  few, valid = (
+    (run / f"samples/{name}-00000004.jsonl").read_text().splitlines()
+    for name in ("few", "valid")
+  )
+  assert len(few) == 3 and few == valid[:3]
   out = capsys.readouterr().out
-  assert out.count("prediction:") == config.eval.print_examples
+  assert out.count("prediction:") == config.eval.print_examples + 3
   assert f"eval/valid/loss {row['eval/valid/loss']:.4f}" in out
   assert "valid: with its own sources, with permuted ones, gain" in out
   assert not list(run.glob("samples/*permuted*"))

@@ -244,11 +244,6 @@ def refuse_batch(config, folder):
   return "train.batch_size=12"
 
 
-def refuse_eval_batch(config, folder):
-  config.eval.batch_size = 3
-  return "eval.batch_size=3"
-
-
 def refuse_mesh(config, folder):
   config.mesh.data = 3
   return "mesh.data=3"
@@ -329,7 +324,6 @@ def refuse_best_metric(config, folder):
     refuse_scheme,
     refuse_test_file,
     refuse_batch,
-    refuse_eval_batch,
     refuse_mesh,
     refuse_dimension,
     refuse_token,

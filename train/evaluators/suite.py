@@ -15,7 +15,7 @@ from data.pipeline import eval_batches
 from encdec.types import Params
 from train import datasets, workdir
 from train.config import Config
-from train.decoding import Source, TextGenerator, rows_per_batch
+from train.decoding import Source, TextGenerator
 from train.evaluators import loss, permuted, text
 from train.initialize import Task
 from train.mesh import batch_sharding
@@ -149,7 +149,7 @@ class Suite:
   def _batches(self, pairs: Pairs):
     return eval_batches(
       pairs,
-      rows_per_batch(self.config),
+      self.generator.rows,
       datasets.buckets(self.config),
       sharding=self.sharding,
     )
