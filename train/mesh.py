@@ -45,17 +45,21 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh over `devices` (all of them by default), every axis Auto.
 
   Raises ValueError, with the legal sizes, where the sizes do not multiply to
-  the number of devices or `mesh.slice` splits a slice of TPUs.
+  the number of devices or `mesh.slice` splits a slice of TPUs; and where TPUs
+  are not whole chips that fill a box.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = _fill(config, len(devices))
   groups: dict[int, list[Any]] = {}
   for device in devices:
-    # On GPU and CPU the index tells hosts apart, which any axis may cross.
-    index = device.slice_index if device.platform == "tpu" else 0
+    # On GPU and CPU the index tells hosts apart, which any axis may cross. TPUs
+    # of a topology of one slice have none.
+    index = 0
+    if device.platform == "tpu":
+      index = getattr(device, "slice_index", 0)
     groups.setdefault(index, []).append(device)
   if len(groups) == 1:
-    array = mesh_utils.create_device_mesh(sizes, devices)
+    array = _lay_out(sizes, devices)
   elif sizes[0] % len(groups):
     raise ValueError(
       f"mesh.slice={sizes[0]}, but the devices are {len(groups)} slices joined "
@@ -64,12 +68,26 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   else:
     inner = (sizes[0] // len(groups), *sizes[1:])
     array = np.concatenate(
-      [
-        mesh_utils.create_device_mesh(inner, groups[index])
-        for index in sorted(groups)
-      ]
+      [_lay_out(inner, groups[index]) for index in sorted(groups)]
     )
   return Mesh(array, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _lay_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+  """Devices of one slice such that the last axes have the nearest ones."""
+  try:
+    # An axis of the mesh may be shorter than each of the torus: tensor=2 on
+    # 4 x 4 chips.
+    return mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
+  except (AssertionError, NotImplementedError) as error:
+    reason = (str(error).splitlines() or ["no reason is given"])[0][:200]
+    raise ValueError(
+      f"JAX has no mesh for {len(devices)} devices of kind "
+      f"{devices[0].device_kind!r} ({reason}): use all chips of a slice, each "
+      "of them one device"
+    ) from error
 
 
 def _fill(config: MeshConfig, devices: int) -> tuple[int, ...]:

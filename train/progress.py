@@ -4,14 +4,15 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+from typing import Any
 
 import jax
 from absl import logging
 
 from train import validate
-from train.metrics import ProgressBar, Speed
+from train.metrics import ProgressBar, Speed, total_peak_flops
 
 COUNTS = ("pairs", "source_tokens", "target_tokens")
 
@@ -59,9 +60,8 @@ class StepReader:
     # A thread that waits for each step, to know when it ended.
     self._watch = futures.ThreadPoolExecutor(1, "step-end")
     self._ended: futures.Future[float] | None = None
-    devices = jax.devices()
-    self.speed = Speed(len(devices), devices[0].device_kind)
     self.chief = jax.process_index() == 0
+    self.speed = Speed(_known_peak(jax.devices(), self.chief))
     self.bar = ProgressBar(total, progress.step, self.chief)
 
   def put(
@@ -122,6 +122,20 @@ class StepReader:
   def close(self) -> None:
     self._watch.shutdown(wait=False)
     self.bar.close()
+
+
+def _known_peak(devices: Sequence[Any], chief: bool) -> float | None:
+  """`total_peak_flops`; says of accelerators that it is not known."""
+  peak = total_peak_flops(devices)
+  # Nobody looks for the share of a CPU's peak.
+  if peak is None and chief and devices[0].platform != "cpu":
+    kinds = sorted({device.device_kind for device in devices})
+    logging.info(
+      "metrics.jsonl will have no time/mfu: the peak FLOP/s of %s is not known "
+      "(train/metrics.py has those that are)",
+      " and ".join(map(repr, kinds)),
+    )
+  return peak
 
 
 def _end_of(metrics: Mapping[str, jax.Array]) -> float:

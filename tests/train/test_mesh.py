@@ -73,6 +73,29 @@ def test_the_slice_axis_alone_crosses_slices():
     mesh_lib.make_mesh(MeshConfig(1, 4, 1, 2), devices)
 
 
+@dataclasses.dataclass(frozen=True)
+class OneSlice:
+  """A device of a topology of one slice: it has no `slice_index`."""
+
+  id: int
+  coords: tuple[int, int, int]
+  core_on_chip: int = 0
+  process_index: int = 0
+  platform: str = "tpu"
+  device_kind: str = "TPU v5 lite"
+
+
+def test_devices_of_one_slice_need_no_index_and_split_their_axes():
+  devices = [OneSlice(n, (n % 4, n // 4, 0)) for n in range(16)]
+  mesh = mesh_lib.make_mesh(MeshConfig(1, -1, 1, 2), devices)
+  assert set(mesh.devices.flat) == set(devices)
+  for pair in mesh.devices.reshape(8, 2):
+    (x, y, _), (x2, y2, _) = (device.coords for device in pair)
+    assert abs(x - x2) + abs(y - y2) == 1, "tensor pairs should be neighbours"
+  with pytest.raises(ValueError, match=r"15 devices .* use all chips"):
+    mesh_lib.make_mesh(MeshConfig(1, 15, 1, 1), devices[1:])
+
+
 def test_a_batch_lies_over_three_axes():
   mesh = mesh_lib.make_mesh(MeshConfig(1, 2, 2, 2))
   sharding = mesh_lib.batch_sharding(mesh, DEFAULT_RULES)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import math
 import time
 
@@ -14,7 +15,14 @@ from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train import metrics
-from train.metrics import ProgressBar, Speed, peak_flops, train_step_flops
+from train.metrics import (
+  ProgressBar,
+  Speed,
+  peak_flops,
+  total_peak_flops,
+  train_step_flops,
+)
+from train.progress import Progress, StepReader
 
 
 def _config(encoder: dict, decoder: dict) -> EncDecConfig:
@@ -100,15 +108,73 @@ def test_the_forward_pass_is_what_the_compiler_counts(config):
     ("NVIDIA A100-SXM4-40GB", 312),
     ("NVIDIA L40S", 362),
     ("NVIDIA L4", 121),
+    ("NVIDIA A100 80GB PCIe", 312),
+    ("NVIDIA A10", 125),
+    ("NVIDIA A10G", 70),
+    ("NVIDIA GH200 480GB", 989),
+    ("NVIDIA H20", 148),
   ],
 )
 def test_the_peak_of_a_chip(kind, teraflops):
   assert peak_flops(kind) == teraflops * 1e12
 
 
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA L400", "TPU v50", "TPU"])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "cpu",
+    "NVIDIA L400",
+    "TPU v50",
+    "TPU",
+    "TPU v4 lite",
+    # It has no bf16.
+    "Tesla V100-SXM2-16GB",
+    # Parts of a GPU.
+    "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+    "NVIDIA A40-8Q",
+  ],
+)
 def test_the_peak_of_an_unknown_chip_is_unknown(kind):
   assert peak_flops(kind) is None
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeGpu:
+  """As much of a device as its peak needs."""
+
+  device_kind: str
+  platform: str = "gpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeTpu(FakeGpu):
+  num_cores: int = 1
+  platform: str = "tpu"
+
+
+def test_the_peaks_of_devices_add_up():
+  gpus = [FakeGpu("NVIDIA H200"), FakeGpu("NVIDIA A100-SXM4-80GB")]
+  assert total_peak_flops(gpus) == (989 + 312) * 1e12
+  assert total_peak_flops([*gpus, FakeGpu("NVIDIA X1")]) is None
+  # Chips, or each of their cores.
+  chips = [FakeTpu("TPU v4", num_cores=2)] * 4
+  cores = [FakeTpu("TPU v4")] * 8
+  assert total_peak_flops(chips) == total_peak_flops(cores) == 4 * 275e12
+
+
+def test_a_run_says_once_that_a_peak_is_unknown(monkeypatch, caplog):
+  def start(devices):
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    reader = StepReader(Progress(), total=1, log_every=1, explain=str)
+    reader.close()
+
+  with caplog.at_level(logging.INFO):
+    start([FakeGpu("NVIDIA H200")])
+    start([FakeGpu("cpu", "cpu")])
+    assert not caplog.messages
+    start([FakeGpu("NVIDIA X1"), FakeGpu("NVIDIA H200"), FakeGpu("NVIDIA X1")])
+  (said,) = caplog.messages
+  assert "no time/mfu" in said and "'NVIDIA H200' and 'NVIDIA X1'" in said
 
 
 @dataclasses.dataclass
@@ -128,7 +194,7 @@ def clock(monkeypatch) -> _Clock:
 
 
 def test_speed_counts_training_alone(clock):
-  speed = Speed(4, "TPU v4")
+  speed = Speed(4 * 275e12)
   assert speed.read() == {}
   for _ in range(3):
     clock.now += 0.5
@@ -149,7 +215,7 @@ def test_speed_counts_training_alone(clock):
 
 
 def test_mfu_is_left_out_where_the_peak_is_unknown(clock):
-  speed = Speed(8, "cpu")
+  speed = Speed(None)
   clock.now += 1.0
   speed.step(10.0, 1e9)
   assert speed.read().keys() == {
@@ -160,7 +226,7 @@ def test_mfu_is_left_out_where_the_peak_is_unknown(clock):
 
 
 def test_waiting_for_data_is_a_share_of_the_time(clock):
-  speed = Speed(1, "cpu")
+  speed = Speed(None)
 
   def slow():
     for batch in range(4):
@@ -186,7 +252,7 @@ def test_waiting_for_data_is_a_share_of_the_time(clock):
 )
 def test_devices_that_compute_do_not_wait(clock, left, share):
   """Of two seconds until a batch comes, those after the step before count."""
-  speed = Speed(1, "cpu")
+  speed = Speed(None)
   asked = clock.now
 
   def slow():
