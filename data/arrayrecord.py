@@ -30,10 +30,12 @@ class JsonRecords:
     paths: Sequence[str],
     fields: Sequence[str],
     on_bad_record: str,
+    all_fields: bool,
   ):
     self.name = name
     self._paths = tuple(paths)
     self._fields = tuple(fields)
+    self._all_fields = all_fields
     self._begin()
     faults = Faults(on_bad_record)
     numbers, self._ends = array.array("q"), []
@@ -62,7 +64,7 @@ class JsonRecords:
       chunk = range(first, min(first + _CHUNK, reader.size))
       for number, raw in zip(chunk, reader.read(chunk), strict=True):
         try:
-          from_json(raw, self._fields)
+          from_json(raw, self._fields, self._all_fields)
           numbers.append(number)
         except ValueError as error:
           faults.add(self._place(file, number), error)
@@ -76,7 +78,7 @@ class JsonRecords:
   def __getitem__(self, index: int) -> Record:
     path = self._paths[file_of(self._ends, index)]
     (raw,) = self._open(path).read([int(self._numbers[index])])
-    return from_json(raw, self._fields)
+    return from_json(raw, self._fields, self._all_fields)
 
   def locate(self, index: int) -> str:
     return self._place(file_of(self._ends, index), int(self._numbers[index]))
@@ -114,8 +116,12 @@ class _Reader:
 
 
 def open_files(
-  location: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> JsonRecords:
   """The files of a path or glob; raises as `sources.open_source` says."""
   paths = files.find("arrayrecord", location)
-  return JsonRecords(f"arrayrecord:{location}", paths, fields, on_bad_record)
+  name = f"arrayrecord:{location}"
+  return JsonRecords(name, paths, fields, on_bad_record, all_fields)

@@ -22,11 +22,14 @@ _CLOSING = re.compile(rb'(?:[^"]++|"")*+"')
 class _Rows:
   """Each row a record, with the names of its file's first row."""
 
-  def __init__(self, paths: Sequence[str], fields: Sequence[str]):
+  def __init__(
+    self, paths: Sequence[str], fields: Sequence[str], all_fields: bool
+  ):
     self._paths = tuple(paths)
     self._fields = tuple(fields)
-    # By file: the number of cells, and those of the fields.
-    self._columns: dict[int, tuple[int, list[int]]] = {}
+    self._all_fields = all_fields
+    # By file: the number of cells, and the cell of each field.
+    self._columns: dict[int, tuple[int, dict[str, int]]] = {}
 
   def split(
     self, file: int, lines: Iterable[files.Line]
@@ -45,12 +48,13 @@ class _Rows:
         f"{path}: line 1 names the fields, and {error}; mend it"
       ) from error
     check_fields(path, self._fields, names)
-    for field in self._fields:
+    wanted = list(dict.fromkeys(names if self._all_fields else self._fields))
+    for field in wanted:
       if names.count(field) > 1:
         raise ValueError(
           f"{path}: line 1 names two fields {field!r}; rename one"
         )
-    self._columns[file] = len(names), [names.index(f) for f in self._fields]
+    self._columns[file] = len(names), {f: names.index(f) for f in wanted}
     yield from rows
 
   def parse(self, file: int, raw: bytes) -> Record:
@@ -60,10 +64,7 @@ class _Rows:
       raise ValueError(
         f"has {len(cells)} cells where the first row has {count}"
       )
-    return {
-      field: cells[column]
-      for field, column in zip(self._fields, columns, strict=True)
-    }
+    return {field: cells[column] for field, column in columns.items()}
 
   def _delimiter(self, file: int) -> str:
     name = self._paths[file].removesuffix(".gz").removesuffix(".zst")
@@ -78,11 +79,14 @@ class _Rows:
 
 
 def open_files(
-  location: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> Spans:
   """The files of a path or glob; raises as `sources.open_source` says."""
   contents = files.Bytes(files.find("csv", location))
-  form = _Rows(contents.paths, fields)
+  form = _Rows(contents.paths, fields, all_fields)
   return Spans(f"csv:{location}", contents, form, on_bad_record)
 
 

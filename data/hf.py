@@ -6,12 +6,14 @@ version is the first that never runs the code of a data set.
 
 import hashlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from data import arrow
 from data.records import Faults, Record, check_fields
 
 _INSTALL = "pip install 'datasets>=4'"
@@ -23,7 +25,12 @@ class HubDataset:
   """The good rows of a split, in order."""
 
   def __init__(
-    self, location: str, split: str, fields: Sequence[str], on_bad_record: str
+    self,
+    location: str,
+    split: str,
+    fields: Sequence[str],
+    on_bad_record: str,
+    all_fields: bool,
   ):
     self.name = f"hf:{location}@{split}"
     rows = _rows(location, split)
@@ -35,8 +42,13 @@ class HubDataset:
           f"{self.name}: the field {field!r} holds {rows.features[field]}, not "
           "strings; name another"
         )
-    # Neither a format that was saved with the rows, nor other columns.
+    # Neither a format that was saved with the rows, nor other columns: those
+    # that are asked for too are not decoded to images or sounds.
     self._table = rows.select_columns(list(fields)).with_format(None)
+    self._others = None
+    if others := [n for n in rows.column_names if n not in fields]:
+      if all_fields:
+        self._others = rows.select_columns(others).with_format("arrow")
     faults, digest = Faults(on_bad_record), hashlib.sha256()
     good: list[int] = []
     for first in range(0, len(self._table), _CHUNK):
@@ -45,6 +57,7 @@ class HubDataset:
       for number, texts in enumerate(rows_of_chunk, first):
         try:
           digest.update(_framed(fields, texts))
+          digest.update(self._other_fields_text(number))
           good.append(number)
         except ValueError as error:
           faults.add(self._place(number), error)
@@ -60,21 +73,36 @@ class HubDataset:
     return len(self._good)
 
   def __getitem__(self, index: int) -> Record:
-    return self._table[int(self._good[index])]
+    number = int(self._good[index])
+    return self._other_fields(number) | self._table[number]
+
+  def _other_fields(self, number: int) -> Record:
+    if self._others is None:
+      return {}
+    row = self._others[number]
+    return {name: arrow.value(row.column(name)[0]) for name in row.column_names}
+
+  def _other_fields_text(self, number: int) -> bytes:
+    fields = self._other_fields(number)
+    return json.dumps(fields).encode() if fields else b""
 
   def locate(self, index: int) -> str:
     return self._place(int(self._good[index]))
 
 
 def open_dataset(
-  location: str, split: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  split: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> HubDataset:
   """The split of "name", "user/name", "user/name/config" or of a folder.
 
   A folder is one that `save_to_disk` wrote, or has files that the library
   reads. Raises as `sources.open_source` says.
   """
-  return HubDataset(location, split, fields, on_bad_record)
+  return HubDataset(location, split, fields, on_bad_record, all_fields)
 
 
 def _framed(fields: Sequence[str], texts: Sequence[str | None]) -> bytes:

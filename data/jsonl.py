@@ -13,6 +13,7 @@ class _Lines:
   """Each line a record."""
 
   fields: tuple[str, ...]
+  all_fields: bool
 
   def split(
     self, file: int, lines: Iterable[files.Line]
@@ -22,13 +23,16 @@ class _Lines:
 
   def parse(self, file: int, raw: bytes) -> Record:
     del file
-    return from_json(raw, self.fields)
+    return from_json(raw, self.fields, self.all_fields)
 
 
 def open_files(
-  location: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> Spans:
   """The files of a path or glob; raises as `sources.open_source` says."""
   contents = files.Bytes(files.find("jsonl", location))
-  form = _Lines(tuple(fields))
+  form = _Lines(tuple(fields), all_fields)
   return Spans(f"jsonl:{location}", contents, form, on_bad_record)

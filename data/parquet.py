@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import files
+from data import arrow, files
 from data.records import Faults, Record, check_fields
 from data.spans import file_of
 
@@ -31,17 +31,19 @@ class Rows:
     paths: Sequence[str],
     fields: Sequence[str],
     on_bad_record: str,
+    all_fields: bool,
   ):
     self.name = name
     self._paths = tuple(paths)
     self._fields = tuple(fields)
+    self._all_fields = all_fields
     self._begin()
     faults = Faults(on_bad_record)
     # By file, the first row of each of its groups, and its rows.
     self._groups: list[list[int]] = []
     rows, self._ends = [], []
     for file, path in enumerate(paths):
-      self._groups.append(_group_bounds(path, self._fields))
+      self._groups.append(_group_bounds(path, self._fields, all_fields))
       rows += self._scan(file, faults)
       self._ends.append(sum(map(len, rows)))
     self._rows = np.concatenate([*rows, np.zeros(0, np.int64)])
@@ -52,7 +54,9 @@ class Rows:
   def _begin(self) -> None:
     self._lock = threading.Lock()
     self._read = functools.lru_cache(_GROUPS)(
-      lambda file, group: _read_group(self._paths[file], group, self._fields)
+      lambda file, group: _read_group(
+        self._paths[file], group, self._fields, self._all_fields
+      )
     )
 
   def __getstate__(self) -> dict[str, Any]:
@@ -67,9 +71,11 @@ class Rows:
   def _scan(self, file: int, faults: Faults) -> Iterator[np.ndarray]:
     """The numbers of the good rows, group by group."""
     for group, first in enumerate(self._groups[file][:-1]):
-      table = _read_group(self._paths[file], group, self._fields)
+      table = _read_group(
+        self._paths[file], group, self._fields, self._all_fields
+      )
       good = np.ones(len(table), bool)
-      if not _is_sound(table):
+      if not _is_sound(table, self._fields):
         for row in range(len(table)):
           try:
             self._record(table, row)
@@ -80,14 +86,15 @@ class Rows:
 
   def _record(self, table: pa.Table, row: int) -> Record:
     record = {}
-    for field in self._fields:
+    for field in table.column_names:
+      cell, asked = table.column(field)[row], field in self._fields
       try:
-        value = table.column(field)[row].as_py()
+        value = cell.as_py() if asked else arrow.value(cell)
       except UnicodeDecodeError as error:
         raise ValueError(
           f"is not UTF-8 in the column {field!r} ({error.reason})"
         ) from error
-      if value is None:
+      if asked and value is None:
         raise ValueError(f"is null in the column {field!r}")
       record[field] = value
     return record
@@ -112,14 +119,20 @@ class Rows:
 
 
 def open_files(
-  location: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> Rows:
   """The files of a path or glob; raises as `sources.open_source` says."""
   paths = files.find("parquet", location)
-  return Rows(f"parquet:{location}", paths, fields, on_bad_record)
+  name = f"parquet:{location}"
+  return Rows(name, paths, fields, on_bad_record, all_fields)
 
 
-def _group_bounds(path: str, fields: Sequence[str]) -> list[int]:
+def _group_bounds(
+  path: str, fields: Sequence[str], all_fields: bool
+) -> list[int]:
   """The first row of each group, and the number of rows, of a fit file."""
   try:
     with pq.ParquetFile(path) as file:
@@ -130,9 +143,10 @@ def _group_bounds(path: str, fields: Sequence[str]) -> list[int]:
   except (pa.ArrowException, OSError) as error:
     raise _damaged(path, error) from error
   check_fields(path, fields, schema.names)
-  for field in fields:
+  for field in schema.names if all_fields else fields:
     if len(schema.get_all_field_indices(field)) > 1:
       raise ValueError(f"{path}: two columns are called {field!r}; rename one")
+  for field in fields:
     kind = schema.field(field).type
     if pa.types.is_dictionary(kind):
       kind = kind.value_type
@@ -144,7 +158,9 @@ def _group_bounds(path: str, fields: Sequence[str]) -> list[int]:
   return list(itertools.accumulate(sizes, initial=0))
 
 
-def _read_group(path: str, group: int, fields: Sequence[str]) -> pa.Table:
+def _read_group(
+  path: str, group: int, fields: Sequence[str], all_fields: bool
+) -> pa.Table:
   try:
     # A dictionary stays one: repeated, its texts may be of any size.
     with pq.ParquetFile(
@@ -155,23 +171,24 @@ def _read_group(path: str, group: int, fields: Sequence[str]) -> pa.Table:
       size = sum(
         column.total_uncompressed_size
         for column in columns
-        if column.path_in_schema in fields
+        if all_fields or column.path_in_schema in fields
       )
       if size > _MAX_GROUP:
         raise ValueError(
           f"{path}: row group {group} holds {size} bytes, and at most "
           f"{_MAX_GROUP} are read at a time; write it with smaller row groups"
         )
-      table = file.read_row_group(group, columns=list(fields))
+      wanted = None if all_fields else list(fields)
+      table = file.read_row_group(group, columns=wanted)
       # Dictionaries of one column, which its pages may each have, in one.
       return table.unify_dictionaries()
   except (pa.ArrowException, OSError) as error:
     raise _damaged(path, error) from error
 
 
-def _is_sound(table: pa.Table) -> bool:
-  """Whether all texts are there, and UTF-8."""
-  if any(column.null_count for column in table.columns):
+def _is_sound(table: pa.Table, fields: Sequence[str]) -> bool:
+  """Whether all texts of the fields are there, and all are UTF-8."""
+  if any(table.column(field).null_count for field in fields):
     return False
   try:
     table.validate(full=True)

@@ -1,9 +1,16 @@
 """Records: the texts of the fields that were asked for, or what is bad."""
 
+import base64
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-Record = dict[str, str]
+import numpy as np
+
+# Texts; of a source that was opened with all fields, the others as JSON has
+# them.
+Record = dict[str, Any]
 
 
 class Faults:
@@ -42,17 +49,52 @@ def decode(raw: bytes) -> str:
     raise ValueError(f"is not UTF-8 ({error.reason})") from error
 
 
-def from_json(raw: bytes, fields: Sequence[str]) -> Record:
+def from_json(
+  raw: bytes, fields: Sequence[str], all_fields: bool = False
+) -> Record:
   """The fields of a JSON object; ValueError completes "line 7 ..."."""
   # A byte order mark may stand at the beginning of a file.
   text = decode(raw).removeprefix("\ufeff")
   try:
     record = json.loads(text)
+    others = as_json(record) if all_fields else {}
   except (ValueError, RecursionError) as error:
     raise ValueError(f"is not JSON ({error})") from error
   if not isinstance(record, dict):
     raise ValueError(f"is a {type(record).__name__}, not a JSON object")
-  return {field: _text(record, field) for field in fields}
+  return others | {field: _text(record, field) for field in fields}
+
+
+def as_json(value: Any) -> Any:
+  """A value of a record as JSON has it, which Python reads back as equal.
+
+  Bytes are text where they are UTF-8, else base64; numbers that are not finite
+  are null; arrays are lists, times as in ISO 8601, keys strings; what else
+  JSON has no form for is what `str` makes of it.
+  """
+  if value is None or isinstance(value, (bool, int, str)):
+    return value
+  if isinstance(value, float):
+    return float(value) if math.isfinite(value) else None
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return base64.b64encode(value).decode()
+  # Times of numpy may be finer than Python's, which are integers then.
+  if isinstance(value, (np.datetime64, np.timedelta64)):
+    return str(value)
+  if isinstance(value, np.generic):
+    return as_json(value.item())
+  if isinstance(value, np.ndarray):
+    return as_json(value.tolist())
+  if isinstance(value, Mapping):
+    return {str(key): as_json(part) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [as_json(part) for part in value]
+  if hasattr(value, "isoformat"):
+    return value.isoformat()
+  return str(value)
 
 
 def check_fields(

@@ -116,18 +116,29 @@ class _BuiltIn:
 
 
 def open_source(
-  uri: str, *, fields: Sequence[str], on_bad_record: str = "error"
+  uri: str,
+  *,
+  fields: Sequence[str],
+  on_bad_record: str = "error",
+  all_fields: bool = False,
 ) -> Source:
   """The records that `uri` names, each with the text of `fields`.
 
   `on_bad_record` is "error", which raises at the first malformed record with
-  its line number, or "skip", which passes over and counts them. Raises
-  ValueError (FileNotFoundError for a file) naming the thing and the remedy.
+  its line number, or "skip", which passes over and counts them. With
+  `all_fields` a record also has its others, as `records.as_json` writes them.
+  Raises ValueError (FileNotFoundError for a file) naming the thing and the
+  remedy.
   """
-  return sliced(open_whole(uri, fields, on_bad_record), uri)
+  return sliced(open_whole(uri, fields, on_bad_record, all_fields), uri)
 
 
-def open_whole(uri: str, fields: Sequence[str], on_bad_record: str) -> Source:
+def open_whole(
+  uri: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
+) -> Source:
   """As `open_source`, but all of what `uri` names a slice of."""
   check_on_bad_record(on_bad_record)
   scheme, location, split = parse_uri(uri)
@@ -138,9 +149,9 @@ def open_whole(uri: str, fields: Sequence[str], on_bad_record: str) -> Source:
         f"{uri}: a {scheme} file has the split 'all', not {name!r}; write "
         "@all, or a slice of it such as @all[:95%]"
       )
-    return _FILES[scheme](location, fields, on_bad_record)
+    return _FILES[scheme](location, fields, on_bad_record, all_fields)
   if scheme in _SETS:
-    return _SETS[scheme](location, name, fields, on_bad_record)
+    return _SETS[scheme](location, name, fields, on_bad_record, all_fields)
   return _open_built_in(uri, scheme, name, fields)
 
 

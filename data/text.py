@@ -107,7 +107,10 @@ class ParallelText:
 
 
 def open_files(
-  location: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> ParallelText:
   """The files of "source::target"; raises as `sources.open_source` says."""
   name = f"text:{location}"
@@ -124,4 +127,5 @@ def open_files(
       f"{name}: {counts[0]} source files and {counts[1]} target files; the "
       "sorted files of one side must belong to those of the other"
     )
-  return ParallelText(name, sides, fields, on_bad_record)
+  kept = FIELDS if all_fields else fields
+  return ParallelText(name, sides, kept, on_bad_record)

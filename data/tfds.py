@@ -11,6 +11,7 @@ from typing import Any
 from array_record.python import array_record_data_source
 
 from data import files
+from data.records import Record, as_json
 
 
 class _BadRecord(ValueError):
@@ -21,7 +22,12 @@ class Dataset:
   """A split, by number; a text that is not UTF-8 is a bad record."""
 
   def __init__(
-    self, location: str, split: str, fields: Sequence[str], on_bad_record: str
+    self,
+    location: str,
+    split: str,
+    fields: Sequence[str],
+    on_bad_record: str,
+    all_fields: bool,
   ):
     self.name = f"tfds:{location}@{split}"
     self.skipped = 0
@@ -40,6 +46,7 @@ class Dataset:
           f"{', '.join(known)}"
         )
     self._fields = tuple(fields)
+    self._all_fields = all_fields
     self._records = builder.as_data_source(split)
     declared = builder.info.splits[split].num_examples
     # Counted in the files: the length of a data source is what dataset_info
@@ -64,15 +71,17 @@ class Dataset:
   def __len__(self) -> int:
     return len(self._numbers)
 
-  def __getitem__(self, index: int) -> dict[str, str]:
+  def __getitem__(self, index: int) -> Record:
     return self._read(self._numbers[index])
 
   def locate(self, index: int) -> str:
     return self._place(self._numbers[index])
 
-  def _read(self, number: int) -> dict[str, str]:
+  def _read(self, number: int) -> Record:
     record = self._records[number]
-    return {f: self._text(number, f, record[f]) for f in self._fields}
+    others = as_json(record) if self._all_fields else {}
+    texts = {f: self._text(number, f, record[f]) for f in self._fields}
+    return others | texts
 
   def _is_good(self, number: int) -> bool:
     try:
@@ -101,10 +110,14 @@ class Dataset:
 
 
 def open_dataset(
-  location: str, split: str, fields: Sequence[str], on_bad_record: str
+  location: str,
+  split: str,
+  fields: Sequence[str],
+  on_bad_record: str,
+  all_fields: bool = False,
 ) -> Dataset:
   """The split of "name[/config][:version]" as prepared in TFDS_DATA_DIR."""
-  return Dataset(location, split, fields, on_bad_record)
+  return Dataset(location, split, fields, on_bad_record, all_fields)
 
 
 def _count(paths: Sequence[Any]) -> int:

@@ -5,13 +5,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 
 from train import processes, validate, workdir
+
+# What is added to the object of a source.
+FOUND = ("prediction", "score")
 
 
 class Output:
@@ -32,8 +35,14 @@ class Output:
     self.done = self.total = 0
     self._file: IO[bytes] | None = None
 
-  def open(self, *, overwrite: bool, total: int) -> int:
+  def open(
+    self, *, overwrite: bool, total: int, given: Iterable[Mapping[str, Any]]
+  ) -> int:
     """How many lines are there already, `total` when it is complete.
+
+    Args:
+      given: what the objects of all lines hold beside what was found; read as
+        far as there are lines already.
 
     Raises:
       Refusal: something else made this output, and `overwrite` is False; or
@@ -41,11 +50,11 @@ class Output:
     """
     self.total = total
     self.done = processes.on_chief(
-      f"opening {self.path}", lambda: self._open(overwrite)
+      f"opening {self.path}", lambda: self._open(overwrite, iter(given))
     )
     return self.done
 
-  def _open(self, overwrite: bool) -> int:
+  def _open(self, overwrite: bool, given: Iterator[Mapping[str, Any]]) -> int:
     if self.path.is_dir():
       raise validate.Refusal(
         f"--output={self.path} is a folder: name a file in it"
@@ -55,7 +64,7 @@ class Output:
     if self.path.exists() or self.partial.exists():
       if not (other := self._difference()):
         if not self.path.exists():
-          return self._keep()
+          return self._keep(given)
         # Left by a machine that failed, or by hand; the output is complete.
         self.close()
         self.partial.unlink(missing_ok=True)
@@ -109,14 +118,13 @@ class Output:
       return f"{self.label.name} is damaged"
     return ", ".join(f"{k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
 
-  def _keep(self) -> int:
+  def _keep(self, given: Iterator[Mapping[str, Any]]) -> int:
     """Cuts the partial file to the whole lines that it begins with."""
     assert self._file is not None, "it exists"
     done = end = 0
     self._file.seek(0)
-    for line in self._file:
-      mine = line.endswith(b"\n") and _id(line) == done
-      if not mine or done == self.total:
+    for line, expected in zip(self._file, given, strict=False):
+      if not line.endswith(b"\n") or _given(line) != expected:
         break
       done, end = done + 1, end + len(line)
     self._file.truncate(end)
@@ -132,8 +140,7 @@ class Output:
       self.done += 1
       if self._file is None:
         continue
-      line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-      self._file.write(line.encode("utf-8"))
+      self._file.write(_line(row))
       self._file.flush()
       if time.monotonic() - synced > 1.0:
         os.fsync(self._file.fileno())
@@ -160,12 +167,25 @@ class Output:
     self.close()
 
 
-def _id(line: bytes) -> int | None:
-  """The number of a line's row; None where it is damaged."""
+def _given(line: bytes) -> dict[str, Any] | None:
+  """A line's object without what was found; None where it is damaged."""
   try:
-    return json.loads(line)["id"]
-  except (ValueError, KeyError, TypeError):
+    row = json.loads(line)
+    for name in FOUND:
+      del row[name]
+  except (ValueError, KeyError, TypeError, RecursionError):
     return None
+  return row
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+  try:
+    return (
+      json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
+  except UnicodeEncodeError:
+    # Half of a surrogate pair, which a field that is passed on may have.
+    return (json.dumps(row, allow_nan=False) + "\n").encode()
 
 
 def digest(parts: Iterable[bytes]) -> str:

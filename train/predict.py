@@ -1,12 +1,14 @@
 """Prediction: a text for each source of a file: what --mode=predict does."""
 
+import collections
 import contextlib
+import dataclasses
 import itertools
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from train import (
 )
 from train.config import Config
 from train.decoding import Found, Source
-from train.output import Output, digest
+from train.output import FOUND, Output, digest
 from train.trained import Trained
 
 # Batches of sources that are sorted by length together. What was found out of
@@ -36,6 +38,20 @@ _TOKENIZED = 64
 
 # "scheme:location@split", or a built-in set's "name@split".
 URI = re.compile(r"(\w+:[^\\]|\w+@)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """A source to predict.
+
+  Attributes:
+    number: among those that are read, from 0.
+    given: what its object in the output holds beside what is found.
+  """
+
+  number: int
+  text: str
+  given: Mapping[str, Any]
 
 
 class TextFile:
@@ -64,36 +80,59 @@ class TextFile:
   def __len__(self) -> int:
     return self.size
 
-  def read(self, start: int) -> Iterator[str]:
+  def read(self, start: int) -> Iterator[Input]:
     """The lines from number `start`."""
     # A byte order mark may stand at the beginning of a file.
     with open(self.path, encoding="utf-8-sig", newline="\n") as file:
       # What is added to the file meanwhile was not counted.
-      for line in itertools.islice(file, start, self.size):
-        yield line.rstrip("\r\n")
+      lines = itertools.islice(file, start, self.size)
+      for number, line in enumerate(lines, start):
+        text = line.rstrip("\r\n")
+        yield Input(number, text, {"id": number, "source": text})
 
 
 class Records:
-  """One field of a source, in order."""
+  """The records of a source, in order, one field of which is predicted."""
 
   def __init__(self, source: sources.Source, field: str):
     self.source = source
     self.field = field
-    self.fingerprint = digest([source.fingerprint.encode(), field.encode()])
+    parts = (source.fingerprint, field, "all fields")
+    self.fingerprint = digest([part.encode() for part in parts])
 
   def __len__(self) -> int:
     return len(self.source)
 
-  def read(self, start: int) -> Iterator[str]:
-    """The texts from number `start`."""
-    for index in range(start, len(self.source)):
-      yield self.source[index][self.field]
+  def read(self, start: int) -> Iterator[Input]:
+    """The records from number `start`."""
+    for number in range(start, len(self.source)):
+      record = self.source[number]
+      given = _given(number, record, self.field)
+      yield Input(number, record[self.field], given)
 
 
 Inputs = TextFile | Records
-# The number and the text of a source.
-Key = tuple[int, str]
-Row = Found[Key]
+Row = Found[Input]
+
+
+def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
+  """What the object of a record holds beside what is found.
+
+  Args:
+    field: the one that is predicted.
+  """
+  others = {name: value for name, value in record.items() if name != field}
+  own = others.pop("id", None)
+  given = {"id": number if own is None else own, "source": record[field]}
+  ours = {*given, *FOUND}
+  taken = ours | set(others)
+  for name, value in others.items():
+    free = name
+    while name in ours and free in taken:
+      free = f"input_{free}"
+    taken.add(free)
+    given[free] = value
+  return given
 
 
 def run(
@@ -107,11 +146,13 @@ def run(
 ) -> int:
   """Writes one JSON object a source to `output`, in the order of `source`.
 
-  An object has `id` (its number among those that were read, from 0), `source`,
-  `prediction` and `score`, the log-probability over the length's penalty; with
-  `generation.num_return_sequences` above 1 these two are lists. A source that
-  has no token has an empty prediction, whose score is null. A run that was
-  killed goes on where it stopped; a finished one does nothing.
+  An object has `id` (the record's own, else its number among those that were
+  read, from 0), `source`, `prediction` and `score`, the log-probability over
+  the length's penalty; with `generation.num_return_sequences` above 1 these two
+  are lists. The record's other fields follow as `records.as_json` writes them,
+  one called like these as `input_<name>`. A source that has no token has an
+  empty prediction, whose score is null. A run that was killed goes on where it
+  stopped; a finished one does nothing.
 
   Args:
     source: a .txt (a source a line), a .jsonl (with `data.source_field`), or
@@ -134,7 +175,11 @@ def run(
     file = Output(Path(output), made_by)
   with contextlib.closing(file):
     with validate.refusing():
-      done = file.open(overwrite=overwrite, total=len(inputs))
+      done = file.open(
+        overwrite=overwrite,
+        total=len(inputs),
+        given=(one.given for one in inputs.read(0)),
+      )
     if done < len(inputs):
       with jax.set_mesh(this.mesh), _bar(len(inputs), done) as bar:
         file.append(_counted(predict(this, inputs, done), bar))
@@ -157,7 +202,10 @@ def open_inputs(source: str, config: Config) -> Inputs:
   uri = source if URI.match(source) else f"jsonl:{source}"
   field = config.data.source_field
   records = sources.open_source(
-    uri, fields=[field], on_bad_record=config.data.on_bad_record
+    uri,
+    fields=[field],
+    on_bad_record=config.data.on_bad_record,
+    all_fields=True,
   )
   return Records(records, field)
 
@@ -187,20 +235,28 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
   generator = decoding.TextGenerator(this.task, this.config, this.mesh)
   several = _returned(this) > 1
   early: dict[int, Row] = {}
+  counts = collections.Counter()
   found = generator.generate(
     generator.prepare(this.params),
-    _sources(this, inputs, start, early),
+    _sources(this, inputs, start, early, counts),
     window=WINDOW * generator.rows,
   )
   for row in _in_order(found, start, early):
-    number, source = row.key
     scores = [s if math.isfinite(s) else None for s in row.scores]
-    yield {
-      "id": number,
-      "source": source,
-      "prediction": list(row.texts) if several else row.texts[0],
-      "score": scores if several else scores[0],
-    }
+    prediction = list(row.texts) if several else row.texts[0]
+    score = scores if several else scores[0]
+    given = row.key.given
+    # In this order; the record's other fields are last.
+    ours = dict.fromkeys(("id", "source"))
+    yield {**ours, "prediction": prediction, "score": score, **given}
+  if counts["truncated"] and jax.process_index() == 0:
+    logging.warning(
+      "%d of the %d sources that were predicted now are longer than "
+      "data.max_source_length = %d: they were truncated",
+      counts["truncated"],
+      len(inputs) - start,
+      this.config.data.max_source_length,
+    )
 
 
 def _returned(this: Trained) -> int:
@@ -226,23 +282,29 @@ def _counted(rows: Iterator[dict], bar: tqdm.tqdm) -> Iterator[dict]:
 
 
 def _sources(
-  this: Trained, inputs: Inputs, start: int, early: dict[int, Row]
-) -> Iterator[Source[Key]]:
-  """Sources with their numbers and texts; empty ones are in `early`."""
+  this: Trained,
+  inputs: Inputs,
+  start: int,
+  early: dict[int, Row],
+  counts: collections.Counter[str],
+) -> Iterator[Source[Input]]:
+  """Sources as ids; empty ones are in `early`, truncated ones in `counts`."""
   tokenizer = this.task.source_tokenizer
   empty = len(tokenizer.prefix) + len(tokenizer.suffix)
   nothing = ("",) * _returned(this)
   longest = this.config.data.max_source_length
-  texts = enumerate(inputs.read(start), start)
-  while chunk := list(itertools.islice(texts, _TOKENIZED)):
-    encoded = tokenizer.encode_batch([text for _, text in chunk])
-    for key, ids in zip(chunk, encoded, strict=True):
+  read = inputs.read(start)
+  while chunk := list(itertools.islice(read, _TOKENIZED)):
+    encoded = tokenizer.encode_batch([one.text for one in chunk])
+    for one, ids in zip(chunk, encoded, strict=True):
       if len(ids) <= empty:
-        logging.warning("source %d is empty: so is its prediction", key[0])
-        early[key[0]] = Found(key, nothing, (math.nan,) * len(nothing))
+        logging.warning("source %d is empty: so is its prediction", one.number)
+        scores = (math.nan,) * len(nothing)
+        early[one.number] = Found(one, nothing, scores)
         continue
-      kept, _ = examples.truncate(ids, longest, tokenizer.suffix)
-      yield Source(key, kept)
+      kept, truncated = examples.truncate(ids, longest, tokenizer.suffix)
+      counts["truncated"] += bool(truncated)
+      yield Source(one, kept)
 
 
 def _in_order(
@@ -254,7 +316,7 @@ def _in_order(
   """
   for row in itertools.chain(found, [None]):
     if row is not None:
-      early[row.key[0]] = row
+      early[row.key.number] = row
     while start in early:
       yield early.pop(start)
       start += 1

@@ -51,6 +51,8 @@ def test_bad_record_is_named_or_skipped_and_counted(write, bad, why):
   assert (len(source), source.skipped) == (2, 2)
   assert source[1] == {"source": "a", "target": "b"}
   assert source.locate(1).endswith("record 2")
+  source = _open(path, on_bad_record="skip", all_fields=True)
+  assert source[1] == {"source": "a", "target": "b", "n": 1}
 
 
 @pytest.mark.parametrize(

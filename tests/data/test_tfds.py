@@ -70,6 +70,15 @@ def test_splits_are_read_whole(name):
   assert "tensorflow" not in sys.modules
 
 
+def test_all_fields_are_as_json_has_them():
+  source = open_source(
+    "tfds:tiny_pairs@test", fields=("highlights",), all_fields=True
+  )
+  record = source[0]
+  assert record["article"] == f"é {record['highlights']}"
+  assert record["words"] == ["a"] and type(record["words"]) is list
+
+
 def test_only_the_fields_that_were_asked_for():
   source = open_source("tfds:tiny_pairs@test", fields=("highlights",))
   assert list(source[0]) == ["highlights"]

@@ -23,7 +23,16 @@ def assert_same(rows, others):
 
 def all_ids(this, inputs, start):
   """In place of predictions: what is to be written is not what is tested."""
-  return ({"id": number} for number in range(start, len(inputs)))
+  return (_line(one.given) for one in inputs.read(start))
+
+
+def _line(given):
+  return {**given, "prediction": "", "score": None}
+
+
+def own(row):
+  """What an object has from the output alone."""
+  return {k: row[k] for k in ("id", "source", "prediction", "score")}
 
 
 @pytest.fixture
@@ -59,6 +68,8 @@ def test_predictions_in_order_with_scores_and_resumable(
   samples = read(finished[1] / "samples/valid-00000004.jsonl")
   assert [row["id"] for row in rows] == list(range(21))
   assert [row["source"] for row in rows] == [s["source"] for s in samples]
+  # The other field of its record.
+  assert [row["target"] for row in rows] == [s["target"] for s in samples]
   assert [row["prediction"] for row in rows] == [
     s["prediction"] for s in samples
   ]
@@ -80,7 +91,7 @@ def test_predictions_in_order_with_scores_and_resumable(
   text = tmp_path / "in.txt"
   text.write_text("".join(f"{row['source']}\r\n" for row in rows[:9]))
   assert run(str(text), output="text.jsonl") == 9
-  assert_same(read(tmp_path / "text.jsonl"), rows[:9])
+  assert_same(read(tmp_path / "text.jsonl"), [own(row) for row in rows[:9]])
 
 
 def test_an_output_of_other_settings_is_refused(
@@ -130,7 +141,8 @@ def test_the_input_is_never_overwritten(run, inputs, tmp_path, named):
 def test_lines_are_read_as_utf_8_or_named(tmp_path):
   path = tmp_path / "in.txt"
   path.write_bytes(b"\xef\xbb\xbfred\nblue\n")
-  assert list(predict.TextFile(str(path)).read(0)) == ["red", "blue"]
+  lines = predict.TextFile(str(path)).read(0)
+  assert [one.text for one in lines] == ["red", "blue"]
   path.write_bytes(b"red\ncaf\xe9\n")
   with pytest.raises(ValueError, match=r"in\.txt: line 2 is not UTF-8"):
     predict.TextFile(str(path))
@@ -147,7 +159,7 @@ def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
   assert (tmp_path / "out.jsonl.partial").exists()
   monkeypatch.setattr(predict, "predict", all_ids)
   assert run(inputs) == 21
-  assert read(tmp_path / "out.jsonl") == [{"id": i} for i in range(21)]
+  assert [row["id"] for row in read(tmp_path / "out.jsonl")] == list(range(21))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +203,7 @@ def test_an_input_that_changes_gives_no_output(
   monkeypatch.setattr(
     predict,
     "predict",
-    lambda this, inputs, start: ({"id": i} for i in range(start, found)),
+    lambda this, inputs, start: (_line({"id": i}) for i in range(start, found)),
   )
   with pytest.raises(validate.Failure, match=f"{found} lines for 21 sources"):
     run(inputs)
@@ -227,6 +239,92 @@ def test_an_empty_source_has_an_empty_prediction(run, inputs, tmp_path):
   assert [row["id"] for row in rows] == [0, 1, 2, 3]
   empty = [row["prediction"] == "" and row["score"] is None for row in rows]
   assert empty == [True, False, True, True]
+
+
+RECORDS = [
+  {"id": "a7", "source": "red blue 3", "label": [1, {"x": None}]},
+  {"source": "green pink 7", "score": 0.5, "input_score": 1, "n": 1e400},
+  {"id": 12, "source": "red", "prediction": "old", "half": "\ud83d"},
+  {"id": "a7", "source": "blue", "é": "é", "id2": 3},
+  {"id": None, "source": "grey red 2", "prediction": None},
+]
+OTHERS = [
+  {"id": "a7", "label": [1, {"x": None}]},
+  {"id": 1, "input_input_score": 0.5, "input_score": 1, "n": None},
+  {"id": 12, "input_prediction": "old", "half": "\ud83d"},
+  {"id": "a7", "é": "é", "id2": 3},
+  {"id": 4, "input_prediction": None},
+]
+
+
+def test_a_record_keeps_its_id_and_its_other_fields(run, tmp_path):
+  source = tmp_path / "own.jsonl"
+  source.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+  assert run(str(source)) == 5
+  whole = (tmp_path / "out.jsonl").read_bytes()
+  rows = read(tmp_path / "out.jsonl")
+  for row, record, others in zip(rows, RECORDS, OTHERS, strict=True):
+    assert list(row)[:4] == ["id", "source", "prediction", "score"]
+    assert row.pop("source") == record["source"]
+    assert isinstance(row.pop("prediction"), str) and row.pop("score") < 0
+    assert row == others
+  assert "é".encode() in whole
+
+  # What is there already is recognised by all of it, not by its number.
+  lines = whole.splitlines(True)
+  (tmp_path / "out.jsonl").unlink()
+  (tmp_path / "out.jsonl.partial").write_bytes(b"".join(lines[:3]))
+  assert run(str(source)) == 2
+  assert [own(row) for row in read(tmp_path / "out.jsonl")][:3] == [
+    own(json.loads(line)) for line in lines[:3]
+  ]
+  (tmp_path / "out.jsonl").unlink()
+  (tmp_path / "out.jsonl.partial").write_bytes(lines[0] + lines[3])
+  assert run(str(source)) == 4
+
+
+def test_fields_of_a_table_are_passed_on(run, tmp_path, monkeypatch):
+  monkeypatch.setattr(predict, "predict", all_ids)
+  (tmp_path / "in.csv").write_text("id,source,source_2,score\n07,red,x,1\n")
+  assert run(f"csv:{tmp_path}/in.csv") == 1
+  assert read(tmp_path / "out.jsonl") == [
+    {
+      "id": "07",
+      "source": "red",
+      "prediction": "",
+      "score": None,
+      "source_2": "x",
+      "input_score": "1",
+    }
+  ]
+
+
+def test_another_source_field_loses_nothing(
+  run, finished, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(predict, "predict", all_ids)
+  config = finished[0].copy_and_resolve_references()
+  for field, expected in (
+    ("text", {"id": 5, "source": "t", "input_source": "s"}),
+    ("id", {"id": 0, "source": "i", "input_source": "s", "text": "t"}),
+  ):
+    record = {"source": "s", "id": "i" if field == "id" else 5, "text": "t"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
+    config.data.source_field = field
+    run(str(tmp_path / "in.jsonl"), config=config, overwrite=True)
+    (row,) = read(tmp_path / "out.jsonl")
+    assert row == _line(expected)
+
+
+def test_truncated_sources_are_counted(run, tmp_path, caplog):
+  lines = ["red " * 40, "blue", "", "green " * 15]
+  (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in lines))
+  run(str(tmp_path / "in.txt"))
+  said = [m for m in caplog.messages if "truncated" in m]
+  assert said == [
+    "2 of the 4 sources that were predicted now are longer than "
+    "data.max_source_length = 16: they were truncated"
+  ]
 
 
 def test_several_predictions_are_lists(run, inputs, finished, tmp_path):
