@@ -54,18 +54,76 @@ def locked(path: Path, waiting: Callable[[str], str]) -> Iterator[None]:
   """
   said = -_SAY_SECONDS
   with open(path, "a+") as file:
-    while not _try_lock(file):
-      if time.monotonic() - said >= _SAY_SECONDS:
-        said = time.monotonic()
-        file.seek(0)
-        logging.info("%s", waiting(file.read() or "another process"))
-      time.sleep(_POLL_SECONDS)
-    file.truncate(0)
-    holder = f"process {os.getpid()} of {socket.gethostname()}"
-    # A full disk takes the name alone: what follows says that it is full.
-    with contextlib.suppress(OSError):
-      os.write(file.fileno(), holder.encode())
+    try:
+      while not _try_lock(file):
+        if time.monotonic() - said >= _SAY_SECONDS:
+          said = time.monotonic()
+          logging.info("%s", waiting(_holder(file)))
+        time.sleep(_POLL_SECONDS)
+    except NoLocks as error:
+      raise OSError(
+        f"{error}; set data.store to a folder of one that has"
+      ) from error
+    _sign(file)
     yield
+
+
+class Held(Exception):
+  """Another process has the lock; the message is who, and on which host."""
+
+
+class NoLocks(OSError):
+  """The file system of a file cannot lock it; the message says so."""
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+  """Inside, no other process has this lock; one that asks is told who has it.
+
+  Hosts that share the file see each other's locks where their file system
+  passes them on, as NFS does. A killed process has none, whatever it left.
+
+  Args:
+    path: of a file that is there as long as somebody has the lock.
+
+  Raises:
+    Held: another process has it.
+    OSError: the file cannot be made; `NoLocks`: or cannot be locked.
+  """
+  while True:
+    with open(path, "a+") as file:
+      if not _try_lock(file):
+        raise Held(_holder(file))
+      # Who had it may have removed the file since it was opened.
+      if not _is_at(file, path):
+        continue
+      _sign(file)
+      try:
+        yield
+      finally:
+        path.unlink(missing_ok=True)
+      return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+  except FileNotFoundError:
+    return False
+
+
+def _holder(file: IO[str]) -> str:
+  file.seek(0)
+  return file.read() or "another process"
+
+
+def _sign(file: IO[str]) -> None:
+  """Writes who has the lock, for those who ask for it meanwhile."""
+  holder = f"process {os.getpid()} of {socket.gethostname()}"
+  # A full disk takes the name alone: what follows says that it is full.
+  with contextlib.suppress(OSError):
+    file.truncate(0)
+    os.write(file.fileno(), holder.encode())
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -74,8 +132,7 @@ def _try_lock(file: IO[str]) -> bool:
   except BlockingIOError:
     return False
   except OSError as error:
-    raise OSError(
-      f"{file.name}: this file system has no locks ({error}); set data.store "
-      "to a folder of one that has"
+    raise NoLocks(
+      f"{file.name}: this file system has no locks ({error})"
     ) from error
   return True

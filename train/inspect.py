@@ -12,7 +12,7 @@ from data.encoded import encode_pairs
 from data.inspection import Lengths
 from data.mixture import Mixture
 from data.pipeline import Pipeline
-from train import datasets, initialize, validate
+from train import datasets, initialize, validate, workdir
 from train.config import Config
 from train.initialize import Task
 
@@ -31,7 +31,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: the configuration cannot be run, or a set cannot be read.
   """
   path = Path(folder)
-  with validate.refusing():
+  with validate.refusing(), workdir.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
     task = initialize.build(config, path)

@@ -46,8 +46,14 @@ def run(config: Config, folder: str) -> dict[str, float]:
     NonFiniteLoss: the training diverged.
     SystemExit: with 143 after SIGTERM or SIGINT, when the state is saved.
   """
+  # Before anything is read there: two runs would each find a fresh folder.
+  with workdir.held(Path(folder)):
+    return _run(config, Path(folder))
+
+
+def _run(config: Config, folder: Path) -> dict[str, float]:
   with validate.refusing():
-    this = prepare(config, Path(folder))
+    this = prepare(config, folder)
     check_step(this)
   chief = jax.process_index() == 0
   with (

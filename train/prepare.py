@@ -17,7 +17,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: a set cannot be read, a store is damaged or cannot be written.
   """
   path = Path(folder)
-  with validate.refusing():
+  with validate.refusing(), workdir.held(path, until_begun=True):
     validate.check_values(config)
     if workdir.recorded(path) is not None:
       workdir.check_model(config, path, trained.FIXED)
