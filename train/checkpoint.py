@@ -109,7 +109,7 @@ class Checkpoints:
     items: dict[str, Any] = {
       name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()
     }
-    best = self._best_so_far(step, scores or {})
+    best = self._best_so_far({step: scores or {}})
     meta = dict(meta, format=CHECKPOINT_FORMAT, step=step, best=best)
     items["meta"] = ocp.args.JsonSave(meta)
     self._saving = step
@@ -182,26 +182,25 @@ class Checkpoints:
 
   def best_step(self) -> int | None:
     """The step with the best value; of equal ones the latest."""
-    return self._best(self._stored_scores())
+    best = self._best_so_far({})
+    return None if best is None else int(best["step"])
 
-  def _stored_scores(self) -> dict[int, Mapping[str, float]]:
-    return {step: self._manager.metrics(step) or {} for step in self.steps()}
+  def metrics(self, step: int) -> Mapping[str, float]:
+    """What the evaluation of a saved step gave, the finite values; or none."""
+    return self._manager.metrics(step) or {}
 
-  def _best(self, scores: Mapping[int, Mapping[str, float]]) -> int | None:
+  def _best_so_far(
+    self, unsaved: Mapping[int, Mapping[str, float]]
+  ) -> dict[str, int | float] | None:
+    """Step and value of the best of what is saved and of `unsaved`."""
+    known = {step: self.metrics(step) for step in self.steps()} | dict(unsaved)
     sign = 1 if self._best_mode == "max" else -1
     values = {
       step: (sign * of_step[self._best_metric], step)
-      for step, of_step in scores.items()
+      for step, of_step in known.items()
       if self._best_metric in of_step
     }
-    return max(values, key=values.__getitem__, default=None)
-
-  def _best_so_far(
-    self, step: int, scores: Mapping[str, float]
-  ) -> dict[str, int | float] | None:
-    """Step and value of the best, that of `step` included."""
-    known = self._stored_scores() | {step: scores}
-    best = self._best(known)
+    best = max(values, key=values.__getitem__, default=None)
     if best is None:
       return None
     return {"step": best, "value": known[best][self._best_metric]}

@@ -15,7 +15,6 @@ from train import command_line, processes, trained, validate
 from train.config import Config
 from train.initialize import Task
 from train.trained import Trained
-from train.writer import read_rows
 
 # What a reader would ask of how the model was trained.
 RECIPE = (
@@ -174,43 +173,40 @@ def _is_export(path: Path) -> bool:
 
 
 def _card(this: Trained) -> hub.Card:
-  config = this.config
-  rows = [
-    row
-    for row in read_rows(this.folder / "metrics.jsonl")
-    if row["step"] == this.step
-  ]
+  # Not the command's own config, of which the model alone is checked.
+  flat = this.trained_with
   return hub.Card(
     title=this.folder.resolve().name,
-    base_models=_base_models(config),
-    datasets=(config.data.train,),
+    base_models=_base_models(flat),
+    datasets=(flat["data.train"],),
     recipe={"step": this.step} | _recipe(this),
+    # Those that were saved with these weights: metrics.jsonl may have been
+    # changed, or cut, since.
     metrics={
       name: value
-      for row in rows
-      for name, value in row.items()
-      # JSON has null for what was not finite.
-      if name.startswith("eval/") and value is not None
+      for name, value in this.metrics.items()
+      if name.startswith("eval/")
     },
   )
 
 
 def _recipe(this: Trained) -> dict[str, Any]:
   """How it was trained, without the sides that a saved pair replaced."""
-  flat = validate.flatten(this.config)
-  flat["model.share"] = str(this.task.module.config.share)
+  share = {"model.share": str(this.task.module.config.share)}
+  flat = {"model.pair": ""} | this.trained_with | share
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
   return {key: flat[key] for key in RECIPE if key not in without}
 
 
-def _base_models(config: Config) -> tuple[str, ...]:
+def _base_models(flat: Mapping[str, Any]) -> tuple[str, ...]:
   """Hub ids that weights were taken from, each once."""
   names = [
-    config.model[side]
+    flat[f"model.{side}"]
     for side in ("encoder", "decoder")
-    if config.model[f"{side}_init"] == "pretrained"
+    if flat[f"model.{side}_init"] == "pretrained"
   ]
-  if config.model.pair:
-    names = [config.model.pair]
+  # A run from before there was the key has none.
+  if pair := flat.get("model.pair"):
+    names = [pair]
   # The Hub knows no folders of this machine.
   return tuple(dict.fromkeys(n for n in names if not Path(n).exists()))

@@ -1,7 +1,9 @@
 """A trained model, read back from the folder of its run."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -31,6 +33,8 @@ class Trained:
   Attributes:
     step: the checkpoint they came from.
     weights: hex digest of that checkpoint's checksums.
+    trained_with: the configuration that ran, {"section.key": value}.
+    metrics: finite ones that its evaluation gave; empty: it had none.
     shardings: where each of them lies.
   """
 
@@ -40,6 +44,8 @@ class Trained:
   mesh: Mesh
   step: int
   weights: str
+  trained_with: Mapping[str, Any]
+  metrics: Mapping[str, float]
   params: Params
   shardings: Params
 
@@ -75,6 +81,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
       params, meta = checkpoints.restore_params(
         abstract, None if step == -1 else step
       )
+      metrics = checkpoints.metrics(meta["step"])
   step = meta["step"]
   manifests = sorted(
     (path / "checkpoints" / str(step)).glob("checksums-*-of-*")
@@ -86,6 +93,8 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     mesh=mesh,
     step=step,
     weights=digest([file.read_bytes() for file in manifests]),
+    trained_with=trained_with,
+    metrics=metrics,
     params=params,
     shardings=shardings,
   )

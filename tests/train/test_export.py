@@ -26,21 +26,31 @@ def test_an_export_replaces_an_export_and_nothing_else(
 ):
   config, folder, _ = finished
   run, output = shutil.copytree(folder, tmp_path / "run"), tmp_path / "hub"
-  metrics = (run / "metrics.jsonl").read_text()
-  null = re.sub(
-    r'"eval/valid/loss": [\d.]+', '"eval/valid/loss": null', metrics
-  )
-  (run / "metrics.jsonl").write_text(null)
-  export.run(config, str(run), step=4, output=str(output))
-  card = (output / "README.md").read_text()
-  assert "| eval/valid/loss |" not in card and "| eval/valid/rougeL |" in card
-  (run / "metrics.jsonl").write_text(metrics)
-  export.run(config, str(run), step=4, output=str(output))
-  assert "| eval/valid/loss |" in (output / "README.md").read_text()
+  for _ in range(2):
+    export.run(config, str(run), step=4, output=str(output))
+    assert "| eval/valid/loss |" in (output / "README.md").read_text()
   before = (run / "config.json").read_bytes()
   with pytest.raises(validate.Refusal, match="no export: choose an empty"):
     export.run(config, str(run), step=4, output=str(run))
   assert (run / "config.json").read_bytes() == before
+
+
+def test_the_card_tells_of_the_weights_and_of_nothing_else(
+  finished, tmp_path, one_device
+):
+  """Whatever became of metrics.jsonl, and whatever this command's config is."""
+  config, folder, result = finished
+  run, output = shutil.copytree(folder, tmp_path / "run"), tmp_path / "hub"
+  metrics = (run / "metrics.jsonl").read_text()
+  (run / "metrics.jsonl").write_text(
+    re.sub(r'"eval/valid/loss": [\d.]+', '"eval/valid/loss": 0.125', metrics)
+  )
+  other = config.copy_and_resolve_references()
+  other.optim.lr, other.data.train = 0.5, "pydoc@train"
+  export.run(other, str(run), step=4, output=str(output))
+  card = (output / "README.md").read_text()
+  assert f"| eval/valid/loss | {result['eval/valid/loss']:.4g} |" in card
+  assert "| optim.lr | 0.0001 |" in card and "pydoc" not in card
 
 
 def test_an_export_generates_as_the_run_did(finished, caplog):
