@@ -1,5 +1,11 @@
 """Prepare, inspect, train, evaluate...: flags, and a table of modes."""
 
+from train import signals
+
+# Not in the processes that it starts, which end with it.
+if __name__ == "__main__":
+  signals.watch()
+
 import os
 import sys
 from collections.abc import Callable
@@ -97,6 +103,16 @@ MODES: dict[str, Callable[[], None]] = {
   "predict": predict,
   "export": export,
 }
+# What a signal leaves behind, as the last sentence says it.
+KEPT = {
+  "train": "no step was done; what was prepared is kept, and the same command "
+  "goes on",
+  "prepare": "what was prepared is kept, and the same command goes on",
+  "inspect": "what was prepared is kept, and the same command goes on",
+  "eval": "nothing was measured to the end; run the same command again",
+  "predict": "what was predicted is kept, and the same command goes on",
+  "export": "--output may not be complete; run the same command again",
+}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -125,10 +141,12 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   command_line.check_arguments(argv[1:])
+  signals.keep(KEPT[MODE.value])
   if not jax.config.values["jax_compilation_cache_dir"]:
     # A run that goes on, and whoever reads it, need not compile again.
     jax.config.update("jax_compilation_cache_dir", f"{WORKDIR.value}/compiled")
   processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+  signals.renew()
   MODES[MODE.value]()
 
 

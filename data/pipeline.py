@@ -12,7 +12,7 @@ from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from jaxtyping import Int64
 
-from data import device
+from data import device, pool
 from data.buckets import Shape, bucket_batches, choose_bucket
 from data.encoded import Pairs
 from data.examples import Batch, collate
@@ -173,7 +173,7 @@ def train_batches(
   if workers:
     steps = steps.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    ).mp_prefetch(_processes(workers, prefetch))
+    ).mp_prefetch(_processes(workers, prefetch), pool.end_with_parent)
   else:
     steps = steps.to_iter_dataset(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=prefetch)
@@ -183,6 +183,9 @@ def train_batches(
   )
   ahead = ThreadPrefetchIterDataset(placed, prefetch_buffer_size=1)
   with contextlib.closing(iter(ahead)) as batches:
+    # The thread that begins here starts the processes.
+    with pool.sheltered():
+      batches.start_prefetch()
     yield from batches
 
 

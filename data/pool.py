@@ -1,5 +1,7 @@
 """Processes that do numbered pieces of a work, and end with their parent."""
 
+import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -8,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from signal import SIGINT, SIGTERM
 
 Work = Callable[[int], None]
 
@@ -19,6 +21,33 @@ def cores() -> int:
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def sheltered() -> Iterator[None]:
+  """Processes and threads that begin inside hear no SIGINT and no SIGTERM.
+
+  A terminal, or a launcher, signals all processes of a command at once: the
+  first one decides what is saved, and the others end with it.
+  """
+  # Inherited, so that it also holds while a process imports.
+  old = signal.pthread_sigmask(signal.SIG_BLOCK, (SIGINT, SIGTERM))
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def end_with_parent(*unused: int) -> None:
+  """In a process of multiprocessing: it ends at once when its parent has."""
+  parent = multiprocessing.parent_process()
+  assert parent is not None, "the first process has no parent to end with"
+
+  def wait() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def in_order(work: Work, pieces: int, processes: int) -> Iterator[int]:
@@ -41,18 +70,20 @@ def in_order(work: Work, pieces: int, processes: int) -> Iterator[int]:
 
 def _in_processes(path: str, pieces: int, processes: int) -> Iterator[int]:
   # Not forked: threads of JAX and of the tokenizers would be torn.
-  context = get_context("spawn")
+  context = multiprocessing.get_context("spawn")
   # When nobody holds its other end any more, a process ends at once.
   life, ours = context.Pipe(duplex=False)
   executor = futures.ProcessPoolExecutor(
     processes, context, initializer=_begin, initargs=(path, life)
   )
   try:
-    done = [executor.submit(_do, piece) for piece in range(pieces)]
+    with sheltered():
+      done = [executor.submit(_do, piece) for piece in range(pieces)]
     for piece, future in enumerate(done):
       future.result()
       yield piece
   except BrokenProcessPool as error:
+    ours.close()
     raise RuntimeError(
       "a process that prepares data was ended from outside, for want of "
       "memory perhaps: lower data.prepare_workers; run again, and it goes on"
@@ -71,8 +102,6 @@ _work: list[Work] = []
 
 
 def _begin(path: str, life: Connection) -> None:
-  # Of an interrupt all processes of a terminal hear; the parent acts on it.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   # A process a core: none needs threads of the tokenizers beside it.
   os.environ["TOKENIZERS_PARALLELISM"] = "false"
   threading.Thread(target=_end_with, args=(life,), daemon=True).start()

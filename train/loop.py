@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,15 @@ from jax.sharding import Mesh
 
 from data.examples import collate
 from data.pipeline import Pipeline, train_batches
-from train import compiled, datasets, initialize, seen, validate, workdir
+from train import (
+  compiled,
+  datasets,
+  initialize,
+  seen,
+  signals,
+  validate,
+  workdir,
+)
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
@@ -26,6 +33,7 @@ from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.metrics import train_step_flops
 from train.optim import OptimConfig, make_optimizer, make_schedule
 from train.progress import Progress, StepReader
+from train.signals import Saving
 from train.state import (
   TrainState,
   abstract_state,
@@ -44,14 +52,15 @@ def run(config: Config, folder: str) -> dict[str, float]:
   Raises:
     Refusal: the configuration cannot be run; nothing was compiled.
     NonFiniteLoss: the training diverged.
-    SystemExit: with 143 after SIGTERM or SIGINT, when the state is saved.
+    SystemExit: after SIGTERM, with 143, or SIGINT, with 130, when the state is
+      saved.
   """
   # Before anything is read there: two runs would each find a fresh folder.
-  with workdir.held(Path(folder)):
-    return _run(config, Path(folder))
+  with signals.saving() as saving, workdir.held(Path(folder)):
+    return _run(config, Path(folder), saving)
 
 
-def _run(config: Config, folder: Path) -> dict[str, float]:
+def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
   with validate.refusing():
     this = prepare(config, folder)
     check_step(this)
@@ -70,7 +79,10 @@ def _run(config: Config, folder: Path) -> dict[str, float]:
     writer.cut(progress.step if progress.step else -1)
     if progress.step < config.train.steps:
       logging.info("the first step compiles; that takes a while")
-      train(this, state, progress, checkpoints, writer)
+      train(this, state, progress, checkpoints, writer, saving)
+  if saving.received:
+    logging.warning("stopped: all is saved; run again for its figures")
+    raise SystemExit(saving.status)
   return report(this) if chief else {}
 
 
@@ -206,6 +218,7 @@ def train(
   progress: Progress,
   checkpoints: Checkpoints,
   writer: MetricsWriter,
+  saving: Saving,
 ) -> None:
   """Step n done, evaluated if due, saved with its metrics; then step n + 1."""
   config, model = this.config, this.task.module.config
@@ -224,22 +237,23 @@ def train(
     log_every=config.train.log_every_steps,
     explain=functools.partial(explain, this, checkpoints),
   )
-  with (
-    terminated() as stopping,
-    contextlib.closing(reader),
-    contextlib.closing(batches),
-  ):
+  if jax.process_count() > 1:
+    # They stop together: none may end at once while others wait for its step.
+    multihost_utils.sync_global_devices("steps_begin")
+    saving.begin()
+  with contextlib.closing(reader), contextlib.closing(batches):
     waited = reader.speed.waiting(batches, reader.idle_since)
     for step, batch in enumerate(waited, start=progress.step + 1):
       with reader.compiling(this.step.is_new(batch)):
         state, metrics = this.step(state, batch)
+      saving.begin()
       # Reading a step's metrics waits for it: read those of the one before.
       write(writer, step - 1, reader.read())
       flops = train_step_flops(model, size, *compiled.shape(batch))
       reader.put(step, metrics, flops)
       evaluate = due(step, config.train.eval_every_steps, steps)
       save = due(step, config.train.checkpoint_every_steps, steps)
-      stop = stopping(step)
+      stop = asked_to_stop(saving, step)
       if not (evaluate or save or stop):
         continue
       row, measured = reader.read(), None
@@ -251,10 +265,13 @@ def train(
         # The row comes first: a kill after the save must not lose it.
         write(writer, step, row | (measured or {}))
         checkpoints.save(step, state, meta(this, progress), measured)
+      if jax.process_count() == 1:
+        # Heard while it was measured; several would have to agree on it.
+        stop = asked_to_stop(saving, step)
       if stop and step < steps:
         checkpoints.wait()
         logging.warning("stopped: saved step %d; run again to go on", step)
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(saving.status)
 
 
 def explain(this: Run, checkpoints: Checkpoints, step: int) -> str:
@@ -290,29 +307,11 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
   }
 
 
-@contextlib.contextmanager
-def terminated() -> Iterator[Callable[[int], bool]]:
-  """A function that tells, after each step, whether SIGTERM has come.
-
-  So does SIGINT, once: a second one interrupts. Several processes agree on the
-  step at which they stop; SIGTERM alone reaches their agreement.
-  """
+def asked_to_stop(saving: Saving, step: int) -> bool:
+  """Whether a signal has come, which several processes agree on at a step."""
   if jax.process_count() > 1:
-    yield multihost_utils.reached_preemption_sync_point
-    return
-  received: list[int] = []
-
-  def receive(number: int, _: Any) -> None:
-    received.append(number)
-    signal.signal(signal.SIGINT, old[signal.SIGINT])
-
-  numbers = (signal.SIGTERM, signal.SIGINT)
-  old = {number: signal.signal(number, receive) for number in numbers}
-  try:
-    yield lambda step: bool(received)
-  finally:
-    for number in numbers:
-      signal.signal(number, old[number])
+    return multihost_utils.reached_preemption_sync_point(step)
+  return bool(saving.received)
 
 
 def report(this: Run) -> dict[str, float]:

@@ -146,10 +146,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     patch.setattr(loop, "train_batches", terminated)
     with pytest.raises(SystemExit) as stopped:
       loop.run(config, str(run))
-  assert stopped.value.code == 143
+  assert stopped.value.code == 128 + number
   assert signal.getsignal(number) is handler
   with Checkpoints(run / "checkpoints", writable=False) as checkpoints:
     assert checkpoints.latest_step() == 3
+    assert checkpoints.metrics(2) and not checkpoints.metrics(3)
   assert [row["step"] for row in rows_of(run)] == [1, 2, 3]
   # A step's metrics are read when the next one runs, or a save needs them.
   assert events == ["launch", "launch", "read 1", "read 2", "launch", "read 3"]
