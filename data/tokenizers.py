@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,21 +27,35 @@ class Tokenizer:
     self.eos_id: int | None = inner.eos_token_id
     self.sep_id: int | None = inner.sep_token_id
     self.pad_id: int | None = inner.pad_token_id
-    self.prefix, self.suffix = _around(inner)
+    self.prefix, self.suffix = self._around()
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text with the special tokens, whole (never truncated)."""
+    """Ids of each text with the special tokens, whole (never truncated).
+
+    Raises:
+      ValueError: a text has what the vocabulary lacks, and there is no token
+        for the unknown.
+    """
     if not texts:
       return []
-    encoded = self.inner(
-      list(texts),
-      add_special_tokens=True,
-      padding=False,
-      truncation=False,
-      return_attention_mask=False,
-      return_token_type_ids=False,
-      verbose=False,
-    )
+    try:
+      encoded = self.inner(
+        list(texts),
+        add_special_tokens=True,
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+      )
+    except Exception as error:
+      # The library's errors have no class of their own.
+      if type(error) is not Exception:
+        raise
+      raise ValueError(
+        f"the tokenizer {self.inner.name_or_path!r} cannot read a text "
+        f"({_first_line(error)}); mend the text, or name another tokenizer"
+      ) from error
     return encoded["input_ids"]
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -61,9 +75,8 @@ class Tokenizer:
 
     Of tokens that are no part of a text, such as special ones, it is True.
     """
-    ids = self.encode_batch(["a"])[0]
     # Of one piece or two, the first of which may be no text.
-    word = ids[len(self.prefix) : len(ids) - len(self.suffix)]
+    word = self._word()
     alone = len(self.decode(word))
     follow = (self.decode([*word, i])[alone:] for i in range(self.vocab_size))
     return np.fromiter((not text or text[0].isspace() for text in follow), bool)
@@ -87,6 +100,57 @@ class Tokenizer:
   def save(self, folder: str) -> None:
     """Writes the files that AutoTokenizer reads."""
     self.inner.save_pretrained(folder)
+
+  def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens before and after a text."""
+    for text in self._words():
+      ids, special = self._marked(text)
+      if 0 in special:
+        first = special.index(0)
+        last = len(special) - special[::-1].index(0)
+        return tuple(ids[:first]), tuple(ids[last:])
+    raise ValueError(
+      f"the tokenizer {self.inner.name_or_path!r}: none of its tokens comes "
+      "back from its text; name another tokenizer"
+    )
+
+  def _word(self) -> list[int]:
+    """The ids of a word that the vocabulary holds."""
+    for text in self._words():
+      ids, special = self._marked(text)
+      own = [i for i, mark in zip(ids, special, strict=True) if not mark]
+      if self.inner.unk_token_id not in own and self.decode(own).strip():
+        return own
+    raise ValueError(
+      f"the tokenizer {self.inner.name_or_path!r}: its vocabulary has no word; "
+      "unset generation.block_trigrams, or name another tokenizer"
+    )
+
+  def _words(self) -> Iterator[str]:
+    """A letter, which nearly all know, then the texts of single tokens.
+
+    Those that are words come first.
+    """
+    yield "a"
+    others = []
+    for i in sorted(self.inner.get_vocab().values()):
+      text = self.decode([i]).strip()
+      if text.isalnum():
+        yield text
+      elif text:
+        others.append(text)
+    yield from others
+
+  def _marked(self, text: str) -> tuple[list[int], list[int]]:
+    """The ids of a text, and of each whether it is a special one around it."""
+    try:
+      encoded = self.inner(text, return_special_tokens_mask=True)
+    except Exception as error:
+      # As `encode_batch`: without a token for the unknown.
+      if type(error) is not Exception:
+        raise
+      return [], []
+    return encoded["input_ids"], encoded["special_tokens_mask"]
 
 
 def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
@@ -173,15 +237,6 @@ def _inner_characters(
   normal = backend.normalizer.normalize_str(" ".join(chunks))
   words = backend.pre_tokenizer.pre_tokenize_str(normal)
   return sorted({char for word, _ in words for char in word[1:]})
-
-
-def _around(inner: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """The special tokens before and after a text."""
-  encoded = inner("a", return_special_tokens_mask=True)
-  ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
-  first = special.index(0)
-  last = len(special) - special[::-1].index(0)
-  return tuple(ids[:first]), tuple(ids[last:])
 
 
 def _check_size(backend: tokenizers.Tokenizer, vocab_size: int) -> None:

@@ -260,3 +260,50 @@ def test_code_in_a_folder_is_never_run(wordpiece, tmp_path):
   with pytest.raises(ValueError, match=r"trust_remote_code|neither"):
     tokenizers.load(str(tmp_path))
   assert not marker.exists()
+
+
+# Of the models that have no token for what they do not know.
+@pytest.mark.parametrize("kind", ["bpe", "words", "unigram", "wordpiece"])
+def test_a_vocabulary_need_not_hold_the_letter_a(kind, tmp_path):
+  tokens = ["</s>", "+", "C", "G", "T", "CG", "##T", "[UNK]"]
+  vocab = {token: i for i, token in enumerate(tokens)}
+  models = hf_tokenizers.models
+  backend = hf_tokenizers.Tokenizer(
+    {
+      "bpe": lambda: models.BPE(vocab, [("C", "G")]),
+      "words": lambda: models.WordLevel(vocab),
+      "unigram": lambda: models.Unigram([(token, -1.0) for token in tokens]),
+      "wordpiece": lambda: models.WordPiece(vocab, unk_token="[UNK]"),
+    }[kind]()
+  )
+  backend.pre_tokenizer = hf_tokenizers.pre_tokenizers.Whitespace()
+  backend.post_processor = hf_tokenizers.processors.TemplateProcessing(
+    single="$A </s>", special_tokens=[("</s>", 0)]
+  )
+  names = {"eos_token": "</s>"}
+  if kind == "wordpiece":
+    backend.decoder = hf_tokenizers.decoders.WordPiece()
+    names["unk_token"] = "[UNK]"
+  inner = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend, **names
+  )
+  inner.save_pretrained(str(tmp_path))
+  loaded = tokenizers.load(str(tmp_path))
+  assert (loaded.prefix, loaded.suffix) == ((), (0,))
+  assert loaded.encode_batch(["CG T"]) == [[5, 4, 0]]
+  starts = loaded.word_starts()
+  assert starts[vocab["CG"]]
+  assert starts[vocab["##T"]] == (kind != "wordpiece")
+  if kind in ("words", "unigram"):
+    with pytest.raises(ValueError, match=r"cannot read a text.*mend the text"):
+      loaded.encode_batch(["CG A"])
+
+
+def test_a_vocabulary_that_stands_for_no_text_is_refused():
+  vocab = {"</s>": 0, "[A]": 1}
+  backend = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE(vocab, []))
+  inner = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token="</s>"
+  )
+  with pytest.raises(ValueError, match="none of its tokens comes back"):
+    tokenizers.Tokenizer(inner)
