@@ -193,7 +193,7 @@ def _card(this: Trained) -> hub.Card:
 def _recipe(this: Trained) -> dict[str, Any]:
   """How it was trained, without the sides that a saved pair replaced."""
   share = {"model.share": str(this.task.module.config.share)}
-  flat = {"model.pair": ""} | this.trained_with | share
+  flat = {"model.pair": "", **this.trained_with, **share}
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
   return {key: flat[key] for key in RECIPE if key not in without}
 
