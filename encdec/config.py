@@ -69,8 +69,8 @@ class StackConfig:
     position_kind: see `PositionKind`.
     position_offset: the table's row of position 0; the table has
       `max_positions + position_offset` rows.
-    positions_from_ids: Hugging Face counts positions over the ids that are not
-      padding (RoBERTa); only the facade reads it.
+    positions_from_ids: positions are counted over the ids that are not
+      `pad_token_id` (RoBERTa), see `unplaced_token`.
     type_vocab_size: rows of the token type table; 0 is no table.
     embedding_scale: factor on the token table's rows.
     given_embedding_scale: factor on embeddings that are passed in place of
@@ -83,7 +83,7 @@ class StackConfig:
     residual_init_scale: factor on the initial kernels that write into the
       residual stream (GPT-2: 1 / sqrt(2 L)).
     scale_by_layer: attention logits are divided by the layer's number, from 1.
-    pad_token_id: for Hugging Face's rules about ids, never for masks.
+    pad_token_id: for rules about ids, never for masks.
   """
 
   name: str
@@ -168,6 +168,14 @@ class StackConfig:
         raise ValueError(
           f"{self.name} {self.role}: {field}={rate!r} must lie in [0, 1)"
         )
+
+  @property
+  def unplaced_token(self) -> int | None:
+    """The id that takes no position, wherever it stands; None: each takes one.
+
+    It is of the side's own config, also where a run pads with another one.
+    """
+    return self.pad_token_id if self.positions_from_ids else None
 
   def _check_size(self, field: str, least: int) -> None:
     # Each layer is walked through where tensors are named.

@@ -23,7 +23,7 @@ def start_prompt(batch: int, start_token: int) -> Prompt:
   """The prompt of one start token."""
   # The host's: making them on a device would compile for each batch.
   ones: Any = np.ones((batch, 1), np.int32)
-  return Prompt(ones * np.int32(start_token), ones, np.zeros_like(ones))
+  return Prompt(ones * np.int32(start_token), ones)
 
 
 def row_keys(key: Key[Array, "*B"], batch: int) -> Key[Array, "B"]:
@@ -95,6 +95,7 @@ def generate(
     source_real=encoder_segments != 0,
     prompt=prompt.tokens.shape[1],
     vocab_size=module.config.decoder.vocab_size,
+    unplaced=module.config.decoder.unplaced_token,
     rules=module.rules,
   )
   progress = programs.start(

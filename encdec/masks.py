@@ -1,8 +1,13 @@
 """Masks, positions and shifted inputs: pure functions of ids and segments."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from encdec.config import EncDecConfig
 from encdec.types import AttentionMask
 
 
@@ -60,3 +65,68 @@ def shift_right(
   """Decoder inputs: the start token, then the targets but the last."""
   start = jnp.full_like(targets[:, :1], start_token)
   return jnp.concatenate([start, targets[:, :-1]], axis=1)
+
+
+def token_positions(
+  tokens: Any, unplaced: int | None, index: Any = None, past: Any = 0
+) -> Any:
+  """Where each token stands in its text, `[B, T]` int32, as the model counts.
+
+  That is its index, unless there is an id that takes no position: such a token
+  is at -1, the row of the table before the first, and the others are counted
+  over those that are not.
+
+  Args:
+    tokens: ids `[B, T]`, JAX's or numpy's; so are the positions.
+    unplaced: `StackConfig.unplaced_token`.
+    index: of each token in its text, `[B, T]`, where a row holds several; by
+      default a row is one text.
+    past: positions that were taken before, of all rows or `[B, 1]`.
+  """
+  arrays = tokens, index, past
+  xp: Any = jnp if any(isinstance(array, Array) for array in arrays) else np
+  column = xp.broadcast_to(
+    xp.arange(tokens.shape[1], dtype=np.int32)[None], tokens.shape
+  )
+  if unplaced is None:
+    return (column if index is None else index) + past
+  placed = (tokens != unplaced).astype(np.int32)
+  count = xp.cumsum(placed, axis=1, dtype=np.int32)
+  if index is not None:
+    # Of the row's texts before.
+    first = xp.maximum(column - index, 0)
+    count = count - xp.take_along_axis(count - placed, first, axis=1)
+  return (count + past) * placed - 1
+
+
+def last_positions(
+  tokens: Int[Array, "B N C"], length: Int[Array, "B"], unplaced: int | None
+) -> Int[Array, "B N"]:
+  """`token_positions` of the last of each text's first `length` tokens."""
+  if unplaced is None:
+    return jnp.broadcast_to(length[:, None] - 1, tokens.shape[:2])
+  column = jnp.arange(tokens.shape[2], dtype=jnp.int32)[None, None]
+  last = length[:, None, None] - 1
+  placed = tokens != unplaced
+  count = jnp.sum(placed & (column <= last), axis=-1, dtype=jnp.int32)
+  own = jnp.any(placed & (column == last), axis=-1)
+  return jnp.where(own, count, 0) - 1
+
+
+def count_positions(
+  batch: Mapping[str, Any], config: EncDecConfig
+) -> dict[str, Any]:
+  """A batch of data with its positions as the model counts them.
+
+  In data they are the index of each token in its text, whatever its id.
+  """
+  positions = {
+    f"{side}_positions": token_positions(
+      batch[tokens], stack.unplaced_token, batch[f"{side}_positions"]
+    )
+    for side, tokens, stack in (
+      ("encoder", "encoder_tokens", config.encoder),
+      ("decoder", "decoder_inputs", config.decoder),
+    )
+  }
+  return {**batch, **positions}

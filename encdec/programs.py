@@ -23,8 +23,9 @@ from encdec.generation.groups import Groups
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
 from encdec.layers import cache as cache_lib
+from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.types import CrossCache, Params, SelfCache
+from encdec.types import CrossCache, DecodeView, Params, SelfCache
 
 # Up to here a beam attends to the slots of all of its source's beams, masked,
 # and no cache ever moves; beyond, that costs more than moving it.
@@ -60,11 +61,15 @@ class Generated:
 
 @struct.dataclass
 class Prompt:
-  """Tokens that every row begins with; segment 0 is padding, on the left."""
+  """Tokens that every row begins with; segment 0 is padding, on the left.
+
+  Without positions they are the model's own, see `masks.token_positions`; what
+  is written after has those in any case.
+  """
 
   tokens: Int[Array, "B P"]
   segments: Int[Array, "B P"]
-  positions: Int[Array, "B P"]
+  positions: Int[Array, "B P"] | None = None
 
 
 # What steps read comes from another program than they run in: within one, the
@@ -130,8 +135,7 @@ def run(
   apply: Any = functools.partial(module.apply, {"params": params})
 
   def decode_step(tokens, view, cache):
-    positions = _positions(module, tokens, view.query_positions, prompt)
-    view = dataclasses.replace(view, query_positions=positions)
+    view = _of_prompt(view, prompt)
     logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
@@ -144,21 +148,18 @@ def run(
   return loop.run(decode_step, progress, search, enough)
 
 
-def _positions(
-  module: FlaxEncoderDecoderModule,
-  tokens: Int[Array, "B N"],
-  index: Int[Array, "B N"],
-  prompt: Prompt,
-) -> Int[Array, "B N"]:
-  """The prompt's own, then the index in the row.
-
-  Where positions come from ids, as RoBERTa's, a written pad has none.
-  """
-  config, last = module.config.decoder, prompt.tokens.shape[1] - 1
-  positions = index
-  if config.positions_from_ids:
-    positions = jnp.where(tokens == config.pad_token_id, -1, positions)
-  return jnp.where(index == last, prompt.positions[:, -1:], positions)
+def _of_prompt(view: DecodeView, prompt: Prompt) -> DecodeView:
+  """With the prompt's own position where a step reads its last token."""
+  if prompt.positions is None:
+    return view
+  # A slot's position among the keys is its index in the row.
+  index = jax.lax.dynamic_index_in_dim(view.key_positions, view.slot, axis=1)
+  positions = jnp.where(
+    index == prompt.tokens.shape[1] - 1,
+    prompt.positions[:, -1:],
+    view.query_positions,
+  )
+  return dataclasses.replace(view, query_positions=positions)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "slots"))
@@ -184,10 +185,14 @@ def start(
   batch, length = prompt.tokens.shape
   cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")
   if length > 1:
+    positions = prompt.positions
+    if positions is None:
+      unplaced = module.config.decoder.unplaced_token
+      positions = token_positions(prompt.tokens, unplaced)
     _, held = apply(
       tokens=prompt.tokens[:, :-1],
       segments=prompt.segments[:, :-1],
-      positions=prompt.positions[:, :-1],
+      positions=positions[:, :-1],
       cross=cross,
       cache_length=length - 1,
       method="prefill",

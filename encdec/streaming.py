@@ -76,8 +76,12 @@ def generate_stream(
   prompt = start_prompt(rows, start_token)
   check(module, options, prompt, cache_length)
   _check_options(options)
-  vocab_size = module.config.decoder.vocab_size
-  search = Search(options, vocab_size=vocab_size, rules=module.rules)
+  search = Search(
+    options,
+    vocab_size=module.config.decoder.vocab_size,
+    unplaced=module.config.decoder.unplaced_token,
+    rules=module.rules,
+  )
   shards = sharding.shards("batch", module.rules)
   seating: Seating[Source] = Seating(iter(sources), rows, shards)
   progress = seated = waiting = None

@@ -14,6 +14,7 @@ from jaxtyping import Int32
 from data import device, examples
 from encdec.decoding_form import unstack
 from encdec.generation.options import SearchOptions
+from encdec.masks import token_positions
 from encdec.sharding import Rules
 from encdec.sharing import expand
 from encdec.streaming import generate_stream
@@ -118,6 +119,10 @@ class TextGenerator:
       [nothing if source is None else source.ids for source in mine],
       length=length,
       pad_id=self.tokens.source_pad,
+    )
+    # A batch counts tokens, whatever their ids.
+    batch["encoder_positions"] = token_positions(
+      batch["encoder_tokens"], self.module.config.encoder.unplaced_token
     )
     return device.to_device(batch, rows, self.sharding, self.rows)
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
+from encdec.masks import count_positions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand
 from encdec.types import Params
@@ -175,6 +176,7 @@ def decoder_states(
 ) -> tuple[Float[Array, "B T D"], losses.Head]:
   """States of the decoder for a batch, and the head that makes them logits."""
   variables = {"params": expand(params, module.config)}
+  batch = count_positions(batch, module.config)
   encoded: Any = module.apply(
     variables,
     tokens=batch["encoder_tokens"],

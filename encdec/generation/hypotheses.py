@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
+from encdec.masks import last_positions
 from encdec.types import DecodeView
 
 
@@ -86,8 +87,13 @@ def last_tokens(texts: Hypotheses) -> Int[Array, "B N"]:
   return jnp.take_along_axis(texts.tokens, at, axis=-1)[..., 0]
 
 
-def view(texts: Hypotheses, slot: Int[Array, ""]) -> DecodeView:
-  """What a step sees that writes its last tokens at `slot`."""
+def view(
+  texts: Hypotheses, slot: Int[Array, ""], unplaced: int | None = None
+) -> DecodeView:
+  """What a step sees that writes its last tokens at `slot`.
+
+  `unplaced` is the id that takes no position, if there is one.
+  """
   batch, width, _ = texts.tokens.shape
   slots = texts.readable.shape[1]
   index = jnp.arange(slots, dtype=jnp.int32)[None]
@@ -102,7 +108,7 @@ def view(texts: Hypotheses, slot: Int[Array, ""]) -> DecodeView:
     visible = visible.reshape(batch, width, slots * width)
   return DecodeView(
     slot=slot,
-    query_positions=jnp.broadcast_to(texts.length[:, None] - 1, (batch, width)),
+    query_positions=last_positions(texts.tokens, texts.length, unplaced),
     key_positions=position,
     visible=visible,
     apart=texts.apart,

@@ -75,7 +75,9 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
   before, slot = progress.state, progress.slot
   texts = before.texts
   logits, cache = decode_step(
-    hypotheses.last_tokens(texts), hypotheses.view(texts, slot), progress.cache
+    hypotheses.last_tokens(texts),
+    hypotheses.view(texts, slot, search.unplaced),
+    progress.cache,
   )
   next_slot = (slot + 1) % texts.readable.shape[1]
   state, scores = sharding.by_rows(

@@ -20,6 +20,7 @@ class Search:
     source, source_real: for the rules of the encoder; None where none is set.
     prompt: its length in tokens.
     vocab_size: scores beyond it are padding.
+    unplaced: the id that takes no position; None: each takes one.
     rules: where rows lie on a mesh; None: there is none.
   """
 
@@ -28,6 +29,7 @@ class Search:
   source_real: Bool[Array, "B S"] | None = None
   prompt: int = struct.field(pytree_node=False, default=1)
   vocab_size: int = struct.field(pytree_node=False, default=0)
+  unplaced: int | None = struct.field(pytree_node=False, default=None)
   rules: sharding.Rules | None = struct.field(pytree_node=False, default=None)
 
   def across(self, scores: Float[Array, "B N V"]) -> bool:

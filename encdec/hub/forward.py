@@ -110,6 +110,7 @@ def empty_cache(
     ready=jnp.zeros((), bool),
     key_mask=jnp.ones((batch, slots), bool),
     length=jnp.zeros((), jnp.int32),
+    placed=jnp.zeros((batch,), jnp.int32),
   )
 
 
@@ -136,8 +137,12 @@ def decode_cached(
   at: Any = positions
   if at is None:
     at = default_positions(
-      module.config.decoder, tokens, (batch, count), cache.length
+      module.config.decoder, tokens, (batch, count), cache.placed[:, None]
     )
+  unplaced = module.config.decoder.unplaced_token
+  taken = jnp.full((batch,), count, jnp.int32)
+  if unplaced is not None:
+    taken = jnp.sum(tokens != unplaced, axis=1, dtype=jnp.int32)
   slot = jnp.arange(cache.slots, dtype=jnp.int32)
   last = cache.length + jnp.arange(count, dtype=jnp.int32)
   visible = (slot[None] <= last[:, None])[None] & cache.key_mask[:, None]
@@ -159,6 +164,7 @@ def decode_cached(
     cross=CrossCache(cross, encoder_segments),
     ready=jnp.ones((), bool),
     length=cache.length + count,
+    placed=cache.placed + taken,
   )
 
 

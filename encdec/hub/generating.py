@@ -22,8 +22,6 @@ from encdec.hub.inputs import (
   as_ids,
   as_mask,
   check_shape,
-  default_positions,
-  first_position,
   side_inputs,
 )
 from encdec.hub.outputs import GenerateOutput, generate_output
@@ -164,29 +162,22 @@ class GeneratingModel(CallableModel):
       states = self._encoded(tree, source)
     batch, sources = shape
     rows, length = result.sequences.shape
-    states, segments, real, positions = (
+    states, segments, real = (
       jnp.repeat(array[:batch], rows // batch, axis=0)
       for array in (
         states[:, :sources],
         source.segments[:, :sources],
         prompt.segments,
-        prompt.positions,
       )
     )
     index = jnp.arange(length, dtype=jnp.int32)[None]
     given = real.shape[1]
     real = jnp.pad(real, ((0, 0), (0, length - given)), constant_values=1)
-    # As the search counts them: what it wrote by its index in the row, also
-    # where ids have positions of their own.
-    written = jnp.broadcast_to(index[:, given:], (rows, length - given))
-    positions = jnp.concatenate([positions, written], axis=1)
     decoded: Any = self.decode(
       result.sequences,
       (states,),
       encoder_attention_mask=segments,
       decoder_attention_mask=jnp.where(index < lengths[:, None], real, 0),
-      decoder_position_ids=positions
-      + first_position(self.module.config.decoder),
       output_attentions=True,
       return_dict=True,
       params=tree,
@@ -311,8 +302,7 @@ class GeneratingModel(CallableModel):
       )
     if not forward.is_traced(ids):
       ids, segments = _begun(ids, segments, start)
-    positions = default_positions(config, ids, ids.shape)
-    return search.Prompt(ids, segments, positions)
+    return search.Prompt(ids, segments)
 
 
 def _encoded_source(

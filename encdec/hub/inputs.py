@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec.config import StackConfig
 from encdec.hub.host import Held, numpy_of
-from encdec.masks import shift_right
+from encdec.masks import shift_right, token_positions
 from encdec.special_tokens import SpecialTokens
 
 IGNORED_LABEL = -100
@@ -193,14 +193,14 @@ def default_positions(
   shape: tuple[int, ...],
   past: Any = 0,
 ) -> Int[Held, "B T"]:
-  """Positions by the architecture's rule, `past` tokens being decoded."""
-  xp = numpy_of(ids, past)
-  if ids is not None and config.positions_from_ids:
-    real = (ids != config.pad_token_id).astype(np.int32)
-    # Padding lies at -1: the table's row of the padding id.
-    return (xp.cumsum(real, axis=1, dtype=np.int32) + past) * real - 1
-  index = xp.arange(shape[1], dtype=np.int32) + past
-  return xp.broadcast_to(index[None], shape)
+  """Positions by the architecture's rule, `past` being taken already.
+
+  Of embeddings each takes one: no id says that it does not.
+  """
+  unplaced = config.unplaced_token
+  if ids is None:
+    ids, unplaced = np.zeros(shape, np.int32), None
+  return token_positions(ids, unplaced, past=past)
 
 
 def from_labels(

@@ -73,8 +73,9 @@ class DecoderCache:
   """Keys and values of decoded tokens and of the source. Opaque to callers.
 
   `key_mask` is False at slots that no token may attend to; `length` counts
-  the tokens held, and the next one goes to that slot. `cross` holds zeros until
-  `ready`: the first step fills it, with its own parameters.
+  the tokens held, and the next one goes to that slot; `placed` counts those
+  of each row that took a position. `cross` holds zeros until `ready`: the first
+  step fills it, with its own parameters.
   """
 
   decoder: SelfCache
@@ -82,6 +83,7 @@ class DecoderCache:
   ready: Bool[Array, ""]
   key_mask: Bool[Array, "B T"]
   length: Int[Array, ""]
+  placed: Int[Array, "B"]
 
   @property
   def slots(self) -> int:

@@ -1,12 +1,16 @@
 """Export: PyTorch loads the folder and generates the same texts."""
 
 import dataclasses
+import json
 import re
 import shutil
 
+import numpy as np
 import pytest
+import torch
+import transformers
 
-from train import export, initialize, validate
+from train import export, initialize, loop, validate
 
 
 def test_pytorch_generates_what_evaluation_generated(
@@ -18,6 +22,44 @@ def test_pytorch_generates_what_evaluation_generated(
   assert (tmp_path / "hub/target_tokenizer").exists()
   assert_pytorch_generates(
     tmp_path / "hub", folder / "samples/valid-00000004.jsonl"
+  )
+
+
+def test_a_run_that_starts_with_padding_measures_what_pytorch_does(
+  tiny_config, tmp_path, one_device
+):
+  """RoBERTa counts no position for its padding id, in evaluation either."""
+  config, run, hub = tiny_config, tmp_path / "run", tmp_path / "hub"
+  config.model.encoder = config.model.decoder = "roberta:tiny"
+  config.model.start_token = "<pad>"
+  config.data.source_vocab_size = config.data.target_vocab_size
+  result = loop.run(config, str(run))
+  export.run(config, str(run), step=4, output=str(hub))
+  load = transformers.AutoTokenizer.from_pretrained
+  source = target = load(str(hub))
+  if (hub / "target_tokenizer").exists():
+    target = load(str(hub / "target_tokenizer"))
+  model = transformers.EncoderDecoderModel.from_pretrained(str(hub))
+  start = model.generation_config.decoder_start_token_id
+  assert start == target.pad_token_id == model.config.decoder.pad_token_id
+  samples = (run / "samples/valid-00000004.jsonl").read_text().splitlines()
+  nats = []
+  for row in map(json.loads, samples):
+    ids = torch.tensor([source(row["source"])["input_ids"]])
+    labels = torch.tensor([target(row["target"])["input_ids"]])[:, :8]
+    with torch.no_grad():
+      logits = model.eval()(
+        ids,
+        decoder_input_ids=torch.cat(
+          [torch.full((1, 1), start), labels[:, :-1]], dim=1
+        ),
+        use_cache=False,
+      ).logits
+    nats += torch.nn.functional.cross_entropy(
+      logits[0], labels[0], reduction="none"
+    ).tolist()
+  np.testing.assert_allclose(
+    result["eval/valid/loss"], np.mean(nats), rtol=1e-4
   )
 
 
