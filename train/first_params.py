@@ -3,12 +3,12 @@
 import dataclasses
 
 import jax
-from absl import logging
 
 from encdec import hub
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
+from train import loaded
 from train.config import Config
 
 SIDES = ("encoder", "decoder")
@@ -31,7 +31,11 @@ def first_params(
     }
     read = module.clone(config=_with_vocabularies(module.config, sizes))
     params, report = hub.pair_params(
-      read, pair, key, position_extension=config.model.position_extension
+      read,
+      pair,
+      key,
+      position_extension=config.model.position_extension,
+      remedies=loaded.REMEDIES,
     )
   else:
     names = {
@@ -55,8 +59,9 @@ def first_params(
       decoder=names["decoder"],
       layers={side: config.model[f"{side}_layers"] for side in SIDES},
       position_extension=config.model.position_extension,
+      remedies=loaded.REMEDIES,
     )
-  logging.info("%s", report.summary())
+  loaded.tell(report)
   if read.config == module.config:
     return params
   # As resize_token_embeddings draws them by default.

@@ -84,11 +84,14 @@ class Task:
     return _generation_settings(config, self.generation)
 
 
-def build(config: Config, folder: Path) -> Task:
+def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
   """The task of a configuration, read from `folder` where it began before.
 
   All processes call it; the first one writes. The folder has tokenizers/
   afterwards; model.json comes with `record`.
+
+  Args:
+    weights: they will be read; an encoder's say whether it has a pooler.
 
   Raises:
     ValueError, OSError: what the config names cannot be had or does not fit.
@@ -101,6 +104,8 @@ def build(config: Config, folder: Path) -> Task:
     _say_what_a_pair_replaces(config)
   sides = _side_configs(config, pair)
   share = config.model.share or (str(pair.share) if pair else "none")
+  if weights and not pair and config.model.encoder_init == "pretrained":
+    hub.fit_pooler_to(sides["encoder"], config.model.encoder)
   names = {side: folder / "tokenizers" / name for side, name in SIDES.items()}
 
   def make_tokenizers() -> None:

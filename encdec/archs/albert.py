@@ -50,6 +50,7 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
   """Every tensor of the Hub file, which calls the shared layer a group."""
   layer = "encoder.albert_layer_groups.{layer}.albert_layers.0"
   attention, path = f"{layer}.attention", "layers/self_attention"
+  pooler = linear("pooler", "pooler") if config.pooler else ()
   return (
     *bert.embedding_weights(config),
     *linear("encoder.embedding_hidden_mapping_in", "embeddings/projection"),
@@ -61,7 +62,7 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
     *linear(f"{layer}.ffn", "layers/mlp/up"),
     *linear(f"{layer}.ffn_output", "layers/mlp/down"),
     *norm(f"{layer}.full_layer_layer_norm", "layers/mlp_norm"),
-    *linear("pooler", "pooler"),
+    *pooler,
   )
 
 

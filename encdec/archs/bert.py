@@ -62,7 +62,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     given_embedding_scale=1.0,
     embedding_norm=True,
     final_norm=False,
-    pooler=not decoder,
+    pooler=not decoder and bool(hub.get("has_pooler", True)),
     head=HeadKind.TRANSFORM if decoder else HeadKind.NONE,
     head_activation=hub["hidden_act"],
     head_bias=decoder,
@@ -131,13 +131,17 @@ def layer_weights(config: StackConfig) -> list[Weight]:
 def output_weights(config: StackConfig, head: str) -> list[Weight]:
   """The vocabulary's bias and, where it is not tied, its matrix.
 
-  PyTorch applies `decoder.bias`, which is `bias` itself in a tied head.
+  PyTorch applies `decoder.bias`, which is `bias` itself in a tied head, unless
+  a file holds both.
   """
+  applied = f"{head}.decoder.bias"
   if config.tied_head:
-    return [Weight(f"{head}.bias", "head/bias", base=False)]
+    return [
+      Weight(f"{head}.bias", "head/bias", base=False, preferred=applied),
+    ]
   return [
     Weight(f"{head}.decoder.weight", "head/kernel", "linear", base=False),
-    Weight(f"{head}.decoder.bias", "head/bias", base=False),
+    Weight(applied, "head/bias", base=False),
     Weight(f"{head}.bias", "head/bias", base=False, alias=True),
   ]
 

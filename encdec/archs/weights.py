@@ -25,6 +25,8 @@ class Weight:
     base: the name is the base model's.
     fallback: the name that a file of a whole sequence-to-sequence model may
       give the tensor in place of `hub`; never written.
+    preferred: a name of the same tensor that is read first where a file has it;
+      never written.
     alias: a second name of the same leaf: written, read only where the first
       name is absent.
   """
@@ -36,6 +38,7 @@ class Weight:
   parts: int = 1
   base: bool = True
   fallback: str = ""
+  preferred: str = ""
   alias: bool = False
 
   @property

@@ -32,8 +32,9 @@ from encdec.hub.pairs import (
   read_pair,
   target_tokenizer_of,
 )
+from encdec.hub.pooler import fit_pooler_to
 from encdec.hub.positions import EXTENSIONS, set_max_positions
-from encdec.hub.report import LoadingError, LoadingReport
+from encdec.hub.report import LoadingError, LoadingReport, Remedies
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
@@ -49,12 +50,14 @@ __all__ = [
   "LoadingReport",
   "NewRows",
   "Origin",
+  "Remedies",
   "SavedPair",
   "WeightFileError",
   "choose_layers",
   "compose_config",
   "decoder_bos",
   "encdec_config",
+  "fit_pooler_to",
   "from_flax457",
   "generation_config_of",
   "hub_from_tree",

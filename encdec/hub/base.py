@@ -1,7 +1,6 @@
 """What a model of the facade holds: config, module, parameters, dtypes."""
 
 import copy
-import dataclasses
 import functools
 import threading
 import weakref
@@ -114,7 +113,7 @@ class ModelBase:
 
   def _set_share(self, share: Share) -> None:
     """What the sides share, before there are any parameters."""
-    config = dataclasses.replace(self._module.config, share=share)
+    config = encdec_config(self._config, share=share)
     self._module = self._module.clone(config=config)
     set_tied(self._config, share)
 

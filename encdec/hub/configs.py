@@ -230,6 +230,17 @@ def set_init_std(config: PretrainedConfig, std: float) -> None:
   config.update({name: std})
 
 
+def set_pooler(config: PretrainedConfig, wanted: bool) -> None:
+  """Whether an encoder of an architecture with a pooler has one.
+
+  Under a name of ours: what PyTorch calls `add_pooling_layer` is an argument
+  of its classes, which a config with a value of that name would swallow.
+  """
+  config.__dict__.pop("has_pooler", None)
+  if not wanted:
+    config.update({"has_pooler": False})
+
+
 def set_vocab_size(config: PretrainedConfig, size: int) -> None:
   """How many tokens a side knows."""
   names = ("vocab_size", "decoder_vocab_size")  # Marian has both.

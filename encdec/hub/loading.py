@@ -8,12 +8,13 @@ import jax
 from jaxtyping import Array, Key
 
 from encdec.config import PositionKind, Role, StackConfig
-from encdec.hub.configs import load_side_config, stack_config
+from encdec.hub.configs import load_side_config, read_config, stack_config
 from encdec.hub.files import Origin
 from encdec.hub.found import Place
 from encdec.hub.layers import take_layers
 from encdec.hub.positions import extend_checkpoint
-from encdec.hub.report import LoadingReport
+from encdec.hub.promises import names_of
+from encdec.hub.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights import Checkpoint, load
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
@@ -29,6 +30,7 @@ def initial_params(
   position_extension: str | None = None,
   place: Place | None = None,
   initialise_missing: bool = False,
+  remedies: Remedies = OF_PYTHON,
   **where: Any,
 ) -> tuple[Params, LoadingReport]:
   """The tree that training starts from.
@@ -37,7 +39,9 @@ def initial_params(
     key: of what is drawn: a side without a checkpoint, cross-attention, the
       projection between widths. Drawn leaves equal `init_params(module, key)`.
     encoder, decoder: a folder or Hub id whose weights are read, a base model's
-      or one with a language-model head; None: the side is drawn.
+      or one with a language-model head; None: the side is drawn. So is a head
+      that a decoder's `architectures` do not promise; see
+      `LoadingReport.warning`.
     layers: by side, the numbers of the checkpoint's layers that are taken, in
       their order; none: all.
     position_extension: how tables of positions become as long as the module's,
@@ -45,6 +49,7 @@ def initial_params(
     place: takes each leaf's path and host array as soon as it is there, and
       gives what the tree holds; default: the host array.
     initialise_missing: draws what a checkpoint lacks instead of raising.
+    remedies: what errors advise.
     **where: the other fields of `Origin`, for both sides.
 
   Raises:
@@ -55,7 +60,9 @@ def initial_params(
   for side, name in (("encoder", encoder), ("decoder", decoder)):
     if name is None:
       continue
-    checkpoint = Checkpoint(Origin(name, **where).weights(), name, side)
+    origin = Origin(name, **where)
+    promised = names_of(read_config(origin).get("architectures"))
+    checkpoint = Checkpoint(origin.weights(), name, side, promised)
     if (layers and layers.get(side)) or position_extension is not None:
       whole = stack_config(load_side_config(name, **where), Role(side))
       checkpoint = _fitted(
@@ -64,10 +71,16 @@ def initial_params(
         getattr(module.config, side),
         layers.get(side) if layers else None,
         position_extension,
+        remedies,
       )
     checkpoints.append(checkpoint)
   return load(
-    module, checkpoints, key, place=place, initialise_missing=initialise_missing
+    module,
+    checkpoints,
+    key,
+    place=place,
+    initialise_missing=initialise_missing,
+    remedies=remedies,
   )
 
 
@@ -77,6 +90,7 @@ def _fitted(
   wanted: StackConfig,
   layers: Sequence[int] | None,
   extension: str | None,
+  remedies: Remedies,
 ) -> Checkpoint:
   """The layers and positions that are wanted of a whole model's."""
   if layers:
@@ -87,7 +101,7 @@ def _fitted(
   if whole.position_kind != PositionKind.LEARNED:
     extension = None
   return extend_checkpoint(
-    "position_extension", checkpoint, whole, wanted, extension
+    remedies.extension, checkpoint, whole, wanted, extension
   )
 
 
@@ -96,12 +110,17 @@ def load_params(
   name: str,
   *,
   place: Place | None = None,
+  remedies: Remedies = OF_PYTHON,
   **where: Any,
 ) -> tuple[Params, LoadingReport]:
   """The tree of a saved pair: a folder or a Hub id.
+
+  Args:
+    place, remedies: see `initial_params`.
 
   Raises:
     WeightFileError, HubError: as `initial_params`.
   """
   checkpoint = Checkpoint(Origin(name, **where).weights(), name)
-  return load(module, [checkpoint], jax.random.key(0), place=place)
+  key = jax.random.key(0)
+  return load(module, [checkpoint], key, place=place, remedies=remedies)

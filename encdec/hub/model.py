@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,9 @@ class FlaxEncoderDecoderModel(ResizableModel):
         `local_files_only`, `layers` (the numbers of those of the checkpoint
         that are taken), `position_extension` ("repeat_last" or "interpolate":
         how a table of positions becomes as long as a greater
-        `max_position_embeddings` says), or a value of its config. Without, the
-        pair's: `dtype`, `param_dtype`, `seed`, `initialise_missing`,
+        `max_position_embeddings` says), `add_pooling_layer` (of the encoder;
+        default: as its file), or a value of its config. Without, the pair's:
+        `dtype`, `param_dtype`, `seed`, `initialise_missing`,
         `ignore_mismatched_sizes`, the options of reading files for both sides,
         and values of its config, such as `decoder_start_token_id`.
 
@@ -173,6 +175,9 @@ class FlaxEncoderDecoderModel(ResizableModel):
       jax.random.key(seed),
       **draws,
     )
+    warning = model.loading_report.warning()
+    if warning and not draws["initialise_missing"]:
+      warnings.warn(warning, stacklevel=2)
     model._adopt(found)
     return model
 

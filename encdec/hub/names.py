@@ -44,7 +44,8 @@ class Slot:
     path: of the leaf in the stored tree, its side included.
     config: the side's; the decoder's for the projection.
     layer: which slice of the leaf; None: the whole leaf.
-    fallback: another name of the tensor, see `Weight`; "": there is none.
+    preferred, fallback: other names of the tensor, see `Weight`; "": there is
+      none.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Slot:
   weight: Weight
   config: StackConfig
   layer: int | None
+  preferred: str = ""
   fallback: str = ""
 
   @property
@@ -114,8 +116,11 @@ def slots(config: EncDecConfig) -> Iterator[Slot]:
       for layer in layers:
         name = weight.hub if layer is None else weight.hub.format(layer=layer)
         path = stored_path(f"{side}/{weight.path}", config.share)
-        fallback = weight.fallback and prefix + weight.fallback
-        yield Slot(prefix + name, side, path, weight, stack, layer, fallback)
+        others = [
+          other and prefix + other
+          for other in (weight.preferred, weight.fallback)
+        ]
+        yield Slot(prefix + name, side, path, weight, stack, layer, *others)
   if config.needs_projection:
     for weight in PROJECTION:
       yield Slot(weight.hub, "", weight.path, weight, config.decoder, None)
@@ -176,11 +181,7 @@ def in_composite(
   arch = arch_of(config)
   base = f"{arch.BASE_PREFIX}."
   names = list(names)
-  heads = {
-    weight.hub.split(".")[0]
-    for weight in arch.weights(config)
-    if not weight.base
-  } | {name.split(".")[0] for name in arch.TIED_NAMES}
+  heads = head_words(config)
   prefixed = any(name.startswith(base) for name in names)
   result = {}
   for name in names:
@@ -196,6 +197,13 @@ def in_composite(
       inner = f"<head>.{inner}"
     result[f"{side}.{inner}"] = name
   return result
+
+
+def head_words(config: StackConfig) -> set[str]:
+  """With which the Hub names of a language-model head begin."""
+  arch = arch_of(config)
+  names = [w.hub for w in arch.weights(config) if not w.base]
+  return {name.split(".")[0] for name in (*names, *arch.TIED_NAMES)}
 
 
 def modern(name: str) -> str:

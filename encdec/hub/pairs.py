@@ -18,8 +18,9 @@ from encdec.hub.configs import (
   stack_config,
 )
 from encdec.hub.files import Origin
+from encdec.hub.pooler import fit_pooler
 from encdec.hub.positions import extend_checkpoint
-from encdec.hub.report import LoadingReport
+from encdec.hub.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.shared import detect_share
 from encdec.hub.weights import Checkpoint, load
 from encdec.model import FlaxEncoderDecoderModule
@@ -64,6 +65,7 @@ def read_pair(
     config = composite_config(read_config(origin), origin.name)
   generation, derived = read_generation_config(origin, config)
   checkpoint = Checkpoint(origin.weights(), origin.name)
+  fit_pooler(sides_of(config)[0], checkpoint)
   share = _share_of(checkpoint, config)
   return SavedPair(config, generation, derived, share, checkpoint)
 
@@ -91,6 +93,7 @@ def pair_params(
   key: Key[Array, ""],
   *,
   position_extension: str | None = None,
+  remedies: Remedies = OF_PYTHON,
 ) -> tuple[Params, LoadingReport]:
   """A pair's stored tree, as `module` has it.
 
@@ -100,6 +103,7 @@ def pair_params(
     key: of nothing but what the files of such a pair may lack.
     position_extension: see `encdec.hub.positions`; None: a longer table is an
       error.
+    remedies: what errors advise.
 
   Raises:
     LoadingError: the files lack tensors or have others; sides that shall share
@@ -112,12 +116,14 @@ def pair_params(
       learned = old.position_kind == PositionKind.LEARNED
       extension = position_extension if learned else None
       checkpoint = extend_checkpoint(
-        "position_extension", checkpoint, old, new, extension
+        remedies.extension, checkpoint, old, new, extension
       )
   order = list(Share)
   share = max(pair.share, wanted.share, key=order.index)
   read = dataclasses.replace(wanted, share=share)
-  params, report = load(module.clone(config=read), [checkpoint], key)
+  params, report = load(
+    module.clone(config=read), [checkpoint], key, remedies=remedies
+  )
   return collapse(expand(params, read), wanted), report
 
 

@@ -1,15 +1,51 @@
 """What loading a checkpoint found, and which of it was to be expected."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from encdec.hub.mapped import WeightFileError
+from encdec.hub.quoted import few, plain
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 class LoadingError(WeightFileError):
   """A checkpoint does not hold what the model's config asks for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedies:
+  """What a caller can do about weights that do not fit, in its own words.
+
+  Attributes:
+    missing: about tensors that a checkpoint lacks.
+    mismatched: about those of another shape; follows "correct config.json, ".
+    unshared: about sides that should be equal and are not; ends a sentence.
+    extension: what the option to lengthen a table of positions is called.
+  """
+
+  missing: str
+  mismatched: str
+  unshared: str
+  extension: str
+
+  def of(self, side: str | None) -> "Remedies":
+    """With a side's name, or "pair", in place of `{side}`."""
+    words = {
+      name: text.format(side=side or "pair")
+      for name, text in dataclasses.asdict(self).items()
+    }
+    return Remedies(**words)
+
+
+OF_PYTHON = Remedies(
+  missing="pass initialise_missing=True to draw them at random",
+  mismatched="pass ignore_mismatched_sizes=True to draw them at random, or for "
+  "a longer table of positions encoder_ or decoder_position_extension=",
+  unshared="use share='none'",
+  extension="position_extension",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +59,12 @@ class LoadingReport:
     initialised: drawn at random instead of read.
     expected: those of `initialised` that no checkpoint of the kind holds:
       cross-attention of a fresh decoder, the projection between widths, a
-      pooler, which no output depends on.
-    unused: known and not needed: copies of a tied head, buffers, the head of
-      a checkpoint that became an encoder, the pooler of one that became a
-      decoder.
+      pooler, which no output depends on, a head that was not promised.
+    heads: those of `expected` that are a language-model head's, which the
+      checkpoint's `architectures` do not promise.
+    unused: known and not needed: copies of a tied head, buffers, heads of
+      other tasks, the head of a checkpoint that became an encoder, a pooler
+      that the model does not have.
     shared: the decoder's, which equal the encoder's and are stored once.
   """
 
@@ -35,6 +73,7 @@ class LoadingReport:
   mismatched: tuple[Mismatch, ...] = ()
   initialised: tuple[str, ...] = ()
   expected: tuple[str, ...] = ()
+  heads: tuple[str, ...] = ()
   unused: tuple[str, ...] = ()
   shared: tuple[str, ...] = ()
 
@@ -46,10 +85,21 @@ class LoadingReport:
       "mismatched_keys": list(self.mismatched),
       "initialised_keys": list(self.initialised),
       "expected_keys": list(self.expected),
+      "head_keys": list(self.heads),
       "unused_keys": list(self.unused),
       "shared_keys": list(self.shared),
       "error_msgs": [],
     }
+
+  def warning(self) -> str | None:
+    """What must be said aloud: a head was drawn that nobody asked for."""
+    if not self.heads:
+      return None
+    return (
+      "the decoder's checkpoint holds no language-model head, and its "
+      f"config.json promises none: {few(self.heads)} were drawn at random; "
+      "train the model before its outputs are used"
+    )
 
   def summary(self) -> str:
     """One line for each kind that is not empty."""
@@ -59,31 +109,38 @@ class LoadingReport:
       if kind == "initialised":
         new = [name for name in names if name not in self.expected]
         if self.expected:
-          lines.append(f"initialised as expected: {_few(self.expected)}")
+          lines.append(f"initialised as expected: {few(self.expected)}")
         names = new
       if names:
-        lines.append(f"{kind}: {_few(names)}")
+        lines.append(f"{kind}: {few(map(plain, names))}")
     if not lines:
       lines.append("every tensor was read")
+    if self.unused:
+      lines.append(f"left aside: {few(map(plain, self.unused))}")
     if self.shared:
-      lines.append(f"equal on both sides, stored once: {_few(self.shared)}")
+      lines.append(f"equal on both sides, stored once: {few(self.shared)}")
     return "\n".join(lines)
 
 
 def check(
-  report: LoadingReport, where: str, *, ignore_mismatched: bool
+  report: LoadingReport,
+  where: str,
+  *,
+  ignore_mismatched: bool,
+  remedies: Remedies,
+  architectures: Sequence[str] = (),
 ) -> None:
   """Raises LoadingError where the checkpoint is not what it should be."""
   problems = []
   if report.missing:
-    problems.append(
-      f"lacks {_few(report.missing)}; pass initialise_missing=True to draw "
-      "them at random"
-    )
+    names = few(map(plain, architectures))
+    by = f", promised by its architectures ({names})" if architectures else ""
+    problems.append(f"lacks {few(report.missing)}{by}; {remedies.missing}")
   if report.unexpected:
+    names = few(map(plain, report.unexpected))
     problems.append(
-      f"holds {_few(report.unexpected)}, unknown to this architecture; check "
-      "that config.json belongs to these weights"
+      f"holds {names}, unknown to this architecture; check that config.json "
+      "belongs to these weights"
     )
   if report.mismatched and not ignore_mismatched:
     shapes = [
@@ -91,15 +148,8 @@ def check(
       for name, found, wanted in report.mismatched
     ]
     problems.append(
-      f"has other shapes: {_few(shapes)}; correct config.json, pass "
-      "ignore_mismatched_sizes=True to draw them at random, or for a longer "
-      "table of positions encoder_ or decoder_position_extension="
+      f"has other shapes: {few(shapes)}; correct config.json, "
+      f"{remedies.mismatched}"
     )
   if problems:
     raise LoadingError(f"{where} " + "; and ".join(problems))
-
-
-def _few(names) -> str:
-  """The first names, and how many there are."""
-  shown = ", ".join(str(name) for name in names[:5])
-  return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} in all)"

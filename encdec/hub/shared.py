@@ -40,19 +40,24 @@ def detect_share(
 
 
 def check_shared(
-  found: Tensors, tensors: Tensors, config: EncDecConfig, where: str
+  found: Tensors,
+  tensors: Tensors,
+  config: EncDecConfig,
+  where: str,
+  unshared: str,
 ) -> None:
   """Raises LoadingError where the sides share a tensor and it differs.
 
   Args:
     found: what is loaded, by composite names: of the encoder, if of any.
     tensors: a checkpoint's, likewise.
+    unshared: the advice to share nothing.
   """
   if pair := _difference(found, tensors, _pairs(config)):
     raise LoadingError(
       f"{where}: {pair[1].name} is not equal to {pair[0].name}, though "
       f"share={str(config.share)!r}; name one checkpoint for both sides, or "
-      "use share='none'"
+      f"{unshared}"
     )
 
 

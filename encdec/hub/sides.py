@@ -14,7 +14,9 @@ from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.files import Origin
 from encdec.hub.layers import choose_layers, take_layers
+from encdec.hub.pooler import choose_pooler, fit_pooler
 from encdec.hub.positions import extend_checkpoint
+from encdec.hub.promises import names_of
 from encdec.hub.weights import Checkpoint, outgoing
 
 # Options of reading files; alone they are both sides', with a prefix one's.
@@ -61,7 +63,8 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
   Args:
     options: `model`, or `config` and those of reading files; `layers`, the
       numbers of those that are taken; `position_extension`, see
-      `encdec.hub.positions`; the others change values of the side's config.
+      `encdec.hub.positions`; `add_pooling_layer` of an encoder; the others
+      change values of the side's config.
 
   Raises:
     TypeError: an option that the side's config does not have.
@@ -77,11 +80,16 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
     )
   else:
     where = {k: options.pop(k) for k in FILE_OPTIONS if k in options}
-    config = options.pop("config", None)
+    config = copy.deepcopy(options.pop("config", None))
     if config is None:
       config = load_side_config(str(name), **where)
     origin = Origin(str(name), **where)
-    read = Side(config, Checkpoint(origin.weights(), str(name), side))
+    promised = (origin.json("config.json") or {}).get("architectures")
+    weights = origin.weights()
+    read = Side(
+      config, Checkpoint(weights, str(name), side, names_of(promised))
+    )
+  _choose_pooler(side, read, options)
   if (layers := options.pop("layers", None)) is not None:
     read = _of_layers(side, read, layers)
   extension = options.pop("position_extension", None)
@@ -97,6 +105,20 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
   if extension is None and length == before.max_position_embeddings:
     return read
   return _of_length(side, read, before, extension)
+
+
+def _choose_pooler(side: str, read: Side, options: dict[str, Any]) -> None:
+  """As `add_pooling_layer` says, or as the checkpoint holds one."""
+  if side == "encoder":
+    fit_pooler(read.config, read.checkpoint)
+  if (wanted := options.pop("add_pooling_layer", None)) is None:
+    return
+  if side == "decoder":
+    raise TypeError(
+      f"decoder_add_pooling_layer={wanted!r}: a decoder has no pooler, and "
+      "PyTorch's classes take no such keyword; leave it out"
+    )
+  choose_pooler(read.config, wanted)
 
 
 def _of_layers(side: str, read: Side, layers: Any) -> Side:
@@ -137,7 +159,9 @@ def _ready(side: str, model: Any) -> Side:
   else:
     tensors = {k: _numpy(v) for k, v in model.state_dict().items()}
     config = side_config(model.config.to_dict(), f"{side}_model")
-  return Side(config, Checkpoint(tensors, f"{side}_model", side))
+  # Its config may name the class that its file was saved from.
+  promised = (type(model).__name__,)
+  return Side(config, Checkpoint(tensors, f"{side}_model", side, promised))
 
 
 def _numpy(tensor: Any) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,41 +13,21 @@ from jaxtyping import Array, Key
 from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
+from encdec.hub.checkpoint import Checkpoint, Tensors, match, unique
 from encdec.hub.found import Found, Place
-from encdec.hub.mapped import Renamed
-from encdec.hub.names import Slot, arch_of, flatten, slots
-from encdec.hub.report import LoadingError, LoadingReport, check
+from encdec.hub.names import Slot, flatten, slots
+from encdec.hub.quoted import few
+from encdec.hub.report import (
+  OF_PYTHON,
+  LoadingError,
+  LoadingReport,
+  Remedies,
+  check,
+)
 from encdec.hub.shared import check_shared
 from encdec.hub.writer import Outgoing
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
-
-Tensors = Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-  """Tensors of a whole pair, or of one side.
-
-  Attributes:
-    where: for messages.
-    side: "encoder" or "decoder"; None: a composite checkpoint.
-  """
-
-  tensors: Tensors
-  where: str
-  side: str | None = None
-
-  def names(self, config: EncDecConfig) -> dict[str, str]:
-    """Composite name to the file's own."""
-    if self.side is None:
-      return {names_lib.modern(name): name for name in self.tensors}
-    stack = getattr(config, self.side)
-    return names_lib.in_composite(self.tensors, self.side, stack)
-
-  def by_name(self, config: EncDecConfig) -> Tensors:
-    """The tensors under their composite names."""
-    return Renamed(self.tensors, self.names(config))
 
 
 def load(
@@ -58,6 +37,7 @@ def load(
   *,
   place: Place | None = None,
   initialise_missing: bool = False,
+  remedies: Remedies = OF_PYTHON,
 ) -> tuple[Params, LoadingReport]:
   """The stored tree of what `find` finds.
 
@@ -68,7 +48,11 @@ def load(
     LoadingError: as `find`.
   """
   found, report = find(
-    module, checkpoints, key, initialise_missing=initialise_missing
+    module,
+    checkpoints,
+    key,
+    initialise_missing=initialise_missing,
+    remedies=remedies,
   )
   return found.tree(place), report
 
@@ -80,6 +64,7 @@ def find(
   *,
   initialise_missing: bool = False,
   ignore_mismatched_sizes: bool = False,
+  remedies: Remedies = OF_PYTHON,
 ) -> tuple[Found, LoadingReport]:
   """What checkpoints hold of the stored tree; the rest will be drawn.
 
@@ -87,6 +72,7 @@ def find(
 
   Args:
     checkpoints: one composite, or at most one a side; a side without is drawn.
+    remedies: what errors advise.
 
   Raises:
     LoadingError: something is missing, unknown or of another shape.
@@ -105,17 +91,20 @@ def find(
     wanted = [
       slot for slot in slots(config) if checkpoint.side in (None, slot.side)
     ]
-    report, arrays = _match(checkpoint, wanted, shapes, config)
+    report, arrays = match(checkpoint, wanted, shapes, config)
     check(
       dataclasses.replace(report, missing=()) if initialise_missing else report,
       checkpoint.where,
       ignore_mismatched=ignore_mismatched_sizes,
+      remedies=remedies.of(checkpoint.side),
+      architectures=checkpoint.architectures,
     )
     found |= arrays
     reports.append(report)
   fresh = [s for s in slots(config) if s.name not in found and not s.second]
   for checkpoint in checkpoints:
-    check_shared(found, checkpoint.by_name(config), config, checkpoint.where)
+    tensors, where = checkpoint.by_name(config), checkpoint.where
+    check_shared(found, tensors, config, where, remedies.unshared)
   report = _joined(reports, fresh, covered)
   sources = tuple(checkpoint.tensors for checkpoint in checkpoints)
   shared = (slot.name for slot in slots(config) if slot.shared)
@@ -123,7 +112,7 @@ def find(
   device = settings.jax_default_device
   return (
     Found(module, shapes, found, tuple(fresh), key, sources, device),
-    dataclasses.replace(report, shared=_unique(shared)),
+    dataclasses.replace(report, shared=unique(shared)),
   )
 
 
@@ -142,91 +131,6 @@ def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
   return MappingProxyType({path: leaf.shape for path, leaf in leaves.items()})
 
 
-def _match(
-  checkpoint: Checkpoint,
-  wanted: list[Slot],
-  shapes: Mapping[str, Any],
-  config: EncDecConfig,
-) -> tuple[LoadingReport, dict[str, np.ndarray]]:
-  """What the checkpoint has of what is wanted; reads no values."""
-  own = checkpoint.names(config)
-  arrays: dict[str, np.ndarray] = {}
-  missing, mismatched = [], []
-  aliases = {slot.piece: slot.name for slot in wanted if slot.second}
-  for slot in wanted:
-    if slot.name in arrays or slot.second:
-      continue
-    source = (
-      own.get(slot.name)
-      or own.get(aliases.get(slot.piece, ""))
-      or own.get(slot.fallback)
-    )
-    if source is None:
-      missing.append(slot)
-      continue
-    array = checkpoint.tensors[source]
-    if names_lib.fits(array, slot, shapes[slot.path].shape):
-      arrays[slot.name] = array
-    else:
-      shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
-      mismatched.append((slot.name, tuple(array.shape), shape))
-  expected = _expected(missing, wanted, checkpoint.side)
-  computed = computed_lib.found(
-    checkpoint.tensors, own, config, checkpoint.where
-  )
-  used = {slot.name for slot in wanted} | computed
-  rest = [name for name in own if name not in used]
-  unused = [name for name in rest if _known(name, checkpoint.side, config)]
-  report = LoadingReport(
-    missing=_unique(s.name for s in missing if s.name not in expected),
-    unexpected=tuple(own[name] for name in rest if name not in unused),
-    mismatched=tuple(dict.fromkeys(mismatched)),
-    expected=tuple(expected),
-    unused=tuple(own[name] for name in unused),
-  )
-  return report, arrays
-
-
-def _unique(names: Iterator[str]) -> tuple[str, ...]:
-  return tuple(dict.fromkeys(names))
-
-
-def _expected(
-  missing: list[Slot], wanted: list[Slot], side: str | None
-) -> tuple[str, ...]:
-  """The missing tensors that a checkpoint of this kind does not hold."""
-  if side is None:
-    return ()
-  names = set()
-  parts = ["/pooler/"] + ["/cross_attention"] * (side == "decoder")
-  for part in parts:
-    of_part = {slot.name for slot in wanted if part in slot.path}
-    # All or none: half a cross-attention is a damaged file.
-    if of_part <= {slot.name for slot in missing}:
-      names |= of_part
-  return _unique(slot.name for slot in missing if slot.name in names)
-
-
-def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
-  """Whether a tensor that the model does not need is no surprise."""
-  part, _, inner = name.partition(".")
-  if part not in ("encoder", "decoder"):
-    return False
-  arch = arch_of(getattr(config, part))
-  if inner.startswith("<head>."):
-    return True
-  if part == "decoder" and inner in arch.TIED_NAMES:
-    return True
-  base = f"{arch.BASE_PREFIX}."
-  if side == "decoder" and inner.startswith(f"{base}pooler."):
-    return True
-  return any(
-    re.fullmatch(pattern, text)
-    for pattern in arch.IGNORED
-    for text in (inner, inner.removeprefix(base))
-  )
-
-
 def _joined(
   reports: list[LoadingReport], fresh: list[Slot], covered: set[str | None]
 ) -> LoadingReport:
@@ -242,8 +146,9 @@ def _joined(
     missing=tuple(name for report in reports for name in report.missing),
     unexpected=tuple(n for report in reports for n in report.unexpected),
     mismatched=tuple(m for report in reports for m in report.mismatched),
-    initialised=_unique(slot.name for slot in fresh),
-    expected=_unique(iter(expected)),
+    initialised=unique(slot.name for slot in fresh),
+    expected=unique(iter(expected)),
+    heads=tuple(name for report in reports for name in report.heads),
     unused=tuple(name for report in reports for name in report.unused),
   )
 
@@ -318,9 +223,11 @@ def tree_from_hub(
       buffers may be there.
   """
   module = FlaxEncoderDecoderModule(config)
-  return load(
-    module, [Checkpoint(tensors, "the given tensors")], jax.random.key(0)
-  )
+  given = Checkpoint(tensors, "the given tensors")
+  tree, report = load(module, [given], jax.random.key(0))
+  if report.initialised:
+    raise LoadingError(f"{given.where} lack {few(report.initialised)}")
+  return tree, report
 
 
 def hub_from_tree(

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from data import tokenizers
+from encdec import hub
 from encdec.archs import ARCHS
 from train import first_params, initialize, loop, validate
 
@@ -238,3 +239,45 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
       getattr(this.task.hub_config, name).vocab_size
       == sizes[name].config.vocab_size
     )
+
+
+@pytest.mark.usefixtures("one_device")
+def test_what_sides_lack_is_drawn_with_a_warning_or_left_out(
+  folders, tiny_config, tmp_path, caplog
+):
+  """A BERT without pooler as encoder, and without head as decoder."""
+  folder, encoder, _ = folders
+  bare = transformers.BertModel(encoder.config, add_pooling_layer=False)
+  bare.save_pretrained(folder / "bert")
+  config = tiny_config
+  config.model.encoder = config.model.decoder = str(folder / "bert")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  this = loop.prepare(config, folder / "run")
+  with caplog.at_level("WARNING", logger="absl"):
+    state = this.create()
+  assert "holds no language-model head" in caplog.text
+  assert "pooler" not in state.params["encoder"]
+  initialize.record(this.task, folder / "run")
+  again = initialize.restore(config, folder / "run")
+  assert again.module == this.task.module
+  assert not again.module.config.encoder.pooler
+  hub.save_folder(tmp_path / "hub", state.params, again.hub_config)
+  _, info = transformers.EncoderDecoderModel.from_pretrained(
+    tmp_path / "hub", output_loading_info=True
+  )
+  pooler = {f"encoder.pooler.dense.{name}" for name in ("weight", "bias")}
+  assert info["missing_keys"] == pooler and not info["unexpected_keys"]
+
+
+@pytest.mark.usefixtures("one_device")
+def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
+  folder, _, decoder = folders
+  config = tiny_config
+  config.model.decoder = str(folder / "gpt2")
+  config.model.decoder_init = "pretrained"
+  state = decoder.state_dict()
+  del state["transformer.ln_f.weight"]
+  decoder.save_pretrained(folder / "gpt2", state_dict=state)
+  with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
+    loop.prepare(config, folder / "run").create()

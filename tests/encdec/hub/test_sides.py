@@ -169,17 +169,6 @@ def test_cross_attention_is_the_modules_init(saved):
   assert not np.array_equal(cross(one.params), cross(other.params))
 
 
-def test_a_missing_head_is_an_error_unless_asked_for(saved):
-  folder = saved["bert"][0]
-  with pytest.raises(LoadingError, match=r"lacks decoder\.cls\.predictions"):
-    compose(folder, folder)
-  model = compose(folder, folder, initialise_missing=True)
-  new = set(model.loading_report.initialised)
-  new -= set(model.loading_report.expected)
-  assert new == set(model.loading_report.missing)
-  assert all(name.startswith("decoder.cls.predictions.") for name in new)
-
-
 def test_half_a_cross_attention_is_an_error(saved, tmp_path):
   config = transformers.GPT2Config(**GPT2, add_cross_attention=True)
   model = transformers.GPT2LMHeadModel(config)
