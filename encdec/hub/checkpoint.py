@@ -67,6 +67,7 @@ def match(
   own = checkpoint.names(config)
   arrays: dict[str, np.ndarray] = {}
   missing, mismatched = [], []
+  aside: set[str] = set()
   aliases = {slot.piece: slot.name for slot in wanted if slot.second}
   for slot in wanted:
     if slot.name in arrays or slot.second:
@@ -83,15 +84,22 @@ def match(
     array = checkpoint.tensors[source]
     if names_lib.fits(array, slot, shapes[slot.path].shape):
       arrays[slot.name] = array
+    elif checkpoint.side and not slot.side:
+      # The decoder was trained behind an encoder of another width.
+      aside |= {other.name for other in wanted if not other.side}
     else:
       shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
       mismatched.append((slot.name, tuple(array.shape), shape))
+  for slot in wanted:
+    if slot.name in aside:
+      arrays.pop(slot.name, None)
+      missing.append(slot)
   _check_tied(checkpoint, own, config)
   expected = _expected(missing, wanted, checkpoint)
   computed = computed_lib.found(
     checkpoint.tensors, own, config, checkpoint.where
   )
-  used = {slot.name for slot in wanted} | computed
+  used = ({slot.name for slot in wanted} | computed) - aside
   rest = [name for name in own if name not in used]
   unused = [name for name in rest if _known(name, checkpoint.side, config)]
   report = LoadingReport(
@@ -139,7 +147,7 @@ def _expected(
   """The missing tensors that a checkpoint of this kind need not hold."""
   parts = ["encoder/pooler/"]
   if checkpoint.side == "decoder":
-    parts.append("decoder/layers/cross_attention")
+    parts += ["decoder/layers/cross_attention", "enc_to_dec_proj/"]
     if not promise_head(checkpoint.architectures):
       parts.append(_HEAD)
   found = []
@@ -156,6 +164,8 @@ def _expected(
 def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
   """Whether a tensor that the model does not need is no surprise."""
   part, _, inner = name.partition(".")
+  if side and names_lib.is_projection(name):
+    return True
   if part not in ("encoder", "decoder"):
     return False
   stack = getattr(config, part)

@@ -209,7 +209,8 @@ class FlaxEncoderDecoderModel(ResizableModel):
     Args:
       push_to_hub: also uploads it, under the folder's name.
       max_shard_size: bytes of a file, or as "10GB".
-      part: "encoder" or "decoder" writes that side as a model of its own.
+      part: "encoder" or "decoder" writes that side as a model of its own; with
+        the decoder goes the projection between the widths, where there is one.
       card: what the model card says beyond the config.
     """
     folder = Path(save_directory)

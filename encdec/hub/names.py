@@ -176,7 +176,8 @@ def in_composite(
 
   Such a file names the base model's tensors with its prefix ("bert.") or
   without; a head's names stand beside the prefix. Norms may carry the names
-  of TensorFlow's ("gamma", "beta").
+  of TensorFlow's ("gamma", "beta"). A decoder out of a pair may bring the
+  projection of the encoder's states.
   """
   arch = arch_of(config)
   base = f"{arch.BASE_PREFIX}."
@@ -185,6 +186,9 @@ def in_composite(
   prefixed = any(name.startswith(base) for name in names)
   result = {}
   for name in names:
+    if side == "decoder" and is_projection(name):
+      result[name] = name
+      continue
     if prefixed or name.split(".")[0] in heads:
       inner = name.removeprefix(base)
       is_base = name.startswith(base)
@@ -197,6 +201,11 @@ def in_composite(
       inner = f"<head>.{inner}"
     result[f"{side}.{inner}"] = name
   return result
+
+
+def is_projection(name: str) -> bool:
+  """Whether a tensor is of the projection between the sides' widths."""
+  return any(name == weight.hub for weight in PROJECTION)
 
 
 def head_words(config: StackConfig) -> set[str]:

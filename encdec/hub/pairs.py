@@ -16,6 +16,7 @@ from encdec.hub.configs import (
   read_generation_config,
   sides_of,
   stack_config,
+  tied_by,
 )
 from encdec.hub.files import Origin
 from encdec.hub.pooler import fit_pooler
@@ -59,11 +60,14 @@ def read_pair(
   Raises:
     HubError: it cannot be reached or has no config.
     WeightFileError: it has no weights that can be read.
-    ValueError: it is no pair, or an architecture cannot take its side.
+    ValueError: it is no pair, an architecture cannot take its side, or the
+      sides cannot share what the config says.
   """
   if config is None:
     config = composite_config(read_config(origin), origin.name)
   generation, derived = read_generation_config(origin, config)
+  # Sides that the config calls shared and that cannot be are an error.
+  encdec_config(config, share=tied_by(config))
   checkpoint = Checkpoint(origin.weights(), origin.name)
   fit_pooler(sides_of(config)[0], checkpoint)
   share = _share_of(checkpoint, config)

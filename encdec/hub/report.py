@@ -62,6 +62,8 @@ class LoadingReport:
       pooler, which no output depends on, a head that was not promised.
     heads: those of `expected` that are a language-model head's, which the
       checkpoint's `architectures` do not promise.
+    projection: those of `expected` that are the projection's, where the
+      decoder's cross-attention was read, which was trained behind another.
     unused: known and not needed: copies of a tied head, buffers, heads of
       other tasks, the head of a checkpoint that became an encoder, a pooler
       that the model does not have.
@@ -74,6 +76,7 @@ class LoadingReport:
   initialised: tuple[str, ...] = ()
   expected: tuple[str, ...] = ()
   heads: tuple[str, ...] = ()
+  projection: tuple[str, ...] = ()
   unused: tuple[str, ...] = ()
   shared: tuple[str, ...] = ()
 
@@ -86,20 +89,29 @@ class LoadingReport:
       "initialised_keys": list(self.initialised),
       "expected_keys": list(self.expected),
       "head_keys": list(self.heads),
+      "projection_keys": list(self.projection),
       "unused_keys": list(self.unused),
       "shared_keys": list(self.shared),
       "error_msgs": [],
     }
 
   def warning(self) -> str | None:
-    """What must be said aloud: a head was drawn that nobody asked for."""
-    if not self.heads:
-      return None
-    return (
-      "the decoder's checkpoint holds no language-model head, and its "
-      f"config.json promises none: {few(self.heads)} were drawn at random; "
-      "train the model before its outputs are used"
-    )
+    """What must be said aloud: something was drawn that nobody asked for."""
+    said = []
+    if self.heads:
+      said.append(
+        "the decoder's checkpoint holds no language-model head, and its "
+        f"config.json promises none: {few(self.heads)} were drawn at random; "
+        "train the model before its outputs are used"
+      )
+    if self.projection:
+      said.append(
+        "the decoder's checkpoint holds cross-attention, and not the "
+        "projection of the encoder's states that it was trained with: "
+        f"{few(self.projection)} were drawn at random; train the model, or "
+        "start from the whole pair"
+      )
+    return "\n".join(said) or None
 
   def summary(self) -> str:
     """One line for each kind that is not empty."""

@@ -88,9 +88,7 @@ def find(
   found: dict[str, np.ndarray] = {}
   reports = []
   for checkpoint in checkpoints:
-    wanted = [
-      slot for slot in slots(config) if checkpoint.side in (None, slot.side)
-    ]
+    wanted = [s for s in slots(config) if _is_of(s, checkpoint.side)]
     report, arrays = match(checkpoint, wanted, shapes, config)
     check(
       dataclasses.replace(report, missing=()) if initialise_missing else report,
@@ -114,6 +112,15 @@ def find(
     Found(module, shapes, found, tuple(fresh), key, sources, device),
     dataclasses.replace(report, shared=unique(shared)),
   )
+
+
+def _is_of(slot: Slot, side: str | None) -> bool:
+  """Whether files of a side hold a tensor; None: those of a pair.
+
+  The projection goes with the decoder, whose cross-attention it was trained
+  with.
+  """
+  return side is None or (slot.side or "decoder") == side
 
 
 def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
@@ -142,6 +149,10 @@ def _joined(
       # A side that no checkpoint was named for, and the projection.
       if slot.side not in covered
     ]
+  projection = unique(slot.name for slot in fresh if not slot.side)
+  new = any(s.path.startswith("decoder/layers/cross_attention") for s in fresh)
+  if "decoder" not in covered or new:
+    projection = ()
   return LoadingReport(
     missing=tuple(name for report in reports for name in report.missing),
     unexpected=tuple(n for report in reports for n in report.unexpected),
@@ -149,6 +160,7 @@ def _joined(
     initialised=unique(slot.name for slot in fresh),
     expected=unique(iter(expected)),
     heads=tuple(name for report in reports for name in report.heads),
+    projection=projection,
     unused=tuple(name for report in reports for name in report.unused),
   )
 
@@ -175,7 +187,7 @@ def outgoing(
   grouped: dict[str, list[Slot]] = {}
   as_they_are: dict[Any, np.ndarray] = {}
   for slot in slots(config):
-    if part in (None, slot.side):
+    if _is_of(slot, part):
       grouped.setdefault(slot.name, []).append(slot)
     if unread is not None and slot.name in unread:
       as_they_are.setdefault(slot.piece, unread[slot.name])
