@@ -111,6 +111,9 @@ def _data() -> Any:
   # Sizes of trained tokenizers.
   data.source_vocab_size = 4000
   data.target_vocab_size = 2000
+  # Whether a WordPiece tokenizer that is trained tells capitals and accents
+  # apart. Byte-level BPE, as of a GPT-2 or RoBERTa preset, always does.
+  data.keep_case = False
   # A batch that is not packed is padded to the smallest of these shapes that
   # holds its longest row; zipped: bucket i is (source i, target i); empty: the
   # maximum lengths.

@@ -176,11 +176,16 @@ def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
   return Tokenizer(inner)
 
 
-def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-  """A BERT tokenizer, lower case, with at most `vocab_size` tokens."""
+def train_wordpiece(
+  texts: Iterable[str], vocab_size: int, keep_case: bool = False
+) -> Tokenizer:
+  """A BERT tokenizer with at most `vocab_size` tokens.
+
+  Its texts are in lower case and without accents unless `keep_case`.
+  """
   texts = list(texts)
   backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-  backend.normalizer = normalizers.BertNormalizer()
+  backend.normalizer = normalizers.BertNormalizer(lowercase=not keep_case)
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   # The library numbers the single characters inside words as a hash table
   # gives them, which differs from run to run, and with the numbers the choice
@@ -192,7 +197,10 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   )
   backend.train_from_iterator(texts, trainer)
   _check_size(backend, vocab_size)
-  return Tokenizer(transformers.BertTokenizer(vocab=backend.get_vocab()))
+  vocab = backend.get_vocab()
+  return Tokenizer(
+    transformers.BertTokenizer(vocab=vocab, do_lower_case=not keep_case)
+  )
 
 
 def train_bpe(

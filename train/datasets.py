@@ -15,7 +15,7 @@ from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
 from data.remembered import open_remembered
-from train import processes
+from train import initialize, processes, validate
 from train.config import Config
 from train.initialize import Task
 
@@ -74,6 +74,7 @@ def check(config: Config, folder: Path) -> None:
       shapes do not fit data.packing.
   """
   _check_packing(config)
+  _check_case(config)
   for uri in _uris(config):
     _open(config, uri, folder)
 
@@ -115,6 +116,23 @@ def warn_of_duplicates(
   for name, overlap in found.items():
     if overlap.sources:
       logging.warning("%s: %s", name, overlap)
+
+
+def is_trained(config: Config, side: str) -> bool:
+  """Whether the tokenizer of "encoder" or "decoder" is made by the run."""
+  named = config.data[f"{initialize.SIDES[side]}_tokenizer"]
+  preset = validate.is_preset(config.model[side])
+  return preset and not (named or config.model.pair)
+
+
+def _check_case(config: Config) -> None:
+  trained = [side for side in initialize.SIDES if is_trained(config, side)]
+  if config.data.keep_case and not trained:
+    raise ValueError(
+      "data.keep_case = True is for tokenizers that a run trains, and this one "
+      "trains none: set it to False, and for capitals and accents name cased "
+      "ones in data.source_tokenizer and data.target_tokenizer"
+    )
 
 
 def _check_packing(config: Config) -> None:

@@ -56,9 +56,8 @@ class TextGenerator:
 
   def __init__(self, task: Task, config: Config, mesh: Mesh):
     self.module = task.module
-    self.tokenizer = task.target_tokenizer
+    self.task = task
     self.tokens = task.batch_tokens
-    self.end = task.tokens.end
     settings = task.generation_settings(config)
     self.max_length = settings.max_length
     self.options = search_options(settings, task)
@@ -100,7 +99,7 @@ class TextGenerator:
         rows = zip(texts.tokens, texts.lengths, strict=True)
         yield Found(
           source.key,
-          tuple(self._text(ids[1:length]) for ids, length in rows),
+          tuple(text_of(self.task, ids[1:length]) for ids, length in rows),
           tuple(map(float, texts.scores)),
         )
 
@@ -126,10 +125,6 @@ class TextGenerator:
     )
     return device.to_device(batch, rows, self.sharding, self.rows)
 
-  def _text(self, ids: np.ndarray) -> str:
-    kept = [int(i) for i in ids if int(i) not in self.end]
-    return self.tokenizer.decode(kept)
-
 
 def _by_bucket(
   sources: Iterable[Source[Key]],
@@ -144,6 +139,12 @@ def _by_bucket(
   while held := list(itertools.islice(sources, window)):
     yield from sorted(held, key=bucket, reverse=descending)
     descending = not descending
+
+
+def text_of(task: Task, ids: Int32[np.ndarray, " T"]) -> str:
+  """The text of target ids: without start, end and other special tokens."""
+  kept = [int(i) for i in ids if int(i) not in task.tokens.end]
+  return task.target_tokenizer.decode(kept)
 
 
 def search_options(settings: GenerationSettings, task: Task) -> SearchOptions:

@@ -263,8 +263,10 @@ def _make_tokenizer(
     for i in range(len(part))
     for field in fields
   )
-  train = TRAINERS[ARCHS[sides[side].model_type].TOKENIZER]
-  return train(texts, config.data[f"{kind}_vocab_size"])
+  name = ARCHS[sides[side].model_type].TOKENIZER
+  # Byte-level BPE always tells capitals apart.
+  options = {"wordpiece": {"keep_case": config.data.keep_case}}.get(name, {})
+  return TRAINERS[name](texts, config.data[f"{kind}_vocab_size"], **options)
 
 
 def _pair_tokenizer(

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data import inspection, rows, sources
+from data import inspection, round_trip, rows, sources
 from data.encoded import encode_pairs
 from data.inspection import Lengths
 from data.mixture import Mixture
 from data.pipeline import Pipeline
-from train import datasets, initialize, validate, workdir
+from train import datasets, initialize, targets, validate, workdir
 from train.config import Config
 from train.initialize import Task
 
@@ -40,6 +40,7 @@ def run(config: Config, folder: str) -> None:
     if jax.process_index() == 0:
       print(_examples(pipeline, task))
       print(_figures(config, *_measure(config, task, pairs)))
+      print(f"\n{_written(config, task, pairs)}")
 
 
 def _examples(pipeline: Pipeline, task: Task) -> str:
@@ -52,6 +53,14 @@ def _examples(pipeline: Pipeline, task: Task) -> str:
     )
     parts.append(f"-- row {row} of the batch of step {step}\n{text}")
   return "\n".join(parts)
+
+
+def _written(config: Config, task: Task, pairs: Mixture) -> str:
+  """Whether the target tokenizer can write the targets, and what to do."""
+  trips = targets.measure(config, task, pairs)
+  said = targets.advice(config, task, trips)
+  lines = [round_trip.describe(trips), f"warning: {said}" if said else ""]
+  return "\n".join(filter(None, lines))
 
 
 def _measure(config: Config, task: Task, pairs: Mixture) -> tuple[Lengths, int]:

@@ -21,6 +21,7 @@ from train import (
   initialize,
   seen,
   signals,
+  targets,
   validate,
   workdir,
 )
@@ -129,6 +130,7 @@ def prepare(config: Config, folder: Path) -> Run:
   pipeline = datasets.train_pipeline(config, pairs, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
+    targets.report(config, task, pairs)
     datasets.warn_of_duplicates(config, pairs, sets, folder)
   step = jit_train_step(
     module=module,
