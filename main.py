@@ -17,8 +17,14 @@ from ml_collections.config_flags import config_flags
 
 from train import command_line, processes, validate
 
+# Where config_flags looks for overrides.
+ARGUMENTS: list[str] = []
 CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "A file of configs/, with :variant.", lock_config=True
+  "config",
+  None,
+  "A file of configs/, with :variant.",
+  lock_config=True,
+  sys_argv=ARGUMENTS,
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run.")
 MODE = flags.DEFINE_string(
@@ -117,26 +123,24 @@ KEPT = {
 
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; a mistyped config key ends with a suggestion."""
-  overrides = [a for a in argv if command_line.OVERRIDE.match(a)]
-  # The file alone first, so that overrides can be compared with its keys;
-  # config_flags takes them from sys.argv.
-  sys.argv = [a for a in argv if a not in overrides]
   try:
-    flags.FLAGS(sys.argv)
+    # Those of a --flagfile too: overrides are told from flags by their names.
+    argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
+    overrides = [a for a in argv if command_line.OVERRIDE.match(a)]
+    # The file alone first, so that overrides can be compared with its keys.
+    flags.FLAGS([a for a in argv if a not in overrides])
     command_line.check_flags(
       CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
     )
     command_line.check_overrides(overrides, CONFIG.value)
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
     command_line.check_mode(MODE.value, given, OF_MODES)
-    sys.argv = argv
+    ARGUMENTS[:] = argv
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError) as error:
     # Of a file that fails absl has the whole traceback.
-    reason = str(error).strip().splitlines()[-1]
+    reason = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
     raise validate.Refusal(f"{reason} (see --help)") from error
-  finally:
-    sys.argv = argv
 
 
 def main(argv: list[str]) -> None:

@@ -51,6 +51,26 @@ def test_a_wrong_command_ends_with_one_line(main, arguments, named, tmp_path):
   assert not workdir.exists()
 
 
+@pytest.mark.parametrize(
+  ("line", "named"),
+  [
+    ("--config.optim.lrr=1e-4", "no key 'optim.lrr'; did you mean 'optim.lr'?"),
+    ("--config.train.steps=a", "train.steps=a"),
+    ("--flagfile={}/none", "Unable to open flagfile: [Errno 2] No such file"),
+  ],
+)
+def test_a_flagfile_is_checked_as_the_command_line_is(
+  main, line, named, tmp_path
+):
+  """Also one that another one names."""
+  (tmp_path / "inner").write_text(f"{line.format(tmp_path)}\n")
+  (tmp_path / "outer").write_text(f"{DATES}\n--flagfile={tmp_path}/inner\n")
+  done = main(f"--workdir={tmp_path}/run", f"--flagfile={tmp_path}/outer")
+  assert done.returncode == 1
+  assert done.stderr.startswith("error: ") and named in done.stderr
+  assert done.stderr.count("\n") == 1
+
+
 def test_inspection_needs_no_run(main, tmp_path):
   done = main("--mode=inspect", DATES, f"--workdir={tmp_path}/run")
   assert done.returncode == 0, done.stderr
@@ -61,10 +81,10 @@ def test_inspection_needs_no_run(main, tmp_path):
 
 
 def test_the_smoke_variant_trains_and_overrides_apply(main, tmp_path):
+  (tmp_path / "flags").write_text(f"{DATES}\n--config.train.steps=3\n")
   arguments = [
-    DATES,
+    f"--flagfile={tmp_path}/flags",
     f"--workdir={tmp_path}/run",
-    "--config.train.steps=3",
     "--config.eval.text_examples=-1",
   ]
   done = main(*arguments)
