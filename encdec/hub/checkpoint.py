@@ -56,7 +56,7 @@ def match(
   shapes: Mapping[str, Any],
   config: EncDecConfig,
 ) -> tuple[LoadingReport, dict[str, np.ndarray]]:
-  """What the checkpoint has of what is wanted; reads no values.
+  """What the checkpoint has of what is wanted; few values are read.
 
   Args:
     shapes: path to the stored leaf's shape.
@@ -96,6 +96,7 @@ def match(
       missing.append(slot)
   _check_tied(checkpoint, own, config)
   expected = _expected(missing, wanted, checkpoint)
+  names = {slot.name for slot in expected}
   computed = computed_lib.found(
     checkpoint.tensors, own, config, checkpoint.where
   )
@@ -103,7 +104,7 @@ def match(
   rest = [name for name in own if name not in used]
   unused = [name for name in rest if _known(name, checkpoint.side, config)]
   report = LoadingReport(
-    missing=unique(s.name for s in missing if s not in expected),
+    missing=tuple(n for n in unique(s.name for s in missing) if n not in names),
     unexpected=tuple(own[name] for name in rest if name not in unused),
     mismatched=tuple(dict.fromkeys(mismatched)),
     expected=unique(slot.name for slot in expected),
@@ -150,13 +151,14 @@ def _expected(
     parts += ["decoder/layers/cross_attention", "enc_to_dec_proj/"]
     if not promise_head(checkpoint.architectures):
       parts.append(_HEAD)
+  lacked = {slot.name for slot in missing}
   found = []
   for part in parts:
     of_part = [
       slot for slot in wanted if slot.path.startswith(part) and not slot.second
     ]
     # All or none: half a cross-attention is a damaged file.
-    if all(slot in missing for slot in of_part):
+    if all(slot.name in lacked for slot in of_part):
       found += of_part
   return found
 

@@ -14,7 +14,7 @@ from encdec import FlaxEncoderDecoderModel
 from encdec.hub import LoadingError, initial_params, load_params
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
-SIZES = {
+SIZES: dict = {
   "vocab_size": 37,
   "hidden_size": 16,
   "num_hidden_layers": 1,

@@ -25,7 +25,7 @@ from encdec.model import FlaxEncoderDecoderModule
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
 load = FlaxEncoderDecoderModel.from_pretrained
-SIZES = {
+SIZES: dict = {
   "vocab_size": 37,
   "hidden_size": 16,
   "num_hidden_layers": 1,
