@@ -11,6 +11,7 @@ from array_record.python import (
 )
 
 from data import files
+from data.quoted import fault
 from data.records import Faults, Record, from_json
 from data.spans import file_of
 
@@ -104,7 +105,7 @@ class _Reader:
       return function(*arguments)
     except RuntimeError as error:
       # Of some damage it says nothing.
-      reason = "".join(str(error).splitlines()[:1]) or "unreadable"
+      reason = fault(error) if str(error).strip() else "unreadable"
       raise ValueError(
         f"{self._path}: damaged or cut short, or no ArrayRecord file "
         f"({reason}); make it again"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from data import files
+from data.quoted import fault
 from data.records import Record, check_fields, decode
 from data.spans import Spans
 
@@ -75,7 +76,7 @@ class _Rows:
     try:
       return next(reader, [])
     except csv.Error as error:
-      raise ValueError(f"is no row of RFC 4180 ({error})") from error
+      raise ValueError(f"is no row of RFC 4180 ({fault(error)})") from error
 
 
 def open_files(

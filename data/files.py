@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from data.quoted import fault
+
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 _CHUNK = 1 << 20
 # A line is held in memory; what unpacks to more, without an end, is not.
@@ -241,6 +243,6 @@ def _chunks(path: str) -> Iterator[bytes]:
           yield chunk
     except OSError as error:
       raise ValueError(
-        f"{path}: damaged or cut short, or no {codec} file ({error}); make it "
-        "again"
+        f"{path}: damaged or cut short, or no {codec} file "
+        f"({fault(error)}); make it again"
       ) from error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data import arrow
+from data.quoted import clipped, fault, few, plain
 from data.records import Faults, Record, check_fields
 
 _INSTALL = "pip install 'datasets>=4'"
@@ -39,8 +40,8 @@ class HubDataset:
       kind = getattr(rows.features[field], "dtype", "")
       if kind not in ("string", "large_string"):
         raise ValueError(
-          f"{self.name}: the field {field!r} holds {rows.features[field]}, not "
-          "strings; name another"
+          f"{self.name}: the field {field!r} holds "
+          f"{clipped(str(rows.features[field]))}, not strings; name another"
         )
     # Neither a format that was saved with the rows, nor other columns: those
     # that are asked for too are not decoded to images or sounds.
@@ -128,7 +129,7 @@ def _rows(location: str, split: str) -> Any:
       made = library.load_dataset(repository, config)
   # Whatever its readers of files raise.
   except Exception as error:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = fault(error)
     raise ValueError(
       f"{name}: neither a folder here nor what the Hub gives ({reason}); mend "
       "the name, or save the data set in a folder"
@@ -137,7 +138,7 @@ def _rows(location: str, split: str) -> Any:
     made = {"all": made}
   if split not in made:
     raise ValueError(
-      f"{name}: there is no split {split!r}; there are {', '.join(made)}"
+      f"{name}: there is no split {split!r}; there are {few(map(plain, made))}"
     )
   return made[split]
 

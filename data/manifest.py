@@ -10,6 +10,7 @@ from typing import Any
 
 from data.encoded import Counts, digest
 from data.encoding import Encoding
+from data.quoted import DAMAGE, fault
 from data.sources import Source
 
 FORMAT = 1
@@ -128,8 +129,8 @@ def read(folder: Path) -> Manifest:
   except FileNotFoundError as error:
     raise damaged(path, "this file is missing") from error
   # Whatever JSON of another form leads to.
-  except (ValueError, LookupError, TypeError, AttributeError) as error:
-    raise damaged(path, f"it cannot be read ({error!r})") from error
+  except DAMAGE as error:
+    raise damaged(path, f"it cannot be read ({fault(error)})") from error
   names = {*manifest.shard_names, LENGTHS, RECORDS}
   if (
     not whole or set(manifest.files) != names or manifest.id_bytes not in (2, 4)

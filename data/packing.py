@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from data.atomic import replacing
 from data.plan import Members, epoch_key, feistel
+from data.quoted import fault
 
 # Pairs a window. On log-normal lengths 1024 fill half a percent less, 16384 a
 # twentieth of a percent more at nearly twice the time.
@@ -165,7 +166,9 @@ def _read(
   try:
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
   except (ValueError, EOFError) as error:
-    raise ValueError(f"{path} is damaged ({error}): delete it") from error
+    raise ValueError(
+      f"{path} is damaged ({fault(error)}): delete it"
+    ) from error
   words = len(_digest(stored[:0]))
   # An offset more than there are rows, and the pairs.
   least = 2 + size + words

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import arrow, files
+from data.quoted import clipped, fault
 from data.records import Faults, Record, check_fields
 from data.spans import file_of
 
@@ -152,8 +153,8 @@ def _group_bounds(
       kind = kind.value_type
     if kind not in _TEXTS:
       raise ValueError(
-        f"{path}: the column {field!r} holds {kind}, not strings; name another "
-        "or write it as strings"
+        f"{path}: the column {field!r} holds {clipped(str(kind))}, not "
+        "strings; name another or write it as strings"
       )
   return list(itertools.accumulate(sizes, initial=0))
 
@@ -202,5 +203,5 @@ def _damaged(path: str, error: Exception) -> Exception:
     return error
   return ValueError(
     f"{path}: damaged or cut short, or no Parquet file "
-    f"({str(error).splitlines()[0]}); make it again"
+    f"({fault(error)}); make it again"
   )

@@ -13,6 +13,7 @@ from data import manifest, shards
 from data.encoded import Pairs
 from data.examples import Example, Tokens
 from data.manifest import LENGTHS, RECORDS, File, damaged
+from data.quoted import fault
 from data.sources import Source
 
 
@@ -58,7 +59,7 @@ class PreparedPairs(Pairs):
       return shards.unpack(record, self._lengths[index].tolist(), self._width)
     except (RuntimeError, ValueError) as error:
       shard, place = self._shards.find(index)
-      what = f"record {place} cannot be read ({error})"
+      what = f"record {place} cannot be read ({fault(error)})"
       raise damaged(self._paths[shard], what) from error
 
   def source_lengths(
@@ -88,7 +89,9 @@ def open_prepared(folder: Path, source: Source) -> PreparedPairs:
     try:
       shards.check(path, shard.pairs, manifest.label(folder.name, name))
     except ValueError as error:
-      raise damaged(path, f"it does not fit the manifest: {error}") from error
+      raise damaged(
+        path, f"it does not fit the manifest: {fault(error)}"
+      ) from error
   for name in (LENGTHS, RECORDS):
     _check_sum(folder / name, known.files[name])
   return PreparedPairs(folder, source)
@@ -120,7 +123,7 @@ def _table(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
   try:
     table = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError) as error:
-    raise damaged(path, f"it cannot be read ({error})") from error
+    raise damaged(path, f"it cannot be read ({fault(error)})") from error
   if table.dtype != dtype or table.shape != shape:
     raise damaged(path, f"{table.dtype} {table.shape}, not {dtype} {shape}")
   return np.asarray(table)

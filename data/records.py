@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from data.quoted import fault, few, plain, quoted
+
 # Texts; of a source that was opened with all fields, the others as JSON has
 # them.
 Record = dict[str, Any]
@@ -59,7 +61,7 @@ def from_json(
     record = json.loads(text)
     others = as_json(record) if all_fields else {}
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"is not JSON ({error})") from error
+    raise ValueError(f"is not JSON ({fault(error)})") from error
   if not isinstance(record, dict):
     raise ValueError(f"is a {type(record).__name__}, not a JSON object")
   return others | {field: _text(record, field) for field in fields}
@@ -105,13 +107,14 @@ def check_fields(
     if field not in known:
       raise ValueError(
         f"{name}: its records have no field {field!r}; they have "
-        f"{', '.join(known)} (data.source_field and data.target_field choose)"
+        f"{few(map(plain, known))} (data.source_field and data.target_field "
+        "choose)"
       )
 
 
 def _text(record: dict, field: str) -> str:
   if field not in record:
-    names = ", ".join(map(repr, record)) or "none"
+    names = few(map(quoted, record))
     raise ValueError(
       f"has no field {field!r}; its fields are: {names} (data.source_field "
       "and data.target_field choose)"

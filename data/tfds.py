@@ -11,6 +11,7 @@ from typing import Any
 from array_record.python import array_record_data_source
 
 from data import files
+from data.quoted import fault, few, plain
 from data.records import Record, as_json
 
 
@@ -36,14 +37,14 @@ class Dataset:
     if split not in known:
       raise ValueError(
         f"{self.name}: there is no split {split!r}; there are "
-        f"{', '.join(known)}"
+        f"{few(map(plain, known))}"
       )
     known = sorted(builder.info.features or ())
     for field in fields:
       if field not in known:
         raise ValueError(
           f"{self.name}: its records have no field {field!r}; they have "
-          f"{', '.join(known)}"
+          f"{few(map(plain, known))}"
         )
     self._fields = tuple(fields)
     self._all_fields = all_fields
@@ -147,7 +148,7 @@ def _builder(location: str) -> Any:
   except ValueError as error:
     raise ValueError(
       f"tfds:{location}: no such dataset is prepared in "
-      f"{folder or 'the default folder'} ({str(error).splitlines()[0]}); mend "
+      f"{folder or 'the default folder'} ({fault(error)}); mend "
       f"the name, set TFDS_DATA_DIR to its folder, or run {prepare}"
     ) from error
   form: Any = builder.info.file_format

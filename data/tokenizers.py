@@ -11,6 +11,8 @@ import transformers
 from jaxtyping import Bool
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from data.quoted import clipped
+
 
 class Tokenizer:
   """A Hugging Face tokenizer, as far as training needs one.
@@ -159,21 +161,22 @@ def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
     inner = transformers.AutoTokenizer.from_pretrained(
       name_or_folder, subfolder=subfolder, trust_remote_code=False
     )
-  # A KeyError: a tokenizer.json that lacks a part. A TypeError: a sentencepiece
-  # model without the class's special tokens.
-  except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    bare = set(inner.get_vocab()) <= set(inner.all_special_tokens)
+    made = None if bare else Tokenizer(inner)
+  # Whatever its readers of files raise; those in Rust raise Exception itself.
+  except Exception as error:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: neither a folder with a tokenizer nor "
       f"one that the Hub gives ({_first_line(error)}); mend the name, or name "
       "a folder"
     ) from error
   # What transformers makes of a folder that has a config.json alone.
-  if set(inner.get_vocab()) <= set(inner.all_special_tokens):
+  if made is None:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: it has special tokens only, no "
       "vocabulary; add tokenizer.json, or name another folder"
     )
-  return Tokenizer(inner)
+  return made
 
 
 def train_wordpiece(
@@ -257,4 +260,5 @@ def _check_size(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
 
 
 def _first_line(error: Exception) -> str:
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
+  lines = str(error).strip().splitlines()
+  return clipped(lines[0]) if lines else type(error).__name__

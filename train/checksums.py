@@ -17,6 +17,8 @@ import pathlib
 import re
 from typing import Any
 
+from data.quoted import DAMAGE, fault
+
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _SEAL = "checksums-commit.json"
 _MANIFEST = re.compile(r"checksums-(\d+)-of-(\d+)\.json")
@@ -152,8 +154,8 @@ def _expected(folder: pathlib.Path) -> dict[str, Entry] | str:
     try:
       manifest = json.loads(path.read_bytes())
       files, digest = manifest["files"], manifest["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-      return f"{path.name}: no manifest of checksums ({error!r})"
+    except DAMAGE as error:
+      return f"{path.name}: no manifest of checksums ({fault(error)})"
     if _digest(files) != digest:
       return f"{path.name}: the contents differ from those written (SHA-256)"
     expected.update(files)
@@ -169,8 +171,8 @@ def _unsealed_problem(folder: pathlib.Path) -> str | None:
       return f"{name}: the file is empty"
   try:
     json.loads((folder / _LATE[0]).read_bytes())
-  except ValueError as error:
-    return f"{_LATE[0]}: cannot be read ({error})"
+  except DAMAGE as error:
+    return f"{_LATE[0]}: cannot be read ({fault(error)})"
   return None
 
 

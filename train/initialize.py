@@ -6,7 +6,6 @@ run never asks the Hub twice.
 
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -135,14 +134,15 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
 
 def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
-  values = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+  path = folder / "model.json"
+  values = workdir.read_json(path, "config", "generation", "tokens")
   read = {
     side: tokenizers.load(str(folder / "tokenizers" / name))
     for side, name in SIDES.items()
   }
   return _task(
     config,
-    EncoderDecoderConfig.from_dict(values["config"]),
+    hub.composite_config(values["config"], str(path)),
     # Before there were saved pairs to start from it was the config's.
     values.get("share", config.model.share),
     values["generation"],

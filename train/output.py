@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import jax
 
+from data.quoted import few, plain, quoted
 from train import processes, validate, workdir
 
 # What is added to the object of a source.
@@ -116,7 +117,10 @@ class Output:
       changes = workdir.difference(old, self.made_by)
     except (ValueError, AttributeError, TypeError):
       return f"{self.label.name} is damaged"
-    return ", ".join(f"{k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
+    return few(
+      f"{plain(name)}: {quoted(old)} -> {quoted(new)}"
+      for name, (old, new) in changes.items()
+    )
 
   def _keep(self, given: Iterator[Mapping[str, Any]]) -> int:
     """Cuts the partial file to the whole lines that it begins with."""

@@ -12,6 +12,8 @@ from typing import Any
 from absl import logging
 
 from data import atomic
+from data.quoted import DAMAGE, fault, quoted
+from data.quoted import plain as plain_text
 from train import processes, validate
 from train.config import Config
 from train.generation_settings import UNSET
@@ -28,6 +30,8 @@ FREE = (
   r"data\.store",
   r"data\.restart_epoch",
 )
+# Of a difference that is printed: lines, and characters of a value.
+_MOST_LINES, _MOST = 100, 1000
 # What may change too where the epoch begins again.
 RESTARTING = (
   r"train\.batch_size",
@@ -117,12 +121,39 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
   path = workdir / "config.json"
   if not path.exists():
     return None
-  flat = json.loads(path.read_text(encoding="utf-8"))
+  flat = read_json(path)
   history = workdir / "config_history.jsonl"
   if history.exists():
-    for line in history.read_text(encoding="utf-8").splitlines():
-      flat |= {k: new for k, (_, new) in json.loads(line)["changes"].items()}
+    with _naming(history):
+      for line in history.read_text(encoding="utf-8").splitlines():
+        flat |= {k: new for k, (_, new) in json.loads(line)["changes"].items()}
   return flat
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+  """An object with these keys that a run wrote into its folder.
+
+  Raises:
+    Refusal: it is not; the message names the file and the fault.
+  """
+  with _naming(path):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+      raise TypeError(f"it holds a {type(values).__name__}, no object")
+    for key in keys:
+      values[key]
+  return values
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except DAMAGE as error:
+    raise validate.Refusal(
+      f"{path} is damaged ({fault(error)}): restore it, or choose another "
+      "--workdir"
+    ) from error
 
 
 def fingerprint(config: Config) -> str:
@@ -178,10 +209,20 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
     hint = ", or data.restart_epoch=True to begin the epoch again"
     raise validate.Refusal(
       f"{workdir} holds a run of another config:\n"
-      + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in refused.items())
+      + "\n".join(_lines(refused))
       + f"\nset these back{hint * restarted}, or choose another --workdir"
     )
   return changes
+
+
+def _lines(changes: dict[str, list]) -> list[str]:
+  """What differs, a line each; a file's keys may be any number."""
+  lines = [
+    f"  {plain_text(key)}: {quoted(old, _MOST)} -> {quoted(new, _MOST)}"
+    for key, (old, new) in changes.items()
+  ]
+  more = [f"  ... ({len(lines)} in all)"] if len(lines) > _MOST_LINES else []
+  return lines[:_MOST_LINES] + more
 
 
 def _is_free(key: str, patterns: tuple[str, ...]) -> bool:
@@ -224,7 +265,7 @@ def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:
   if changes:
     raise validate.Refusal(
       f"{workdir} was trained with another model:\n"
-      + "\n".join(f"  {k}: {a!r} -> {b!r}" for k, (a, b) in changes.items())
+      + "\n".join(_lines(changes))
       + "\npass the --config it was trained with"
     )
   return old

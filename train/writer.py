@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 import tensorboardX
 
+from data.quoted import DAMAGE, quoted
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -103,9 +105,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     try:
       row = json.loads(line)
       int(row["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (*DAMAGE, OverflowError) as error:
       raise ValueError(
-        f"{path}, line {number} is no row of metrics: {line[:80]!r}; remove "
+        f"{path}, line {number} is no row of metrics: {quoted(line)}; remove "
         "the line or the file"
       ) from error
     rows.append(row)

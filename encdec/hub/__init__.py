@@ -3,6 +3,7 @@
 from encdec.hub.card import Card
 from encdec.hub.configs import (
   compose_config,
+  composite_config,
   decoder_bos,
   encdec_config,
   generation_config_of,
@@ -55,6 +56,7 @@ __all__ = [
   "WeightFileError",
   "choose_layers",
   "compose_config",
+  "composite_config",
   "decoder_bos",
   "encdec_config",
   "fit_pooler_to",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from huggingface_hub import errors
 from transformers import (
   CONFIG_MAPPING,
   EncoderDecoderConfig,
@@ -13,6 +14,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
 from encdec.hub.files import HubError, Origin
+from encdec.hub.quoted import fault, quoted
 from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 
 COMPOSITE_TYPES = ("encoder-decoder", "encoder_decoder")
@@ -27,6 +29,17 @@ _DROPOUTS = (
   "attention_dropout",
   "activation_dropout",
 )
+# What is raised where a value is of another type than its readers expect.
+_UNFIT = (
+  errors.StrictDataclassError,
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  TypeError,
+  ValueError,
+)
+# Of a message of ours.
+_MOST = 500
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
@@ -65,16 +78,26 @@ def side_config(values: Mapping[str, Any], name: str = "") -> PretrainedConfig:
     ValueError: the architecture is not one of ARCHS.
   """
   kind = values.get("model_type")
-  if kind not in ARCHS:
+  if not isinstance(kind, str) or kind not in ARCHS:
     hint = (
       "load a pair with from_pretrained"
       if kind in COMPOSITE_TYPES
       else f"known are {', '.join(ARCHS)}"
     )
     raise ValueError(
-      f"{name or 'config'}: model_type {kind!r} is no side; {hint}"
+      f"{name or 'config'}: model_type {quoted(kind)} is no side; {hint}"
     )
-  return CONFIG_MAPPING[kind].from_dict(dict(values))
+  return _made(CONFIG_MAPPING[kind], values, name or "config")
+
+
+def _made(kind: Any, values: Mapping[str, Any], name: str) -> Any:
+  """A config of transformers, whose own errors print all of a value."""
+  try:
+    return kind.from_dict(dict(values))
+  except _UNFIT as error:
+    raise ValueError(
+      f"{name}: no {kind.__name__} ({fault(error)}); correct that value"
+    ) from error
 
 
 def _preset(arch: str, size: str) -> dict[str, Any]:
@@ -131,13 +154,14 @@ def composite_config(
   values = dict(values)
   if values.get("model_type") not in COMPOSITE_TYPES:
     raise ValueError(
-      f"{name}: model_type {values.get('model_type')!r} is no encoder-decoder; "
-      "compose one with from_encoder_decoder_pretrained"
+      f"{name}: model_type {quoted(values.get('model_type'))} is no "
+      "encoder-decoder; compose one with from_encoder_decoder_pretrained"
     )
   values["model_type"] = COMPOSITE_TYPES[0]
   for side in ("encoder", "decoder"):
-    side_config(values.get(side) or {}, f"{name} {side}")
-  return EncoderDecoderConfig.from_dict(values)
+    own = values.get(side)
+    side_config(own if isinstance(own, dict) else {}, f"{name} {side}")
+  return _made(EncoderDecoderConfig, values, name)
 
 
 def sides_of(
@@ -213,10 +237,19 @@ def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
   arch = ARCHS.get(config.model_type)
   if arch is None:
     raise ValueError(
-      f"{role}: model_type {config.model_type!r} is not known; known are "
+      f"{role}: model_type {quoted(config.model_type)} is not known; known are "
       f"{', '.join(ARCHS)}"
     )
-  return arch.stack_config(config.to_dict(), role)
+  try:
+    return arch.stack_config(config.to_dict(), role)
+  except _UNFIT as error:
+    # Of a value that no architecture expects, or of one without an end.
+    message = str(error)
+    if isinstance(error, ValueError) and len(message) <= _MOST:
+      raise
+    raise ValueError(
+      f"{role} ({config.model_type}): {fault(error)}; correct its config"
+    ) from error
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
@@ -282,7 +315,8 @@ def read_generation_config(
   """
   values = origin.json("generation_config.json")
   if values is not None:
-    return GenerationConfig.from_dict(values), False
+    where = f"{origin.name}: generation_config.json"
+    return _made(GenerationConfig, values, where), False
   # A config object has dropped its options of generation already. Old files
   # keep them at the top or in the decoder's part, which PyTorch reads for what
   # is missing at the top.

@@ -10,6 +10,7 @@ from huggingface_hub import errors
 
 from encdec.hub.formats import FORMATS, open_weights, shard_names
 from encdec.hub.mapped import WeightFileError, WeightFiles
+from encdec.hub.quoted import fault
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
@@ -79,7 +80,9 @@ class Origin:
     try:
       value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-      raise HubError(f"{path} is no JSON ({error}); replace it") from error
+      raise HubError(
+        f"{path} is no JSON ({fault(error)}); replace it"
+      ) from error
     if not isinstance(value, dict):
       raise HubError(f"{path} holds no JSON object; replace it")
     return value

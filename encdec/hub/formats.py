@@ -14,10 +14,13 @@ from encdec.hub.mapped import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.msgpack_file import read_msgpack
 from encdec.hub.old_names import in_pytorch_words
 from encdec.hub.pickle_file import read_pytorch
+from encdec.hub.quoted import fault, quoted
 from encdec.hub.safetensors_file import DAMAGE, MAX_HEADER, read_safetensors
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Of bytes, on common file systems.
+_MAX_FILE_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +80,18 @@ def shard_names(index: Path) -> dict[str, str]:
     pairs = list(weight_map.items())
   except DAMAGE as error:
     raise WeightFileError(
-      f"{index} is no index of weights ({error!r}); download it again"
+      f"{index} is no index of weights ({fault(error)}); download it again"
     ) from error
   for tensor, name in pairs:
     # A Hub cache holds links, so only the name itself can be judged.
-    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.\-]*", name):
+    if (
+      not isinstance(name, str)
+      or not re.fullmatch(r"[\w][\w.\-]*", name)
+      or len(name.encode()) > _MAX_FILE_NAME
+    ):
       raise WeightFileError(
-        f"{index}: {tensor!r} lies in {name!r}, which is no plain file name; "
-        "do not trust this folder"
+        f"{index}: {quoted(tensor)} lies in {quoted(name)}, which is no "
+        "plain file name; do not trust this folder"
       )
   return dict(pairs)
 
@@ -101,12 +108,13 @@ def _read_sharded(
       held = sorted(tensor for tensor, shard in index.items() if shard == name)
       raise WeightFileError(
         f"{file} is missing; it holds {len(held)} tensors, the first "
-        f"{held[0]!r}; copy or download it"
+        f"{quoted(held[0])}; copy or download it"
       )
     for tensor, found in kind.read(file).items():
       if tensor in tensors:
         raise WeightFileError(
-          f"{tensor!r} lies both in {folder / lies_in[tensor]} and in {file}"
+          f"{quoted(tensor)} lies both in {folder / lies_in[tensor]} and in "
+          f"{file}"
         )
       tensors[tensor], lies_in[tensor] = found, name
   for tensor, name in index.items():
@@ -114,7 +122,7 @@ def _read_sharded(
     short = tensor.partition("/")[2]
     if name not in (lies_in.get(tensor), lies_in.get(short)):
       raise WeightFileError(
-        f"{folder / name} does not hold {tensor!r}, which {index_file.name} "
-        "promises"
+        f"{folder / name} does not hold {quoted(tensor)}, which "
+        f"{index_file.name} promises"
       )
   return tensors

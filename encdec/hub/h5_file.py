@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
+from encdec.hub.quoted import clipped
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1
@@ -59,8 +60,8 @@ def _without_model(found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _unknown(path: Path, what: str) -> WeightFileError:
   return WeightFileError(
-    f"{path} has {what}, which Keras does not write; save the model as "
-    "safetensors with transformers 4.57"
+    f"{path} has {clipped(what)}, which Keras does not write; save the model "
+    "as safetensors with transformers 4.57"
   )
 
 

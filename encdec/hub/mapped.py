@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from encdec.hub.quoted import clipped, quoted
+
 # Numpy knows as many axes, and no larger numbers.
 _MAX_AXES = 64
 _MAX_NUMBER = 1 << 63
@@ -169,8 +171,8 @@ class MappedFile:
     """Raises WeightFileError where the file does not hold these bytes."""
     if not 0 <= start <= start + size <= self.size:
       raise WeightFileError(
-        f"{self.path} is truncated: {name} ends at byte {start + size}, the "
-        f"file at {self.size}; download or copy it again"
+        f"{self.path} is truncated: {clipped(name)} ends at byte "
+        f"{start + size}, the file at {self.size}; download or copy it again"
       )
 
   def tensor(
@@ -215,8 +217,8 @@ class MappedFile:
     end = start + (steps + 1) * dtype.itemsize
     if not within.start <= start <= end <= within.stop:
       raise WeightFileError(
-        f"{self.path}: {name!r} of shape {list(shape)} by strides "
-        f"{list(strides)} lies at bytes {start} to {end}, its storage at "
+        f"{self.path}: {quoted(name)} of shape {quoted(shape)} by strides "
+        f"{quoted(strides)} lies at bytes {start} to {end}, its storage at "
         f"{within.start} to {within.stop}; download or copy it again"
       )
     # An axis of length one is never stepped along; its stride may be anything.
@@ -257,5 +259,5 @@ def _numbers(path: Path, name: str, values: Any) -> tuple[int, ...]:
 def damaged(path: Path, what: str) -> WeightFileError:
   """The error for a file that says what no writer says."""
   return WeightFileError(
-    f"{path} is damaged ({what}); download or copy it again"
+    f"{path} is damaged ({clipped(what)}); download or copy it again"
   )

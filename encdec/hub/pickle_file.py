@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
+from encdec.hub.quoted import fault, quoted
 from encdec.hub.state_dict import (
   MAX_PICKLE,
   Pickle,
@@ -82,7 +83,8 @@ def _of_zip(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
     struct.error,
   ) as error:
     raise WeightFileError(
-      f"{file.path} is truncated or no archive of PyTorch's ({error}); "
+      f"{file.path} is truncated or no archive of PyTorch's "
+      f"({fault(error)}); "
       "download or copy it again"
     ) from error
   extents: dict[str, range] = {}
@@ -129,8 +131,8 @@ def _extent(file: MappedFile, member: zipfile.ZipInfo) -> range:
   name = member.filename
   if member.flag_bits & 1 or member.compress_type != zipfile.ZIP_STORED:
     raise WeightFileError(
-      f"{file.path}: {name!r} is compressed or encrypted, which PyTorch's "
-      "archives are not; do not trust this file"
+      f"{file.path}: {quoted(name)} is compressed or encrypted, which "
+      "PyTorch's archives are not; do not trust this file"
     )
   header = file.read(member.header_offset, _LOCAL_HEADER)
   name_size, extra_size = struct.unpack("<HH", header[26:30])
@@ -181,7 +183,7 @@ def _extents(
   extents: dict[str, range] = {}
   for key in keys:
     if key not in storages or key in extents:
-      raise damaged(file.path, f"nothing uses storage {key[:99]!r}, or twice")
+      raise damaged(file.path, f"nothing uses storage {key!r}, or twice")
     (count,) = struct.unpack("<q", file.read(position, 8))
     if count != storages[key].count:
       raise damaged(file.path, f"storage {key!r} has {count} elements")

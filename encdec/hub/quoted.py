@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-_MOST = 100
+_WORD, _SENTENCE = 100, 200
 
 
 def quoted(value: Any) -> str:
@@ -13,7 +13,8 @@ def quoted(value: Any) -> str:
   Containers are not written out: what they hold may have no end.
   """
   if isinstance(value, str | bytes):
-    return _cut(repr(value[:_MOST]), len(value) > _MOST)
+    end = "..." if len(value) > _WORD else ""
+    return repr(value[:_WORD]) + end
   if isinstance(value, int) and value.bit_length() > 128:
     return f"a number of {value.bit_length()} bits"
   if isinstance(value, int | float | None):
@@ -24,6 +25,12 @@ def quoted(value: Any) -> str:
   return f"a {type(value).__name__}"
 
 
+def plain(text: Any) -> str:
+  """The text itself; as `quoted` where it is long or no line of print."""
+  text = str(text)
+  return text if text.isprintable() and len(text) <= _WORD else quoted(text)
+
+
 def few(names: Iterable[Any]) -> str:
   """The first names, and how many there are; a file's are `plain` before."""
   names = list(names)
@@ -31,24 +38,25 @@ def few(names: Iterable[Any]) -> str:
   return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} in all)"
 
 
-def plain(text: Any) -> str:
-  """The text itself; as `quoted` where it is long or no line of print."""
-  text = str(text)
-  return text if text.isprintable() and len(text) <= _MOST else quoted(text)
+def clipped(text: str) -> str:
+  """A sentence with a file's words in it: its ends, on one line."""
+  if len(text) > _SENTENCE:
+    half = _SENTENCE // 2
+    text = f"{text[:half]} ... {text[-half:]}"
+  return " ".join(text.split())
 
 
-def fault(error: BaseException) -> str:
-  """What an error says of a file, without the bytes that it holds."""
-  if isinstance(error, UnicodeError):
-    reason = getattr(error, "reason", "it cannot be decoded")
-    return f"no UTF-8 at byte {getattr(error, 'start', 0)}: {reason}"
+def fault(error: BaseException, start: int = 0) -> str:
+  """What an error says of a file, without the bytes that it holds.
+
+  Args:
+    start: the byte of the file at which the text begins that was read.
+  """
+  if isinstance(error, UnicodeDecodeError):
+    return f"no UTF-8 at byte {start + error.start}: {error.reason}"
   if isinstance(error, json.JSONDecodeError):
-    return f"no JSON at character {error.pos}: {error.msg}"
+    before = error.doc[: error.pos].encode("utf-8", "surrogatepass")
+    return f"no JSON at byte {start + len(before)}: {error.msg}"
   if isinstance(error, KeyError):
     return f"it lacks {quoted(error.args[0] if error.args else '')}"
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return _cut(lines[0][:_MOST], len(lines[0]) > _MOST)
-
-
-def _cut(text: str, longer: bool) -> str:
-  return f"{text}..." if longer else text
+  return clipped(str(error)) or type(error).__name__

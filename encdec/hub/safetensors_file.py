@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError
+from encdec.hub.quoted import fault, quoted
 
 # The format's own limit.
 MAX_HEADER = 100_000_000
@@ -51,15 +52,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     )
     if not isinstance(entries.pop("__metadata__", {}), Mapping):
       raise ValueError("its metadata are no object")
-    extents = {
-      name: _entry(path, name, entry, length + 8)
-      for name, entry in entries.items()
-    }
+    extents = _extents(path, entries, length + 8)
   except WeightFileError:
     raise
   except DAMAGE as error:
     raise WeightFileError(
-      f"{path} has a damaged header ({error!r}); download or copy it again"
+      f"{path} has a damaged header ({fault(error, 8)}); download or copy it "
+      "again"
     ) from error
   _check_order(path, length + 8, extents)
   return {
@@ -75,14 +74,28 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """A JSON object that names nothing twice."""
   if len(found := dict(pairs)) != len(pairs):
     names = [name for name, _ in pairs]
-    raise ValueError(f"named twice: {max(names, key=names.count)!r}")
+    raise ValueError(f"named twice: {quoted(max(names, key=names.count))}")
+  return found
+
+
+def _extents(
+  path: Path, entries: Mapping[str, Any], base: int
+) -> dict[str, _Extent]:
+  found = {}
+  for name, entry in entries.items():
+    try:
+      found[name] = _entry(path, name, entry, base)
+    except WeightFileError:
+      raise
+    except DAMAGE as error:
+      raise ValueError(f"{quoted(name)}: {fault(error)}") from error
   return found
 
 
 def _entry(path: Path, name: str, entry: Any, base: int) -> _Extent:
   if entry["dtype"] not in DTYPES:
     raise WeightFileError(
-      f"{path}: {name!r} has dtype {entry['dtype']!r}; known are "
+      f"{path}: {quoted(name)} has dtype {quoted(entry['dtype'])}; known are "
       f"{', '.join(DTYPES)}"
     )
   shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
@@ -91,10 +104,12 @@ def _entry(path: Path, name: str, entry: Any, base: int) -> _Extent:
   if len(shape) > 64 or any(
     type(n) is not int or not 0 <= n < 1 << 63 for n in numbers
   ):
-    raise ValueError(f"{name}: shape {shape}, offsets {begin} to {end}")
+    raise ValueError(
+      f"shape {quoted(shape)}, offsets {quoted(begin)} to {quoted(end)}"
+    )
   dtype = DTYPES[entry["dtype"]]
   if end - begin != math.prod(shape) * dtype.itemsize:
-    raise ValueError(f"{name}: {end - begin} bytes are not {shape} {dtype}")
+    raise ValueError(f"{end - begin} bytes are not {quoted(shape)} of {dtype}")
   return dtype, shape, base + begin
 
 
@@ -107,5 +122,7 @@ def _check_order(
     extents.items(), key=lambda item: item[1][2]
   ):
     if offset < last:
-      raise WeightFileError(f"{path}: {name!r} overlaps {last_name!r}")
+      raise WeightFileError(
+        f"{path}: {quoted(name)} overlaps {quoted(last_name)}"
+      )
     last, last_name = offset + math.prod(shape) * dtype.itemsize, name

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from encdec.hub.mapped import WeightFileError
+from encdec.hub.quoted import clipped, fault, quoted
 
 # A tensor takes some 200 bytes of it.
 MAX_PICKLE = 4 << 20
@@ -112,8 +113,8 @@ class Pickle:
     for name, value in self.value.items():
       if isinstance(value, dict | list | tuple) and _holds_tensor(value):
         raise WeightFileError(
-          f"{path} keeps tensors one level down, under {name!r}; save that "
-          "alone, which is the model's state_dict"
+          f"{path} keeps tensors one level down, under {quoted(name)}; save "
+          "that alone, which is the model's state_dict"
         )
     return {
       name: value
@@ -142,7 +143,7 @@ def read_pickle(path: Path, stream: io.BytesIO) -> Pickle:
     if isinstance(error, WeightFileError):
       raise
     raise WeightFileError(
-      f"{path} is truncated or holds a damaged pickle ({str(error)[:200]}); "
+      f"{path} is truncated or holds a damaged pickle ({fault(error)}); "
       "download or copy it again"
     ) from error
   return Pickle(machine.stack.pop(), machine.storages)
@@ -239,7 +240,7 @@ class _Machine:
 
   def _refused(self, what: str) -> WeightFileError:
     return WeightFileError(
-      f"{self.path} wants {what[:200]}, which no weight file needs; nothing "
+      f"{self.path} wants {clipped(what)}, which no weight file needs; nothing "
       "was run; do not trust this file, or save the state_dict alone"
     )
 

@@ -49,7 +49,7 @@ def activation(name: str) -> Callable[[Array], Array]:
   """The function of that name; an unknown one raises with the known ones."""
   if name not in ACTIVATIONS:
     raise ValueError(
-      f"activation {name!r} is not one of {', '.join(sorted(ACTIVATIONS))}"
+      f"activation {name[:60]!r} is not one of {', '.join(sorted(ACTIVATIONS))}"
     )
   return ACTIVATIONS[name]
 

@@ -118,3 +118,14 @@ def test_an_atomic_write_leaves_the_old_text_or_the_new(tmp_path):
   assert path.read_text() == "old"
   checksums.write_atomically(path, "new")
   assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+  "raw", [b"\xff" * 4000, b'["' + b"secret " * 1000 + b'"]', b"{}", b"3"]
+)
+def test_a_manifest_that_is_none_is_not_printed(folder, raw):
+  name = min(path.name for path in folder.glob("checksums-0-*"))
+  (folder / name).write_bytes(raw)
+  problem = checksums.find_problem(folder, contents=True)
+  assert problem is not None and problem.startswith(f"{name}: no manifest")
+  assert len(problem) < 300

@@ -281,3 +281,28 @@ def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
   decoder.save_pretrained(folder / "gpt2", state_dict=state)
   with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
     loop.prepare(config, folder / "run").create()
+
+
+@pytest.mark.parametrize(
+  "raw",
+  [
+    b"\xff" * 4000,
+    b"{}",
+    json.dumps(
+      {
+        "config": {"model_type": "encoder-decoder", "encoder": "secret" * 999},
+        "generation": None,
+        "tokens": {},
+      }
+    ).encode(),
+  ],
+)
+def test_a_damaged_model_of_a_run_is_named(tiny_config, tmp_path, raw):
+  path = tmp_path / "model.json"
+  path.write_bytes(raw)
+  for side in ("source", "target"):
+    made = tokenizers.train_wordpiece(TEXTS, 300)
+    made.save(str(tmp_path / "tokenizers" / side))
+  with pytest.raises(ValueError, match=str(path)) as caught:
+    initialize.restore(tiny_config, tmp_path)
+  assert len(str(caught.value)) < 500 + len(str(path))

@@ -173,3 +173,38 @@ def test_a_file_system_without_locks_is_said(
     r"no locks .*nothing keeps a second run out of --work", message
   )
   assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+  ("name", "raw"),
+  [
+    ("config.json", b"\xff" * 4000),
+    ("config.json", b'"' + b"secret " * 1000),
+    ("config.json", b'["' + b"secret " * 1000 + b'"]'),
+    ("config.json", b"[" * 50_000),
+    ("config_history.jsonl", b"secret " * 1000),
+    ("config_history.jsonl", b'{"changes": {"seed": 1}}'),
+    ("config_history.jsonl", b"{}"),
+  ],
+)
+def test_a_damaged_record_of_a_run_is_named(tmp_path, name, raw):
+  config = dates.get_config()
+  workdir.record(config, tmp_path, {}, 0)
+  (tmp_path / name).write_bytes(raw)
+  with pytest.raises(validate.Refusal) as caught:
+    workdir.check_same(config, tmp_path)
+  message = str(caught.value)
+  assert message.startswith(f"{tmp_path / name} is damaged (")
+  assert len(message) < 500 + len(str(tmp_path))
+
+
+def test_what_differs_from_a_damaged_record_has_an_end(tmp_path):
+  config = dates.get_config()
+  workdir.record(config, tmp_path, {}, 0)
+  path = tmp_path / "config.json"
+  flat = json.loads(path.read_text())
+  flat |= {f"{'secret ' * 1000}{n}": "secret " * 1000 for n in range(999)}
+  path.write_text(json.dumps(flat))
+  with pytest.raises(validate.Refusal, match="999 in all") as caught:
+    workdir.check_same(config, tmp_path)
+  assert len(str(caught.value)) < 200_000

@@ -344,7 +344,9 @@ def _read_all(folder):
   try:
     tensors = formats.open_weights(folder)
     return sum(tensors[name].size for name in tensors)
-  except WeightFileError:
+  except WeightFileError as error:
+    rest = str(error).replace(str(folder), "")
+    assert rest != str(error) and len(rest) < 500, error
     return 0
 
 
