@@ -26,13 +26,23 @@ class Counts:
   truncated_targets: int
 
   @classmethod
-  def of(cls, table: Int64[np.ndarray, "N 4"], *, records: int) -> "Counts":
-    """Of the `measure`s of the examples that `records` records gave."""
+  def of(
+    cls,
+    table: Int64[np.ndarray, "N 4"],
+    *,
+    records: int,
+    empty_target: int = 1,
+  ) -> "Counts":
+    """Of the `measure`s of the examples that `records` records gave.
+
+    `empty_target` is the number of tokens of a target without text.
+    """
+    empty = (table[:, 1] == empty_target) & (table[:, 3] == 0)
     return cls(
       pairs=len(table),
       skipped_records=0,
       empty_sources=records - len(table),
-      empty_targets=int((table[:, 1] == 1).sum()),
+      empty_targets=int(empty.sum()),
       truncated_sources=int(table[:, 2].sum()),
       truncated_targets=int(table[:, 3].sum()),
     )
@@ -167,6 +177,7 @@ class EncodedPairs(Pairs):
     tokens: Tokens,
     records: Sequence[int],
     examples: Sequence[Example],
+    empty_target: int = 1,
   ):
     self.source, self.tokens = source, tokens
     self.records = np.asarray(records, np.int64)
@@ -174,7 +185,7 @@ class EncodedPairs(Pairs):
     table = [measure(e) for e in examples]
     self._table = np.array(table, np.int64).reshape(-1, 4)
     self.counts = Counts.total(
-      [Counts.of(self._table, records=len(source))],
+      [Counts.of(self._table, records=len(source), empty_target=empty_target)],
       skipped_records=source.skipped,
     )
     self.fingerprint = digest(
@@ -206,7 +217,9 @@ def encode_pairs(source: Source, encoding: Encoding) -> EncodedPairs:
   encoded = list(encoding.examples(source, range(len(source))))
   check_some(len(encoded), source)
   records, examples = zip(*encoded, strict=True)
-  return EncodedPairs(source, encoding.tokens, records, examples)
+  return EncodedPairs(
+    source, encoding.tokens, records, examples, encoding.empty_target
+  )
 
 
 def check_some(pairs: int, source: Source) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.examples import Example, Tokens, make_example
@@ -57,26 +57,40 @@ class Encoding:
     empty = len(one.prefix) + len(one.suffix)
     for record, source_ids, target_ids in encoded:
       if len(source_ids) > empty:
-        example = make_example(
-          source_ids,
-          target_ids,
-          start_id=self.tokens.start,
-          end_id=self.tokens.end,
-          max_source_length=self.max_source_length,
-          max_target_length=self.max_target_length,
-          source_suffix=one.suffix,
-        )
-        yield record, example
+        yield record, self._example(source_ids, target_ids)
       elif self.on_bad_record == "error":
         raise ValueError(
           f"{source.locate(record)}: the field {self.source_field!r} has no "
           "token of its own; mend it, or set data.on_bad_record=skip"
         )
 
+  def _example(
+    self, source_ids: Sequence[int], target_ids: Sequence[int]
+  ) -> Example:
+    return make_example(
+      source_ids,
+      target_ids,
+      start_id=self.tokens.start,
+      end_id=self.tokens.end,
+      max_source_length=self.max_source_length,
+      max_target_length=self.max_target_length,
+      source_suffix=self.source_tokenizer.suffix,
+      target_suffix=self.target_tokenizer.suffix,
+    )
+
+  @functools.cached_property
+  def empty_target(self) -> int:
+    """Tokens of a target that has no text: special ones alone."""
+    target = self.target_tokenizer
+    return len(self._example([], [*target.prefix, *target.suffix]).target)
+
   @functools.cached_property
   def facts(self) -> dict[str, Any]:
     """All that decides the ids of a record, as JSON has it."""
     values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    if self.tokens.end in self.target_tokenizer.suffix[:-1]:
+      # Sets were made with a second end token after these.
+      values["target_end"] = "the tokenizer's"
     return values | {
       "source_tokenizer": self.source_tokenizer.fingerprint,
       "target_tokenizer": self.target_tokenizer.fingerprint,

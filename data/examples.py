@@ -42,25 +42,32 @@ def make_example(
   max_source_length: int,
   max_target_length: int,
   source_suffix: Sequence[int] = (),
+  target_suffix: Sequence[int] = (),
 ) -> Example:
   """Truncates, drops a leading start token and ends the target.
 
   A truncated source keeps `source_suffix`, the special tokens with which the
-  tokenizer ends it; a truncated target keeps no end token. Lengths count all
-  special tokens, except the start token of the decoder.
+  tokenizer ends it; a truncated target keeps neither an end token nor what the
+  tokenizer puts after one. Lengths count all special tokens, except the start
+  token of the decoder.
+
+  Args:
+    target_suffix: the special tokens with which the tokenizer ends a target; an
+      end token is added where they have none.
   """
   target = list(target_ids)
-  if target and target[0] == start_id:
+  # mBART's are the end token and the language.
+  ends = len(target_suffix) if end_id in target_suffix else 0
+  if len(target) > ends and target[0] == start_id:
     del target[0]
-  if not target or target[-1] != end_id:
-    target.append(end_id)
+  if not ends:
+    ends = 1
+    if not target or target[-1] != end_id:
+      target.append(end_id)
   source, truncated = truncate(source_ids, max_source_length, source_suffix)
-  return Example(
-    source,
-    np.asarray(target[:max_target_length], np.int32),
-    truncated,
-    len(target) > max_target_length,
-  )
+  cut = len(target) > max_target_length
+  kept = target[: min(max_target_length, len(target) - ends)] if cut else target
+  return Example(source, np.asarray(kept, np.int32), truncated, cut)
 
 
 def truncate(

@@ -154,7 +154,11 @@ class Work:
       shards.write(partial, packed(), manifest.label(self.key, path.name))
     table = np.array(rows, np.int64).reshape(-1, 4)
     facts = Part(
-      Counts.of(table, records=len(records)),
+      Counts.of(
+        table,
+        records=len(records),
+        empty_target=self.encoding.empty_target,
+      ),
       File.of(path),
       Shard(len(rows), ids.hexdigest()),
     )

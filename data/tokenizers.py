@@ -1,5 +1,6 @@
 """Tokenizers: from the Hub, from a folder, or trained on texts."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,19 +12,23 @@ import transformers
 from jaxtyping import Bool
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from data import languages
 from data.quoted import clipped
 
 
 class Tokenizer:
   """A Hugging Face tokenizer, as far as training needs one.
 
-  `prefix` and `suffix` are the special tokens that it puts around a text.
-  Ids of tokens that it does not have are None.
+  With `target` it is in its target mode, if it has one: see `data.languages`.
+  Several may have the same `inner`. `prefix` and `suffix` are the special
+  tokens that it puts around a text. Ids of tokens that it does not have are
+  None.
   """
 
-  def __init__(self, inner: Any):
+  def __init__(self, inner: Any, *, target: bool = False):
     self.inner = inner
-    self.vocab_size: int = max(inner.get_vocab().values()) + 1
+    self.target = target and languages.has_modes(inner)
+    self.vocab_size: int = max(self._vocab().values()) + 1
     self.bos_id: int | None = inner.bos_token_id
     self.cls_id: int | None = inner.cls_token_id
     self.eos_id: int | None = inner.eos_token_id
@@ -41,7 +46,7 @@ class Tokenizer:
     if not texts:
       return []
     try:
-      encoded = self.inner(
+      encoded = self._call(
         list(texts),
         add_special_tokens=True,
         padding=False,
@@ -62,15 +67,18 @@ class Tokenizer:
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of `ids`, special tokens left out."""
-    return self.inner.decode(
-      [int(i) for i in ids],
-      skip_special_tokens=True,
-      clean_up_tokenization_spaces=False,
-    )
+    with languages.reading(self.inner, self.target):
+      return self.inner.decode(
+        [int(i) for i in ids],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+        **languages.decode_options(self.inner, self.target),
+      )
 
   def token_strings(self, ids: Sequence[int]) -> list[str]:
     """The token of each id, as the vocabulary writes it."""
-    return self.inner.convert_ids_to_tokens([int(i) for i in ids])
+    with languages.reading(self.inner, self.target):
+      return self.inner.convert_ids_to_tokens([int(i) for i in ids])
 
   def word_starts(self) -> Bool[np.ndarray, " V"]:
     """Whether each token begins a word: in a text a space comes before it.
@@ -85,23 +93,82 @@ class Tokenizer:
 
   def token_id(self, token: str) -> int | None:
     """The id of a token's string; None where it has none."""
-    return self.inner.get_vocab().get(token)
+    return self._vocab().get(token)
+
+  @property
+  def writes_language(self) -> bool:
+    """Whether it puts the code of a language around a text."""
+    return languages.has_languages(self.inner)
+
+  @property
+  def language_id(self) -> int | None:
+    """The code of the language that it puts around a text."""
+    if not self.writes_language:
+      return None
+    named = (self.bos_id, self.cls_id, self.eos_id, self.sep_id, self.pad_id)
+    around = (*self.prefix, *self.suffix)
+    return next((i for i in around if i not in named), None)
 
   @property
   def fingerprint(self) -> str:
     """Hex digest of all that decides the ids."""
-    backend = getattr(self.inner, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else ""
-    # Of a sentencepiece model that is run as it is.
-    if (model := getattr(self.inner, "sp_model", None)) is not None:
-      rules += hashlib.sha256(model.serialized_model_proto()).hexdigest()
-    vocab = sorted(self.inner.get_vocab().items())
-    text = json.dumps([rules, vocab, self.prefix, self.suffix])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    parts = [self._rules(), self._sorted(), self.prefix, self.suffix]
+    if languages.has_modes(self.inner):
+      parts.append(self.target)
+    return _digest(*parts)
+
+  @property
+  def vocabulary(self) -> str:
+    """Hex digest of what the ids mean, the same in both of its modes.
+
+    Where Marian has two vocabularies, their digests differ.
+    """
+    if not languages.has_modes(self.inner):
+      return self.fingerprint
+    return _digest(self._rules(), self._sorted())
+
+  @property
+  def saved(self) -> str:
+    """Hex digest of what its folder gives, in both modes."""
+    if not languages.has_modes(self.inner):
+      return self.fingerprint
+    sides = [Tokenizer(self.inner).fingerprint]
+    # Without a target language M2M has no target mode.
+    with contextlib.suppress(KeyError), languages.restored(self.inner):
+      sides.append(Tokenizer(self.inner, target=True).fingerprint)
+    return _digest(*sides)
 
   def save(self, folder: str) -> None:
     """Writes the files that AutoTokenizer reads."""
     self.inner.save_pretrained(folder)
+
+  def _call(self, texts: str | list[str], **options: Any) -> Any:
+    if not self.target:
+      return self.inner(texts, **options)
+    try:
+      return self.inner(text_target=texts, **options)
+    except Exception:
+      # It returns to its source mode only after a success.
+      self.inner._switch_to_input_mode()
+      raise
+
+  def _vocab(self) -> dict[str, int]:
+    return languages.vocab(self.inner, self.target)
+
+  def _sorted(self) -> list[tuple[str, int]]:
+    return sorted(self._vocab().items())
+
+  def _rules(self) -> str:
+    backend = getattr(self.inner, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else ""
+    if rules and languages.has_modes(self.inner):
+      # What stands around a text is of the mode that was used last. The
+      # library's own reader of JSON moves the last digit of a score.
+      parts = json.loads(rules, parse_float=lambda text: f"{float(text):.9g}")
+      rules = json.dumps(parts | {"post_processor": None})
+    for model in languages.models(self.inner):
+      rules += hashlib.sha256(model.serialized_model_proto()).hexdigest()
+    return rules
 
   def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens before and after a text."""
@@ -135,7 +202,7 @@ class Tokenizer:
     """
     yield "a"
     others = []
-    for i in sorted(self.inner.get_vocab().values()):
+    for i in sorted(self._vocab().values()):
       text = self.decode([i]).strip()
       if text.isalnum():
         yield text
@@ -146,7 +213,7 @@ class Tokenizer:
   def _marked(self, text: str) -> tuple[list[int], list[int]]:
     """The ids of a text, and of each whether it is a special one around it."""
     try:
-      encoded = self.inner(text, return_special_tokens_mask=True)
+      encoded = self._call(text, return_special_tokens_mask=True)
     except Exception as error:
       # As `encode_batch`: without a token for the unknown.
       if type(error) is not Exception:
@@ -155,14 +222,34 @@ class Tokenizer:
     return encoded["input_ids"], encoded["special_tokens_mask"]
 
 
-def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
-  """The tokenizer of a Hub id or folder; code from the Hub is never run."""
+def load(
+  name_or_folder: str,
+  subfolder: str = "",
+  *,
+  target: bool = False,
+  source_language: str = "",
+  target_language: str = "",
+) -> Tokenizer:
+  """The tokenizer of a Hub id or folder; code from the Hub is never run.
+
+  Args:
+    target: in its target mode, if it has one.
+    source_language, target_language: codes that its modes put around texts;
+      empty: its own. The one of the other side is taken where it has it, so
+      that what it saves serves both sides.
+
+  Raises:
+    LanguageError: it has not the language of its side.
+    ValueError: there is no tokenizer.
+  """
   try:
     inner = transformers.AutoTokenizer.from_pretrained(
       name_or_folder, subfolder=subfolder, trust_remote_code=False
     )
     bare = set(inner.get_vocab()) <= set(inner.all_special_tokens)
-    made = None if bare else Tokenizer(inner)
+    if not bare:
+      # Damaged files show when a text is tokenised.
+      Tokenizer(inner)
   # Whatever its readers of files raise; those in Rust raise Exception itself.
   except Exception as error:
     raise ValueError(
@@ -171,12 +258,18 @@ def load(name_or_folder: str, subfolder: str = "") -> Tokenizer:
       "a folder"
     ) from error
   # What transformers makes of a folder that has a config.json alone.
-  if made is None:
+  if bare:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: it has special tokens only, no "
       "vocabulary; add tokenizer.json, or name another folder"
     )
-  return made
+  languages.choose(
+    inner,
+    name_or_folder,
+    {"source": source_language, "target": target_language},
+    side="target" if target else "source",
+  )
+  return Tokenizer(inner, target=target)
 
 
 def train_wordpiece(
@@ -248,6 +341,10 @@ def _inner_characters(
   normal = backend.normalizer.normalize_str(" ".join(chunks))
   words = backend.pre_tokenizer.pre_tokenize_str(normal)
   return sorted({char for word, _ in words for char in word[1:]})
+
+
+def _digest(*parts: Any) -> str:
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _check_size(backend: tokenizers.Tokenizer, vocab_size: int) -> None:
