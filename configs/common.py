@@ -108,6 +108,10 @@ def _data() -> Any:
   # on the training split and kept in the workdir.
   data.source_tokenizer = ""
   data.target_tokenizer = ""
+  # The language's code that a tokenizer puts around a text, as mBART's, NLLB's
+  # and M2M's do ("en_XX", "deu_Latn", "fr"); empty: the tokenizer's own.
+  data.source_language = ""
+  data.target_language = ""
   # Sizes of trained tokenizers.
   data.source_vocab_size = 4000
   data.target_vocab_size = 2000

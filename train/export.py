@@ -85,9 +85,7 @@ def run(
       tokens=this.task.tokens,
       generation=generation_settings(config, this.task),
       source_tokenizer=source,
-      target_tokenizer=None
-      if target.fingerprint == source.fingerprint
-      else target,
+      target_tokenizer=None if target.saved == source.saved else target,
       card=_card(this),
     )
     print(f"exported step {this.step} to {path}")

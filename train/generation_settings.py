@@ -122,8 +122,9 @@ def resolve(
   origins = dict.fromkeys(options, "default")
   origins["max_length"] = "data.max_target_length + 1"
   found = [
-    ("the target tokenizer", further or {}),
     ("the saved pair", _of_pair(saved or {})),
+    # What the run's own targets begin with, where the pair's had another.
+    ("the target tokenizer", further or {}),
     ("the config", _of_keys(config)),
     ("generation.options", _of_options(config.generation.options)),
   ]

@@ -17,6 +17,7 @@ from transformers import EncoderDecoderConfig
 
 from data import sources, tokenizers
 from data.examples import Tokens
+from data.languages import LanguageError
 from data.remembered import open_remembered
 from encdec import hub
 from encdec.archs import ARCHS
@@ -28,7 +29,13 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from train import generation_settings, processes, validate, workdir
+from train import (
+  generation_settings,
+  languages,
+  processes,
+  validate,
+  workdir,
+)
 from train.config import Config
 from train.generation_settings import GenerationSettings
 
@@ -72,7 +79,9 @@ class Task:
     # A source without a pad token of its own is padded with any id: masks
     # come from lengths.
     source_pad = self.source_tokenizer.pad_id or 0
-    return Tokens(start, self.tokens.end[0], source_pad, pad)
+    # Of several the one that the tokenizer puts there itself.
+    own = [i for i in self.tokens.end if i in self.target_tokenizer.suffix]
+    return Tokens(start, [*own, *self.tokens.end][0], source_pad, pad)
 
   def generation_settings(self, config: Config) -> GenerationSettings:
     """How `config` generates with this model.
@@ -80,7 +89,9 @@ class Task:
     Raises:
       ValueError: see `train.generation_settings.resolve`.
     """
-    return _generation_settings(config, self.generation)
+    return _generation_settings(
+      config, self.generation, self.target_tokenizer, self.tokens
+    )
 
 
 def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
@@ -105,7 +116,6 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
   share = config.model.share or (str(pair.share) if pair else "none")
   if weights and not pair and config.model.encoder_init == "pretrained":
     hub.fit_pooler_to(sides["encoder"], config.model.encoder)
-  names = {side: folder / "tokenizers" / name for side, name in SIDES.items()}
 
   def make_tokenizers() -> None:
     made = {side: _make_tokenizer(config, side, sides, share) for side in SIDES}
@@ -113,7 +123,7 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
     _save_tokenizers(made, folder)
 
   processes.on_chief("making the tokenizers", make_tokenizers)
-  read = {side: tokenizers.load(str(name)) for side, name in names.items()}
+  read = _read_tokenizers(folder)
   for side in SIDES:
     if not pair and validate.is_preset(config.model[side]):
       _fit_preset(sides[side], read[side])
@@ -136,10 +146,7 @@ def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
   values = workdir.read_json(path, "config", "generation", "tokens")
-  read = {
-    side: tokenizers.load(str(folder / "tokenizers" / name))
-    for side, name in SIDES.items()
-  }
+  read = _read_tokenizers(folder)
   return _task(
     config,
     hub.composite_config(values["config"], str(path)),
@@ -242,11 +249,12 @@ def _make_tokenizer(
   """
   kind = SIDES[side]
   if named := config.data[f"{kind}_tokenizer"]:
-    return tokenizers.load(named)
+    return languages.load_tokenizer(config, kind, named)
   if config.model.pair:
-    return _pair_tokenizer(config.model.pair, side, sides)
+    return _pair_tokenizer(config, side, sides)
   if not validate.is_preset(config.model[side]):
-    return tokenizers.load(config.model[side])
+    return languages.load_tokenizer(config, kind, config.model[side])
+  languages.check_trained(config, kind)
   both = (config.data.source_field, config.data.target_field)
   fields = [config.data[f"{kind}_field"]]
   if share != "none":
@@ -270,10 +278,10 @@ def _make_tokenizer(
 
 
 def _pair_tokenizer(
-  name: str, side: str, sides: Mapping[str, Any]
+  config: Config, side: str, sides: Mapping[str, Any]
 ) -> tokenizers.Tokenizer:
   """A saved pair's: the source's at its root, the target's beside it."""
-  kind = SIDES[side]
+  name, kind = config.model.pair, SIDES[side]
   subfolder = ""
   if side == "decoder":
     subfolder = hub.target_tokenizer_of(hub.Origin(name))
@@ -285,7 +293,9 @@ def _pair_tokenizer(
         "set data.target_tokenizer to the decoder's"
       )
   try:
-    return tokenizers.load(name, subfolder)
+    return languages.load_tokenizer(config, kind, name, subfolder)
+  except LanguageError:
+    raise
   except ValueError as error:
     raise validate.Refusal(
       f"model.pair = {name!r} holds no {kind} tokenizer that can be read: set "
@@ -296,7 +306,7 @@ def _pair_tokenizer(
 def _check_one(share: str, made: Mapping[str, tokenizers.Tokenizer]) -> None:
   """Raises Refusal where the sides share embeddings of different ids."""
   one, other = made.values()
-  if share != "none" and one.fingerprint != other.fingerprint:
+  if share != "none" and one.vocabulary != other.vocabulary:
     raise validate.Refusal(
       f"the sides share {share!r} (model.share), but their tokenizers differ: "
       "name one in data.source_tokenizer and data.target_tokenizer, or set "
@@ -318,6 +328,16 @@ def _save_tokenizers(
   partial.rename(final)
 
 
+def _read_tokenizers(folder: Path) -> dict[str, tokenizers.Tokenizer]:
+  """By side, as `_save_tokenizers` wrote them: they keep their languages."""
+  return {
+    side: tokenizers.load(
+      str(folder / "tokenizers" / kind), target=kind == "target"
+    )
+    for side, kind in SIDES.items()
+  }
+
+
 def _fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
   """A preset takes its vocabulary and ids from its tokenizer."""
   values = {
@@ -328,11 +348,10 @@ def _fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
     "eos_token_id": tokenizer.eos_id,
     "pad_token_id": tokenizer.pad_id,
   }
-  first = [tokenizer.cls_id, tokenizer.bos_id]
-  start = next((token for token in first if token is not None), None)
+  known = hub_config.to_dict()
+  start = languages.preset_start(known, tokenizer)
   if start is not None:
     values["decoder_start_token_id"] = start
-  known = hub_config.to_dict()
   hub_config.update({k: v for k, v in values.items() if k in known})
 
 
@@ -352,17 +371,17 @@ def _resolve_tokens(
         "set it to one that is"
       )
     chosen[role] = tokenizer.token_id(name) if name else None
-  first = [tokenizer.cls_id, tokenizer.bos_id]
   last = [tokenizer.sep_id, tokenizer.eos_id]
   own = TokenSource(
     "the target tokenizer",
-    start=next((i for i in first if i is not None), None),
+    start=languages.start_id(tokenizer),
     end=next((i for i in last if i is not None), None),
     pad=tokenizer.pad_id,
   )
   return resolve_special_tokens(
     [
       TokenSource("model.*_token of the configuration", **chosen),
+      *languages.start_sources(config, hub_config, tokenizer),
       *hub.token_sources(hub_config, generation),
       own,
     ],
@@ -372,11 +391,15 @@ def _resolve_tokens(
 
 
 def _generation_settings(
-  config: Config, generation: Mapping[str, Any] | None
+  config: Config,
+  generation: Mapping[str, Any] | None,
+  tokenizer: tokenizers.Tokenizer,
+  tokens: SpecialTokens,
 ) -> GenerationSettings:
   # A decoder's own options are of another task.
   saved = generation if config.model.pair else None
-  return generation_settings.resolve(config, saved)
+  further = languages.options(tokenizer, tokens)
+  return generation_settings.resolve(config, saved, further)
 
 
 def _task(
@@ -397,7 +420,7 @@ def _task(
     model_config,
     {s: t.vocab_size for s, t in read.items()},
     tokens,
-    _generation_settings(config, generation),
+    _generation_settings(config, generation, read["decoder"], tokens),
   )
   module = FlaxEncoderDecoderModule(
     model_config,

@@ -22,7 +22,7 @@ from train.output import digest
 FIXED = (
   r"model\.(pair|encoder|decoder|share|param_dtype|vocab_multiple)"
   r"|model\.\w+_(layers|token)"
-  r"|data\.((source|target)_(tokenizer|vocab_size)|keep_case)"
+  r"|data\.((source|target)_(tokenizer|language|vocab_size)|keep_case)"
 )
 
 

@@ -59,7 +59,7 @@ batch = source_tokenizer(["A text."], return_tensors="pt")
 tokens = model.generate(
   input_ids=batch.input_ids, attention_mask=batch.attention_mask
 )
-print(target_tokenizer.batch_decode(tokens, skip_special_tokens=True))
+{decode}
 ```
 
 In JAX:
@@ -75,7 +75,7 @@ batch = source_tokenizer(["A text."], return_tensors="np")
 tokens = model.generate(
   batch.input_ids, attention_mask=batch.attention_mask
 ).sequences.tolist()
-print(target_tokenizer.batch_decode(tokens, skip_special_tokens=True))
+{decode}
 ```
 """
 
@@ -87,12 +87,15 @@ def render(
   *,
   tokenizer: bool = False,
   target_tokenizer: bool = False,
+  target_model: bool = False,
 ) -> str:
   """README.md with the Hub's front matter.
 
   Args:
     tokenizer, target_tokenizer: whether the folder holds the source's, and one
       for the target in target_tokenizer/.
+    target_model: whether the target's tokenizer has a sentencepiece model for
+      targets, as Marian's, which `decode` takes only when it is told to.
   """
   kinds = " to ".join(side.model_type for side in sides_of(config))
   # JSON strings are YAML strings: nothing in a name can end one.
@@ -106,7 +109,7 @@ def render(
     f"An encoder-decoder of the kind {kinds}, trained with encdec.",
     "",
     "## Usage",
-    _usage(target_tokenizer).rstrip() if tokenizer else _MODELS.rstrip(),
+    (_usage(target_tokenizer, target_model) if tokenizer else _MODELS).rstrip(),
   ]
   if card.datasets:
     lines += ["", "## Data", "", *(f"- `{name}`" for name in card.datasets)]
@@ -127,7 +130,7 @@ def render(
   return "\n".join(lines) + "\n"
 
 
-def _usage(target: bool) -> str:
+def _usage(target: bool, target_model: bool) -> str:
   lines = ["source_tokenizer = AutoTokenizer.from_pretrained(folder)"]
   if target:
     lines += [
@@ -137,7 +140,16 @@ def _usage(target: bool) -> str:
     ]
   else:
     lines.append("target_tokenizer = source_tokenizer")
-  return _USAGE.format(tokenizers="\n".join(lines))
+  texts = "target_tokenizer.batch_decode("
+  decode = f"print({texts}tokens, skip_special_tokens=True))"
+  if target_model:
+    decode = (
+      f"texts = {texts}\n"
+      "  tokens, skip_special_tokens=True, use_source_tokenizer=False\n"
+      ")\n"
+      "print(texts)"
+    )
+  return _USAGE.format(tokenizers="\n".join(lines), decode=decode)
 
 
 def _cell(value: object) -> str:

@@ -99,12 +99,14 @@ def save_folder(
   readme = folder / "README.md"
   if not readme.exists() or MARK in readme.read_text(encoding="utf-8"):
     names = ("tokenizer_config.json", "tokenizer.json")
+    decoding = target_tokenizer or source_tokenizer
     text = render(
       card or Card(),
       config,
       tokens,
       tokenizer=any((folder / name).exists() for name in names),
       target_tokenizer=(folder / "target_tokenizer").exists(),
+      target_model=hasattr(getattr(decoding, "inner", decoding), "spm_target"),
     )
     write_text(readme, text)
 
