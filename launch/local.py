@@ -14,8 +14,10 @@ alone drives all accelerators of a machine.
 
 import contextlib
 import ctypes
+import difflib
 import functools
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -168,6 +170,41 @@ def run(processes: int, arguments: Sequence[str]) -> int:
       reader.join()
 
 
+def parse(argv: list[str]) -> list[str]:
+  """Parses flags of this command; those of main.py must stand after --."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    own, theirs = _split(argv[1:])
+    near = difflib.get_close_matches(error.flagname, flags.FLAGS, cutoff=0.8)
+    sys.exit(
+      f"error: --{error.flagname} is no flag of this command"
+      + (
+        f"; did you mean --{near[0]}?"
+        if near
+        else ": flags of main.py stand after --, as in: "
+        + shlex.join([*own, "--", *theirs])
+      )
+    )
+  except (flags.Error, ValueError) as error:
+    sys.exit(f"error: {str(error).removeprefix('flag ')} (see --help)")
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Flags of this command with their values, and all else."""
+  own, theirs = [], []
+  group = theirs
+  for number, word in enumerate(words):
+    if word == "--":
+      return own, [*theirs, *words[number + 1 :]]
+    if word.startswith("-"):
+      name = word.lstrip("-").partition("=")[0]
+      known = name in flags.FLAGS or name.removeprefix("no") in flags.FLAGS
+      group = own if known else theirs
+    group.append(word)
+  return own, theirs
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) < 2:
     raise app.UsageError("no flags of main.py: give them after --")
@@ -175,4 +212,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse)

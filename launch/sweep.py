@@ -14,6 +14,7 @@ are tried once more.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import importlib.util
 import json
@@ -72,7 +73,8 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
   """
   path, _, variant = config.partition(":")
   if not Path(path).is_file():
-    raise Refusal(f"--config={config}: there is no file {path}")
+    near = _suggest(path, [str(p) for p in Path(path).parent.glob("*.py")])
+    raise Refusal(f"--config={config}: there is no file {path}{near}")
   module = _load(path)
   if not hasattr(module, "get_hyper"):
     raise Refusal(
@@ -86,14 +88,15 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
   for flag in extra:
     key = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
     if key and key[1] not in values:
-      raise Refusal(f"{flag}: the config has no key {key[1]!r}")
+      near = _suggest(key[1], [*values])
+      raise Refusal(f"{flag}: the config has no key {key[1]!r}{near}")
   found: dict[str, Member] = {}
   for number, overrides in enumerate(module.get_hyper()):
     unknown = [key for key in overrides if key not in values]
     if unknown:
       raise Refusal(
         f"{path}: get_hyper() member {number} sets {unknown[0]!r}, which is "
-        "no key of the config"
+        f"no key of the config{_suggest(unknown[0], [*values])}"
       )
     name = member_name(overrides)
     if name in found:
@@ -105,6 +108,12 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
   if not found:
     raise Refusal(f"{path}: get_hyper() returns no members")
   return list(found.values())
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+  """The nearest of the known names, as the end of a sentence."""
+  near = difflib.get_close_matches(name, known, n=1)
+  return f"; did you mean {near[0]}?" if near else ""
 
 
 def _load(path: str) -> ModuleType:
@@ -250,6 +259,8 @@ def main(argv: Sequence[str]) -> None:
   for folder in (workdir, *workdir.absolute().parents):
     if folder.exists() and not folder.is_dir():
       raise Refusal(f"--workdir={workdir}: {folder} is a file")
+  if argv[1:] and not argv[1].startswith("-"):
+    raise Refusal(f"{argv[1]!r} is no flag of main.py: write --flag=value")
   sweep = members(CONFIG.value, argv[1:])
   if DRY_RUN.value:
     print("\n".join(shlex.join(m.command(workdir)) for m in sweep))
@@ -259,6 +270,6 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   try:
-    app.run(main)
+    app.run(main, flags_parser=local.parse)
   except Refusal as refusal:
     sys.exit(f"error: {refusal}")

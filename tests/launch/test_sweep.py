@@ -199,6 +199,49 @@ def test_dry_run_prints_commands_and_writes_nothing(tmp_path):
   assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+  ("command", "said"),
+  [
+    (
+      "sweep --config=c.py --workdir runs/x --config.seed=3 --dry_run",
+      "--config.seed is no flag of this command: flags of main.py stand after "
+      "--, as in: --config=c.py --workdir runs/x --dry_run -- --config.seed=3",
+    ),
+    (
+      "sweep --nodry_run --config.seed 3 -- --config.train.steps=3",
+      "as in: --nodry_run -- --config.seed 3 --config.train.steps=3",
+    ),
+    (
+      "sweep --dryrun",
+      "--dryrun is no flag of this command; did you mean --dr",
+    ),
+    ("sweep --dry_run=x", "--dry_run=x: "),
+    (
+      "sweep --config=configs/dates.py --workdir=x config.seed=3",
+      "'config.seed=3' is no flag of main.py",
+    ),
+    (
+      "local --processes=2 --config=c.py --workdir=runs/x",
+      "as in: --processes=2 -- --config=c.py --workdir=runs/x",
+    ),
+    ("local --process=2 -- --config=c.py", "did you mean --processes?"),
+    ("local --processes=two -- --config=c.py", "--processes=two: "),
+  ],
+)
+def test_a_flag_on_the_wrong_side_is_told_where_it_goes(command, said):
+  name, *arguments = command.split()
+  done = subprocess.run(
+    [sys.executable, "-m", f"launch.{name}", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+  assert said in done.stderr
+
+
 def test_names_are_folders_and_differ_where_values_do():
   names = [
     sweep.member_name({"model.encoder": value})
@@ -224,11 +267,15 @@ def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
 
 
 def test_a_config_without_a_sweep_is_refused(tmp_path):
-  with pytest.raises(sweep.Refusal, match="there is no file"):
+  with pytest.raises(sweep.Refusal, match=r"there is no file .*absent\.py$"):
     sweep.members(str(tmp_path / "absent.py"))
+  with pytest.raises(sweep.Refusal, match=r"did you mean configs/dates\.py\?"):
+    sweep.members("configs/date.py")
   with pytest.raises(sweep.Refusal, match=r"dates\.py:smoek"):
     sweep.members("configs/dates.py:smoek")
-  with pytest.raises(sweep.Refusal, match=r"no key 'train\.stpes'"):
+  with pytest.raises(
+    sweep.Refusal, match=r"no key 'train\.stpes'; did you mean train\.steps\?"
+  ):
     sweep.members("configs/dates.py", ["--config.train.stpes=3"])
   with pytest.raises(sweep.Refusal, match="has no get_hyper"):
     sweep.members(str(ROOT / "configs/common.py"))
