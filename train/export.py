@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from encdec import hub
 from encdec.types import Params
-from train import command_line, processes, trained, validate
+from train import command_line, processes, public, trained, validate
 from train.config import Config
 from train.initialize import Task
 from train.trained import Trained
@@ -176,7 +176,7 @@ def _card(this: Trained) -> hub.Card:
   return hub.Card(
     title=this.folder.resolve().name,
     base_models=_base_models(flat),
-    datasets=(flat["data.train"],),
+    datasets=public.datasets(flat["data.train"]),
     recipe={"step": this.step} | _recipe(this),
     # Those that were saved with these weights: metrics.jsonl may have been
     # changed, or cut, since.
@@ -192,6 +192,7 @@ def _recipe(this: Trained) -> dict[str, Any]:
   """How it was trained, without the sides that a saved pair replaced."""
   share = {"model.share": str(this.task.module.config.share)}
   flat = {"model.pair": "", **this.trained_with, **share}
+  flat |= {key: public.model(flat[key]) for key in public.MODELS}
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
   return {key: flat[key] for key in RECIPE if key not in without}
 
@@ -207,4 +208,4 @@ def _base_models(flat: Mapping[str, Any]) -> tuple[str, ...]:
   if pair := flat.get("model.pair"):
     names = [pair]
   # The Hub knows no folders of this machine.
-  return tuple(dict.fromkeys(n for n in names if not Path(n).exists()))
+  return tuple(dict.fromkeys(n for n in names if not public.is_local(n)))

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from train import export, initialize, loop, validate
+from encdec.hub.card import render
+from train import export, initialize, loop, mesh, trained, validate
 
 
 def test_pytorch_generates_what_evaluation_generated(
@@ -140,9 +141,10 @@ def test_what_the_card_shows_runs(
     "| step | 4 |",
     f"| optim.lr | {config.optim.lr} |",
     f"| model.encoder | {config.model.encoder} |",
-    f"- `{config.data.train}`",
+    "- `jsonl:pairs.jsonl`",
   ):
     assert line in card
+  assert str(folder.parent) not in card
   snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
   assert len(snippets) == 2 and "subfolder" in snippets[0]
   monkeypatch.chdir(output)
@@ -164,3 +166,35 @@ def test_base_models_are_those_of_the_hub_whose_weights_were_taken(
   assert export._base_models(config) == ("some/bert",)
   config.model.decoder = "some/bert"
   assert export._base_models(config) == ("some/bert",)
+  # A folder that is gone.
+  config.model.decoder = str(tmp_path / "gone")
+  assert export._base_models(config) == ("some/bert",)
+
+
+def test_a_card_names_no_folder(finished):
+  config, folder, _ = finished
+  config = config.copy_and_resolve_references()
+  config.model.encoder, config.model.decoder = "/home/me/bert", "~/gpt2"
+  config.data.train = "1*jsonl:/home/me/a.jsonl@all[:9],3*csv:C:\\me\\b.csv"
+  task = initialize.restore(finished[0], folder)
+  this = trained.Trained(
+    config,
+    folder,
+    task,
+    mesh.make_mesh(mesh.MeshConfig()),
+    step=4,
+    weights="",
+    trained_with=validate.flatten(config),
+    metrics={},
+    params={},
+    shardings={},
+  )
+  card = render(export._card(this), task.hub_config, None)
+  assert "- `0.25*jsonl:a.jsonl@all[:9]`\n- `0.75*csv:b.csv`\n" in card
+  assert "| model.encoder | bert |\n" in card
+  assert "| model.decoder | gpt2 |\n" in card
+  assert not re.search(r"/home|~|C:|\\", card)
+  config.model.pair = "/home/me/pair"
+  this = dataclasses.replace(this, trained_with=validate.flatten(config))
+  card = render(export._card(this), task.hub_config, None)
+  assert "| model.pair | pair |\n" in card and "/home" not in card
