@@ -1,5 +1,7 @@
 """Hub configs: read, composed, and turned into the model's own."""
 
+import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -58,7 +60,16 @@ def load_side_config(name: str, **where: Any) -> PretrainedConfig:
   if size and arch in ARCHS:
     return side_config(_preset(arch, size))
   origin = Origin(name, **where)
-  return side_config(read_config(origin), name)
+  try:
+    values = read_config(origin)
+  except HubError as error:
+    near = "" if origin.folder else _near_preset(name)
+    if not near:
+      raise
+    raise HubError(
+      f"{error}; did you mean the preset {near!r}, which has no weights?"
+    ) from error
+  return side_config(values, name)
 
 
 def read_config(origin: Origin) -> dict[str, Any]:
@@ -98,6 +109,21 @@ def _made(kind: Any, values: Mapping[str, Any], name: str) -> Any:
     raise ValueError(
       f"{name}: no {kind.__name__} ({fault(error)}); correct that value"
     ) from error
+
+
+def _near_preset(name: str) -> str:
+  """The preset that a name is most like, or nothing."""
+  known = {
+    _letters(f"{arch}{size}"): f"{arch}:{size}"
+    for arch, module in ARCHS.items()
+    for size in module.PRESETS
+  }
+  found = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.8)
+  return known[found[0]] if found else ""
+
+
+def _letters(name: str) -> str:
+  return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _preset(arch: str, size: str) -> dict[str, Any]:
