@@ -5,11 +5,11 @@ A quoted cell may hold delimiters, newlines and doubled quotes.
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from data import files
+from data.extensions import extension
 from data.quoted import fault
 from data.records import Record, check_fields, decode
 from data.spans import Spans
@@ -18,6 +18,8 @@ from data.spans import Spans
 csv.field_size_limit(files.MAX_LINE)
 # What is left of a quoted cell, from inside of it.
 _CLOSING = re.compile(rb'(?:[^"]++|"")*+"')
+# What may divide cells, for messages.
+_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 
 class _Rows:
@@ -40,15 +42,23 @@ class _Rows:
     if header is None:
       return
     path = self._paths[file]
+    fault = f"{path}: line 1 names the fields, and"
     try:
-      names = self._cells(
-        file, decode(header.raw or b"").removeprefix("\ufeff")
-      )
+      text = decode(header.raw or b"").removeprefix("\ufeff")
     except ValueError as error:
-      raise ValueError(
-        f"{path}: line 1 names the fields, and {error}; mend it"
-      ) from error
-    check_fields(path, self._fields, names)
+      raise ValueError(f"{fault} {error}; mend it") from error
+    divided = self._divided(file, text)
+    try:
+      names = self._cells(file, text)
+    except ValueError as error:
+      remedy = divided or f"{error}; mend it"
+      raise ValueError(f"{fault} {remedy}") from error
+    if divided and not {*self._fields} <= {*names}:
+      raise ValueError(f"{fault} {divided}")
+    try:
+      check_fields(path, self._fields, names)
+    except ValueError as error:
+      raise ValueError(f"{error}; line 1 names the fields") from error
     wanted = list(dict.fromkeys(names if self._all_fields else self._fields))
     for field in wanted:
       if names.count(field) > 1:
@@ -68,8 +78,23 @@ class _Rows:
     return {field: cells[column] for field, column in columns.items()}
 
   def _delimiter(self, file: int) -> str:
-    name = self._paths[file].removesuffix(".gz").removesuffix(".zst")
-    return "\t" if os.path.splitext(name)[1] == ".tsv" else ","
+    return "\t" if extension(self._paths[file]) == ".tsv" else ","
+
+  def _divided(self, file: int, header: str) -> str:
+    """By what else the first row seems divided, and the remedy; or nothing."""
+    own = self._delimiter(file)
+    counts = {header.count(sign): sign for sign in _DELIMITERS}
+    most = counts[max(counts)]
+    if "\0" in header:
+      return "holds zero bytes, as UTF-16 does: convert the file to UTF-8"
+    if own in header or most not in header:
+      return ""
+    remedy = {
+      "\t": "give the file a name that ends in .tsv",
+      ",": "give the file a name that ends in .csv",
+    }.get(most, "convert the file")
+    names = _DELIMITERS[most], _DELIMITERS[own]
+    return f"has {names[0]}s where {names[1]}s divide cells: {remedy}"
 
   def _cells(self, file: int, row: str) -> list[str]:
     reader = csv.reader([row], delimiter=self._delimiter(file), strict=True)

@@ -215,18 +215,19 @@ def encode_pairs(source: Source, encoding: Encoding) -> EncodedPairs:
   Raises ValueError naming a bad record, if that is an error.
   """
   encoded = list(encoding.examples(source, range(len(source))))
-  check_some(len(encoded), source)
+  check_some(len(encoded), source, encoding.source_field)
   records, examples = zip(*encoded, strict=True)
   return EncodedPairs(
     source, encoding.tokens, records, examples, encoding.empty_target
   )
 
 
-def check_some(pairs: int, source: Source) -> None:
-  """Raises ValueError where no pair is left of a source."""
+def check_some(pairs: int, source: Source, field: str) -> None:
+  """Raises ValueError where no pair is left, for want of texts in `field`."""
   if not pairs:
     raise ValueError(
-      f"{source.name}: all {len(source)} sources are empty; mend the file"
+      f"{source.name}: data.source_field = {field!r} is empty in all "
+      f"{len(source)} records; mend the file, or name another field"
     )
 
 

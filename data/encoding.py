@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.examples import Example, Tokens, make_example
+from data.records import Record
 from data.sources import Source, check_on_bad_record
 from data.tokenizers import Tokenizer
 
@@ -59,9 +60,10 @@ class Encoding:
       if len(source_ids) > empty:
         yield record, self._example(source_ids, target_ids)
       elif self.on_bad_record == "error":
+        fault = self._empty(source[record], texts)
         raise ValueError(
-          f"{source.locate(record)}: the field {self.source_field!r} has no "
-          "token of its own; mend it, or set data.on_bad_record=skip"
+          f"{source.locate(record)}: {fault}; mend it, or set "
+          "data.on_bad_record=skip"
         )
 
   def _example(
@@ -83,6 +85,27 @@ class Encoding:
     """Tokens of a target that has no text: special ones alone."""
     target = self.target_tokenizer
     return len(self._example([], [*target.prefix, *target.suffix]).target)
+
+  def _empty(self, bad: Record, texts: Sequence[Record]) -> str:
+    """What is wrong with a source of no token, and with those around it."""
+    text = bad[self.source_field]
+    what = f"data.source_field = {self.source_field!r} "
+    if text.strip():
+      what += f"holds nothing that the tokenizer knows ({text[:40]!r})"
+    else:
+      what += "is blank" if text else "is empty"
+    fields = (self.source_field, self.target_field)
+    sources, targets = (
+      sum(not record[field].strip() for record in texts) for field in fields
+    )
+    if sources < 2:
+      return what
+    what += (
+      f", as in {sources} of the {len(texts)} records read together, of which "
+      f"{targets} have an empty data.target_field = {self.target_field!r}"
+    )
+    # A target may be empty: what holds gaps and what holds none are exchanged.
+    return what if targets else f"{what}: are the two fields swapped?"
 
   @functools.cached_property
   def facts(self) -> dict[str, Any]:

@@ -245,7 +245,7 @@ class Plan:
       raise ValueError(f"weights {self.weights} of sources: each is above 0")
     if not self.order.quotas().all():
       raise ValueError(
-        f"weights {self.weights} of sources: one rounds to none of {BLOCK} "
+        f"weights {self.weights} of data.train: one rounds to none of {BLOCK} "
         "rows; raise it, or leave its source out"
       )
 

@@ -213,7 +213,7 @@ def _finish(work: Work) -> None:
       raise OSError(f"{work.part(index)} is gone; run again, and it goes on")
     parts.append(part)
   pairs = sum(part.shard.pairs for part in parts)
-  check_some(pairs, work.source)
+  check_some(pairs, work.source, work.encoding.source_field)
   for name, dtype, shape in (
     (LENGTHS, "<i4", (pairs, 2)),
     (RECORDS, "<i8", (pairs,)),

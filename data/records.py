@@ -1,6 +1,7 @@
 """Records: the texts of the fields that were asked for, or what is bad."""
 
 import base64
+import codecs
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ class Faults:
 
 def decode(raw: bytes) -> str:
   """Text of UTF-8; ValueError completes "line 7 ..."."""
+  if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    raise ValueError("is UTF-16, and must be UTF-8")
   try:
     return raw.decode()
   except UnicodeDecodeError as error:

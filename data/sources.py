@@ -1,6 +1,7 @@
 """Sources: "scheme:location@split" -> records by number."""
 
 import dataclasses
+import difflib
 import hashlib
 import math
 import re
@@ -19,6 +20,7 @@ from data import (
   text,
   tfds,
 )
+from data.extensions import uri_of
 from data.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.
@@ -149,7 +151,13 @@ def open_whole(
         f"{uri}: a {scheme} file has the split 'all', not {name!r}; write "
         "@all, or a slice of it such as @all[:95%]"
       )
-    return _FILES[scheme](location, fields, on_bad_record, all_fields)
+    try:
+      return _FILES[scheme](location, fields, on_bad_record, all_fields)
+    except ValueError as error:
+      other = uri_of(location)
+      if not other or other.startswith(f"{scheme}:"):
+        raise
+      raise ValueError(f"{error}; did you mean {other!r}?") from error
   if scheme in _SETS:
     return _SETS[scheme](location, name, fields, on_bad_record, all_fields)
   return _open_built_in(uri, scheme, name, fields)
@@ -197,7 +205,7 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   if scheme not in _schemes():
     raise ValueError(
       f"{uri!r}: {scheme!r} is no scheme; write scheme:location@split with one "
-      f"of {', '.join(_schemes())}"
+      f"of {', '.join(_schemes())}{_suggest(uri)}"
     )
   if scheme in _BUILT_IN and colon:
     raise ValueError(f"{uri}: {scheme} has no location; write {scheme}@train")
@@ -208,6 +216,20 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   if not split:
     raise ValueError(f"{uri}: no split; write {rest}@train, for example")
   return scheme, location, split
+
+
+def _suggest(uri: str) -> str:
+  """What a URI without a known scheme is likely to mean, to end a sentence."""
+  rest, split = uri, ""
+  if "@" in uri:
+    rest, at, split = uri.rpartition("@")
+    split = at + split
+  scheme, colon, location = rest.partition(":")
+  meant = uri_of(scheme)
+  if colon:
+    near = difflib.get_close_matches(scheme, _schemes(), n=1)
+    meant = f"{near[0]}:{location}" if near else ""
+  return f"; did you mean {meant + split!r}?" if meant else ""
 
 
 def parse_mixture(text: str) -> dict[str, float]:

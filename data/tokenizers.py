@@ -280,6 +280,11 @@ def train_wordpiece(
   Its texts are in lower case and without accents unless `keep_case`.
   """
   texts = list(texts)
+  if not any(text.strip() for text in texts):
+    raise ValueError(
+      "a tokenizer is trained on texts, and all of them are blank: mend the "
+      "file, or name another field by data.source_field or data.target_field"
+    )
   backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
   backend.normalizer = normalizers.BertNormalizer(lowercase=not keep_case)
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -87,8 +87,45 @@ def test_tabs_divide_what_is_called_so(write):
   raw = b"source\ttarget\na,a\tb\n"
   for name in ("x.tsv", "y.tsv"):
     assert _open(write(raw, name))[0] == {"source": "a,a", "target": "b"}
-  with pytest.raises(ValueError, match="no field 'source'"):
+  assert len(_open(write(raw, "x.TSV"))) == 1
+  with pytest.raises(ValueError, match="and has tabs where commas divide"):
     _open(write(raw, "x.txt"))
+
+
+@pytest.mark.parametrize(
+  ("name", "raw", "what"),
+  [
+    (
+      "x.csv",
+      b"source\ttarget\n",
+      "has tabs where .* a name that ends in .tsv",
+    ),
+    ("x.csv", b"source;target\n", "has semicolons where commas .* convert"),
+    ("x.csv", b'"source";"target"\n', "has semicolons where commas divide"),
+    ("x.csv", b"\xef\xbb\xbfsource;target\n", "has semicolons where commas"),
+    ("x.csv", b"a|source|target;\n", "has bars where commas divide cells"),
+    ("x.tsv", b"source,target\n", "has commas where tabs .* that ends in .csv"),
+    ("x.csv", "source,target\n".encode("utf-16"), "is UTF-16, and must be"),
+    ("x.csv", "source,target\n".encode("utf-16-le"), "as UTF-16 does: conv"),
+    ("x.csv", b"Rome,Paris\n", "have Rome, Paris .*; line 1 names the fields"),
+    ("x.csv", b"source,goal;target\n", "no field 'target'"),
+  ],
+)
+def test_a_table_of_another_form_is_named(write, name, raw, what):
+  path = write(raw + b"a,b\n", name)
+  with pytest.raises(ValueError, match=what) as caught:
+    _open(path)
+  assert str(caught.value).startswith(path)
+
+
+def test_one_column_may_have_any_name(write):
+  assert _open(write(b"a;b\n1;2\n"), ("a;b",))[0] == {"a;b": "1;2"}
+
+
+def test_lines_of_utf_16_are_named(write):
+  path = write('{"source": "a"}\n'.encode("utf-16"), "x.jsonl")
+  with pytest.raises(ValueError, match="line 1 is UTF-16, and must be UTF-8"):
+    open_source(f"jsonl:{path}", fields=("source",))
 
 
 def test_a_row_that_is_too_long_is_passed_over(write, monkeypatch):

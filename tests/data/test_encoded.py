@@ -63,7 +63,10 @@ def test_empty_source_is_named_or_skipped(write_jsonl, encode):
   source = sources.open_source(
     f"jsonl:{path}", fields=fields, on_bad_record="skip"
   )
-  with pytest.raises(ValueError, match="line 3: the field 'source' has no tok"):
+  with pytest.raises(
+    ValueError,
+    match=r"line 3: data\.source_field = 'source' is blank; mend it, or set",
+  ):
     encode(source)
   pairs = encode(source, on_bad_record="skip")
   assert pairs.records.tolist() == [0, 2]
@@ -73,8 +76,42 @@ def test_empty_source_is_named_or_skipped(write_jsonl, encode):
   only = sources.open_source(
     f"jsonl:{path}@all[1:2]", fields=fields, on_bad_record="skip"
   )
-  with pytest.raises(ValueError, match="all 1 sources are empty"):
+  with pytest.raises(ValueError, match="'source' is empty in all 1 records"):
     encode(only, on_bad_record="skip")
+
+
+@pytest.mark.parametrize(
+  ("records", "what"),
+  [
+    ([("a", "b"), ("", "b")], r"= 'source' is empty; mend it"),
+    ([("a", "b"), ("\x00", "b")], r"knows \('\\x00'\); mend it"),
+    (
+      [("a", "b"), ("", "b"), (" ", "b")],
+      r"is empty, as in 2 of the 3 records read together, of which 0 have an "
+      r"empty data\.target_field = 'target': are the two fields swapped\?",
+    ),
+    (
+      [("", ""), ("", ""), ("", "b")],
+      r"as in 3 of the 3 records read together, of which 2 have an empty "
+      r"data\.target_field = 'target'; mend it",
+    ),
+  ],
+)
+def test_empty_sources_are_told_from_swapped_fields(
+  write_jsonl, encode, records, what
+):
+  path = write_jsonl(*({"source": s, "target": t} for s, t in records))
+  source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
+  with pytest.raises(ValueError, match=what):
+    encode(source)
+
+
+def test_a_source_that_is_quoted_is_bounded(write_jsonl, encode):
+  path = write_jsonl({"source": "\x00" * 9999, "target": "b"})
+  source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
+  with pytest.raises(ValueError, match="holds nothing that") as caught:
+    encode(source)
+  assert len(str(caught.value)) < 500
 
 
 def test_fingerprint_is_of_ids_and_tokens(make_pairs):

@@ -94,6 +94,11 @@ def test_only_the_last_at_sign_divides(write_jsonl):
       "'gs' is no scheme; write scheme:location@split with one of arrayr",
     ),
     ("pairs.jsonl", "'pairs.jsonl' is no scheme"),
+    ("pairs.jsonl", "; did you mean 'jsonl:pairs.jsonl'?"),
+    ("a/b.csv@all[:9]", "; did you mean 'csv:a/b.csv@all[:9]'?"),
+    ("json:x", "; did you mean 'jsonl:x'?"),
+    ("tsv:a/x.tsv@all", "; did you mean 'csv:a/x.tsv@all'?"),
+    ("date@train", "dates, pydoc"),
     ("", "'' is no scheme"),
     ("pydoc", "no split; write pydoc@train"),
     ("pydoc@", "no split"),
@@ -109,6 +114,34 @@ def test_bad_uris_are_refused_by_name(uri, why):
   with pytest.raises(ValueError) as error:
     sources.open_source(uri, fields=FIELDS)
   assert why in str(error.value)
+
+
+def test_a_uri_that_is_like_none_gets_no_suggestion():
+  for uri in ("gs://bucket/x.jsonl", "pairs", "nope@train"):
+    with pytest.raises(ValueError) as error:
+      sources.open_source(uri, fields=FIELDS)
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("scheme", "name", "meant"),
+  [
+    ("jsonl", "x.csv", "csv:{}"),
+    ("csv", "x.jsonl", "jsonl:{}"),
+    ("parquet", "x.tsv", "csv:{}"),
+    ("jsonl", "x@y.csv", "csv:{}@all"),
+    ("jsonl", "x.txt", ""),
+    ("jsonl", "x.jsonl", ""),
+  ],
+)
+def test_a_file_of_another_scheme_is_told(tmp_path, scheme, name, meant):
+  path = tmp_path / name
+  path.write_text("no record of any scheme, with a comma\n")
+  with pytest.raises(ValueError) as error:
+    sources.open_source(f"{scheme}:{path}@all", fields=FIELDS)
+  assert str(path) in str(error.value)
+  hint = f"; did you mean '{meant.format(path)}'?"
+  assert str(error.value).endswith(hint) == bool(meant)
 
 
 def test_field_that_a_built_in_set_lacks():
