@@ -18,6 +18,7 @@ from data.remembered import open_remembered
 from train import initialize, processes, validate
 from train.config import Config
 from train.initialize import Task
+from train.naming import naming
 
 
 def train_pairs(config: Config, task: Task, folder: Path) -> Mixture:
@@ -75,8 +76,10 @@ def check(config: Config, folder: Path) -> None:
   """
   _check_packing(config)
   _check_case(config)
-  for uri in _uris(config):
-    _open(config, uri, folder)
+  _store(config, folder)
+  for uri, key in _uris(config).items():
+    with naming(key):
+      _open(config, uri, folder)
 
 
 def prepare_all(
@@ -89,11 +92,14 @@ def prepare_all(
     yield uri, pairs
 
 
-def _uris(config: Config) -> list[str]:
-  uris = [*sources.parse_mixture(config.data.train)]
-  for text in (config.data.eval, config.data.test):
-    uris += sources.parse_eval(text).values()
-  return list(dict.fromkeys(uris))
+def _uris(config: Config) -> dict[str, str]:
+  """Each set's URI, and the first key that names it."""
+  with naming("data.train", config.data.train):
+    keys = dict.fromkeys(sources.parse_mixture(config.data.train), "data.train")
+  for key in ("data.eval", "data.test"):
+    for uri in sources.parse_eval(config[key]).values():
+      keys.setdefault(uri, key)
+  return keys
 
 
 def warn_of_duplicates(
@@ -242,6 +248,11 @@ def _store(config: Config, folder: Path) -> Path:
       f"data.store = {store!r}: files are locked, mapped and renamed there, "
       "which a bucket cannot do; set it to a folder"
     )
+  for path in (Path(store), *Path(store).absolute().parents):
+    if path.exists() and not path.is_dir():
+      raise ValueError(
+        f"data.store = {store!r}: {path} is a file; set it to a folder"
+      )
   return Path(store) if store else folder / "store"
 
 

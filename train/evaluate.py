@@ -7,6 +7,7 @@ import jax
 from train import datasets, trained, validate
 from train.config import Config
 from train.evaluators.suite import Result, Suite, write_samples
+from train.naming import naming
 
 
 def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
@@ -20,10 +21,11 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
   """
   this = trained.load(config, folder, step)
   with validate.refusing():
-    text, bare = config.data.eval, "valid"
+    key, text, bare = "data.eval", config.data.eval, "valid"
     if config.data.test:
-      text, bare = config.data.test, "test"
-    sets = datasets.held_out(config, this.task, this.folder, text, bare)
+      key, text, bare = "data.test", config.data.test, "test"
+    with naming(key):
+      sets = datasets.held_out(config, this.task, this.folder, text, bare)
     suite = Suite(
       config,
       this.task,

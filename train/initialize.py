@@ -22,6 +22,7 @@ from data.remembered import open_remembered
 from encdec import hub
 from encdec.archs import ARCHS
 from encdec.config import Role
+from encdec.layers.mlp import activation
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
 from encdec.special_tokens import (
@@ -38,6 +39,7 @@ from train import (
 )
 from train.config import Config
 from train.generation_settings import GenerationSettings
+from train.naming import naming
 
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
@@ -184,6 +186,7 @@ def _side_configs(config: Config, pair: hub.SavedPair | None) -> dict[str, Any]:
     sides = {side: _read_side(config, side) for side in SIDES}
   for side, hub_config in sides.items():
     if count := config.model[f"{side}_positions"]:
+      _check_positions(config, side, count, hub_config)
       hub.set_max_positions(hub_config, Role(side), count)
     if config.model.dropout != -1.0:
       hub.set_dropout(hub_config, config.model.dropout)
@@ -193,14 +196,31 @@ def _side_configs(config: Config, pair: hub.SavedPair | None) -> dict[str, Any]:
   return sides
 
 
+def _check_positions(
+  config: Config, side: str, count: int, hub_config: Any
+) -> None:
+  """Raises Refusal where a checkpoint's table would become shorter."""
+  held = hub.stack_config(hub_config, Role(side)).max_positions
+  pretrained = config.model.pair or config.model[f"{side}_init"] == "pretrained"
+  if pretrained and count < held:
+    raise validate.Refusal(
+      f"model.{side}_positions = {count}: the checkpoint has {held}, and shorter "
+      "rows need no shorter table; set it to 0"
+    )
+
+
 def _read_side(config: Config, side: str) -> Any:
   name = config.model[side]
-  if not validate.is_preset(name) and hub.is_pair(name):
-    raise validate.Refusal(
-      f"model.{side} = {name!r} is a saved pair, no {side}: set model.pair to "
-      "it, which stands in place of both sides"
-    )
-  hub_config = hub.load_side_config(name)
+  with naming(f"model.{side}", name):
+    try:
+      hub_config = hub.load_side_config(name)
+    except ValueError as error:
+      if validate.is_preset(name) or not hub.is_pair(name):
+        raise
+      raise validate.Refusal(
+        f"model.{side} = {name!r} is a saved pair, no {side}: set model.pair "
+        "to it, which stands in place of both sides"
+      ) from error
   if layers := config.model[f"{side}_layers"]:
     key = f"model.{side}_layers"
     hub.choose_layers(key, layers, hub_config, Role(side))
@@ -249,11 +269,13 @@ def _make_tokenizer(
   """
   kind = SIDES[side]
   if named := config.data[f"{kind}_tokenizer"]:
-    return languages.load_tokenizer(config, kind, named)
+    with naming(f"data.{kind}_tokenizer", named):
+      return languages.load_tokenizer(config, kind, named)
   if config.model.pair:
     return _pair_tokenizer(config, side, sides)
   if not validate.is_preset(config.model[side]):
-    return languages.load_tokenizer(config, kind, config.model[side])
+    with naming(f"model.{side}", config.model[side]):
+      return languages.load_tokenizer(config, kind, config.model[side])
   languages.check_trained(config, kind)
   both = (config.data.source_field, config.data.target_field)
   fields = [config.data[f"{kind}_field"]]
@@ -410,11 +432,17 @@ def _task(
   read: Mapping[str, tokenizers.Tokenizer],
   tokens: SpecialTokens,
 ) -> Task:
-  model_config = hub.encdec_config(
-    hub_config,
-    share=share or "none",
-    vocab_multiple=config.model.vocab_multiple,
-  )
+  for side in SIDES:
+    key = "model.pair" if config.model.pair else f"model.{side}"
+    with naming(key, config[key]):
+      stack = hub.stack_config(getattr(hub_config, side), Role(side))
+      activation(stack.activation)
+  with naming(share="model.share"):
+    model_config = hub.encdec_config(
+      hub_config,
+      share=share or "none",
+      vocab_multiple=config.model.vocab_multiple,
+    )
   validate.check_model(
     config,
     model_config,

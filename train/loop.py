@@ -32,6 +32,7 @@ from train.first_params import first_params
 from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.metrics import train_step_flops
+from train.naming import naming
 from train.optim import OptimConfig, make_optimizer, make_schedule
 from train.progress import Progress, StepReader
 from train.signals import Saving
@@ -149,7 +150,8 @@ def prepare(config: Config, folder: Path) -> Run:
   )
 
   def create() -> TrainState:
-    params = first_params(config, module)
+    with naming(share="model.share"):
+      params = first_params(config, module)
     key = jax.random.key(config.seed)
     return create_state(module, tx, mesh, rules, key, params)
 

@@ -16,6 +16,7 @@ from train.checkpoint import Checkpoints
 from train.config import Config
 from train.initialize import Task
 from train.mesh import MeshConfig, make_mesh
+from train.naming import naming
 from train.output import digest
 
 # What made the weights and their ids; all else may differ from training.
@@ -78,9 +79,10 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
       best_mode=trained_with["train.best_mode"],
       writable=False,
     ) as checkpoints:
-      params, meta = checkpoints.restore_params(
-        abstract, None if step == -1 else step
-      )
+      with naming("" if step == -1 else "--step"):
+        params, meta = checkpoints.restore_params(
+          abstract, None if step == -1 else step
+        )
       metrics = checkpoints.metrics(meta["step"])
   step = meta["step"]
   manifests = sorted(

@@ -12,10 +12,13 @@ from typing import Any
 from data.pipeline import PACKINGS
 from data.sources import parse_eval
 from encdec.config import EncDecConfig
+from encdec.layers.kernels import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
+from encdec.stacks import remat_policy
 from train import generation_settings
 from train.config import Config
 from train.generation_settings import UNSET, GenerationSettings
+from train.naming import naming
 
 
 class Failure(Exception):
@@ -33,6 +36,7 @@ CHOICES = {
   "model.share": ("none", "embeddings", "all", ""),
   "model.dtype": ("float32", "bfloat16"),
   "model.param_dtype": ("float32", "bfloat16"),
+  "model.attention": ("auto", *IMPLEMENTATIONS),
   "model.attention_dropout": ("values", "weights"),
   "data.on_bad_record": ("error", "skip"),
   "data.packing": PACKINGS,
@@ -147,6 +151,8 @@ def check_values(config: Config) -> None:
       raise Refusal(
         f"{key} = {flat[key]!r}: set it between {least} and {greatest}"
       )
+  with naming(remat="model.remat"):
+    remat_policy(flat["model.remat"])
   for side in ("encoder", "decoder"):
     if not flat["model.pair"]:
       _check_init(side, flat)
@@ -189,7 +195,7 @@ def _check_dropout(flat: dict[str, Any]) -> None:
       "rates of the Hub configs"
     )
   std = flat["model.init_std"]
-  if std != -1.0 and std <= 0.0:
+  if std != -1.0 and not 0.0 < std < float("inf"):
     raise Refusal(
       f"model.init_std = {std}: set it above 0, or to -1.0 for the Hub config's"
     )
@@ -197,7 +203,8 @@ def _check_dropout(flat: dict[str, Any]) -> None:
 
 def _check_sets(flat: dict[str, Any]) -> None:
   for key in ("data.eval", "data.test"):
-    names = list(parse_eval(flat[key]))
+    with naming(key, flat[key]):
+      names = list(parse_eval(flat[key]))
     if flat[key] and not names:
       raise Refusal(f"{key} = {flat[key]!r}: set it to {REQUIRED['data.eval']}")
     taken = {f"{name}_{end}" for name in names for end in ("permuted", "gain")}
@@ -217,10 +224,11 @@ def _check_buckets(flat: dict[str, Any]) -> None:
     )
   for side, buckets in (("source", sources), ("target", targets)):
     longest = flat[f"data.max_{side}_length"]
-    if buckets and (max(buckets) != longest or min(buckets) < 1):
+    whole = all(type(length) is int and length > 0 for length in buckets)
+    if buckets and not (whole and max(buckets) == longest):
       raise Refusal(
-        f"data.{side}_buckets = {buckets}: the largest must be "
-        f"data.max_{side}_length = {longest}, and none below 1"
+        f"data.{side}_buckets = {buckets}: give whole numbers from 1, the "
+        f"largest of them data.max_{side}_length = {longest}"
       )
   buckets = set(zip(sources, targets, strict=True))
   if sources and (max(sources), max(targets)) not in buckets:

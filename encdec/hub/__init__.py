@@ -12,6 +12,7 @@ from encdec.hub.configs import (
   set_init_std,
   set_vocab_size,
   sides_of,
+  stack_config,
   token_sources,
 )
 from encdec.hub.files import HubError, Origin
@@ -81,6 +82,7 @@ __all__ = [
   "set_max_positions",
   "set_vocab_size",
   "sides_of",
+  "stack_config",
   "target_tokenizer_of",
   "to_flax457",
   "token_sources",

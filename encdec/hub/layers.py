@@ -32,8 +32,8 @@ def choose_layers(
   count = whole.num_layers
   if whole.stored_layers != count:
     raise ValueError(
-      f"{name}={layers!r}: {whole.name} applies one layer {count} times; "
-      "change num_hidden_layers"
+      f"{name}={layers!r}: {whole.name} applies one layer {count} times, so "
+      "there are none to choose; leave it out"
     )
   if (
     not isinstance(layers, Sequence)

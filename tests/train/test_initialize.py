@@ -182,8 +182,10 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   assert len(stretched) == 1024 and (stretched != repeated).any()
   config.model.encoder_positions = 100
   config.data.max_source_length = 32
-  with pytest.raises(ValueError, match="512 positions, which cannot become"):
-    loop.prepare(config, folder / "other").create()
+  with pytest.raises(
+    validate.Refusal, match=r"model\.encoder_positions = 100: .* has 512, and"
+  ):
+    loop.prepare(config, folder / "other")
 
 
 def _add_tokens(folder, tokens):

@@ -304,7 +304,7 @@ def refuse_hub_id(config, folder):
 
 def refuse_remat(config, folder):
   config.model.remat = "some"
-  return "remat='some'"
+  return "model.remat = 'some'"
 
 
 def refuse_attention(config, folder):

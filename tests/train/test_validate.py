@@ -50,6 +50,9 @@ def test_an_empty_config_says_what_to_set():
     ("data.source_buckets", (16, 32), "same length"),
     ("generation.max_length", 1, "start token alone"),
     ("seed", -1, "between"),
+    ("model.attention", "flash", "auto, xla"),
+    ("model.init_std", float("nan"), "above 0"),
+    ("model.init_std", float("inf"), "above 0"),
     ("data.eval", ",", "valid=pydoc@valid"),
     ("data.test", ", ,", "valid=pydoc@valid"),
   ],
@@ -63,6 +66,10 @@ def test_a_wrong_value_is_refused_with_its_fix(key, value, fix):
 def test_buckets_must_end_at_the_maximum_lengths():
   config = dates.get_config()
   config.data.max_source_length, config.data.max_target_length = 32, 16
+  config.data.target_buckets = (16, 16)
+  for buckets in ((16, "32"), (16, 32.0), (0, 32), ("16,32", "32")):
+    config.data.source_buckets = buckets
+    refused(config, f"data.source_buckets = {buckets}: give whole numbers")
   config.data.source_buckets = (16, 24)
   config.data.target_buckets = (16, 16)
   refused(config, "data.source_buckets", "data.max_source_length = 32")
@@ -71,6 +78,21 @@ def test_buckets_must_end_at_the_maximum_lengths():
   refused(config, "no bucket has both maximum lengths")
   config.data.target_buckets = (8, 16)
   validate.check_values(config)
+
+
+@pytest.mark.parametrize("key", ["data.eval", "data.test"])
+def test_a_wrong_set_is_named_by_its_key(key):
+  config = dates.get_config()
+  config.update_from_flattened_dict({key: "valid=nope@valid"})
+  with pytest.raises(ValueError, match=rf"^{key} = '.*'nope' is no scheme"):
+    validate.check_values(config)
+
+
+def test_a_wrong_remat_is_named_by_its_key():
+  config = dates.get_config()
+  config.model.remat = "qkv+all"
+  with pytest.raises(ValueError, match=r"^model\.remat = 'qkv\+all': 'all' is"):
+    validate.check_values(config)
 
 
 def test_a_set_must_not_take_the_name_of_a_permuted_one():

@@ -19,6 +19,7 @@ from train.decoding import Source, TextGenerator
 from train.evaluators import loss, permuted, text
 from train.initialize import Task
 from train.mesh import batch_sharding
+from train.naming import naming
 from train.state import TrainState
 from train.step import jit_eval_step
 
@@ -69,12 +70,10 @@ class Suite:
     }
     self.permute_sources = permute_sources
     if permute_sources:
-      self.sets |= {
-        f"{name}_permuted": _with_text(
-          pairs.permute_sources(config.seed), config
-        )
-        for name, pairs in sets.items()
-      }
+      for name, pairs in sets.items():
+        with naming("eval.permute_sources", True):
+          other = pairs.permute_sources(config.seed)
+        self.sets[f"{name}_permuted"] = _with_text(other, config)
     self.names = list(sets)
     rules = task.rules
     self.sharding = batch_sharding(mesh, rules)
