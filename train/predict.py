@@ -17,6 +17,7 @@ import tqdm
 from absl import logging
 
 from data import examples, sources
+from data.extensions import EXTENSIONS, uri_of
 from train import (
   command_line,
   decoding,
@@ -27,6 +28,7 @@ from train import (
 )
 from train.config import Config
 from train.decoding import Found, Source
+from train.naming import naming
 from train.output import FOUND, Output, digest
 from train.trained import Trained
 
@@ -155,8 +157,9 @@ def run(
   stopped; a finished one does nothing.
 
   Args:
-    source: a .txt (a source a line), a .jsonl (with `data.source_field`), or
-      a URI; it is read as it is predicted, never held.
+    source: a .txt (a source a line), a file whose extension tells its scheme,
+      or a URI (with `data.source_field`); it is read as it is predicted, never
+      held.
     overwrite: replace an output made by other weights, settings or inputs.
 
   Returns:
@@ -167,7 +170,8 @@ def run(
   """
   with validate.refusing():
     _check_flags(source, output)
-    inputs = open_inputs(source, config)
+    with naming("--input"):
+      inputs = open_inputs(source, config)
   this = trained.load(config, folder, step)
   with validate.refusing():
     made_by = fingerprint(this, inputs)
@@ -195,11 +199,11 @@ def open_inputs(source: str, config: Config) -> Inputs:
   Raises:
     ValueError, OSError: it cannot be read, or a record lacks the field.
   """
-  if not URI.match(source) and not Path(source).is_file():
+  uri = source if URI.match(source) else uri_of(source)
+  if uri != source and not Path(source).is_file():
     raise ValueError(f"--input={source}: there is no such file")
-  if source.endswith(".txt") and not URI.match(source):
+  if not uri:
     return TextFile(source)
-  uri = source if URI.match(source) else f"jsonl:{source}"
   field = config.data.source_field
   records = sources.open_source(
     uri,
@@ -218,12 +222,14 @@ def _check_flags(source: str, output: str) -> None:
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
   command_line.check_path("output", output)
-  read = sources.files_of(source) if URI.match(source) else [source]
+  with naming("--input"):
+    read = sources.files_of(source) if URI.match(source) else [source]
   if Path(output).resolve() in [Path(path).resolve() for path in read]:
     raise validate.Refusal(f"--output={output} is the input: name another file")
-  if not (source.endswith((".txt", ".jsonl")) or URI.match(source)):
+  if not (source.endswith(".txt") or URI.match(source) or uri_of(source)):
     raise validate.Refusal(
-      f"--input={source}: name a .txt, a .jsonl or a URI such as pydoc@test"
+      f"--input={source}: name a file that ends in .txt, "
+      f"{', '.join(EXTENSIONS)}, or a URI such as pydoc@test"
     )
 
 

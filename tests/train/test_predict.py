@@ -166,7 +166,10 @@ def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
   ("source", "output", "named"),
   [
     ("", "out.jsonl", "--input is missing"),
-    ("in.csv", "out.jsonl", "--input=in.csv"),
+    ("in.csv", "out.jsonl", "--input=in.csv: there is no such file"),
+    ("in.doc", "out.jsonl", "--input=in.doc: name a file that ends in .txt, "),
+    ("in.txt.gz", "out.jsonl", "--input=in.txt.gz: name a file that ends"),
+    ("tsv:in.tsv", "out.jsonl", "--input: .* did you mean 'csv:in.tsv'"),
     ("none.txt", "out.jsonl", "none.txt"),
     ("none.jsonl", "out.jsonl", "none.jsonl"),
     ("nowhere:x@y", "out.jsonl", "nowhere"),
