@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import command_line, processes, validate
+from train import command_line, config_file, processes, validate
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -35,7 +35,7 @@ MODE = flags.DEFINE_string(
 STEP = flags.DEFINE_integer(
   "step", -1, "Checkpoint to read; -1: the best, else the latest."
 )
-INPUT = flags.DEFINE_string("input", "", "predict: .txt, .jsonl or a URI.")
+INPUT = flags.DEFINE_string("input", "", "predict: a file or a URI.")
 OUTPUT = flags.DEFINE_string("output", "", "predict: .jsonl; export: a folder.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace an output.")
 PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
@@ -126,21 +126,23 @@ def parse(argv: list[str]) -> list[str]:
   try:
     # Those of a --flagfile too: overrides are told from flags by their names.
     argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
-    overrides = [a for a in argv if command_line.OVERRIDE.match(a)]
+    overrides, rest, tail = command_line.split(argv)
     # The file alone first, so that overrides can be compared with its keys.
-    flags.FLAGS([a for a in argv if a not in overrides])
-    command_line.check_flags(
-      CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
-    )
+    with config_file.reading(command_line.value_of("config", rest)):
+      flags.FLAGS(rest)
+      command_line.check_flags(
+        CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
+      )
     command_line.check_overrides(overrides, CONFIG.value)
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
     command_line.check_mode(MODE.value, given, OF_MODES)
-    ARGUMENTS[:] = argv
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError) as error:
-    # Of a file that fails absl has the whole traceback.
-    reason = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
-    raise validate.Refusal(f"{reason} (see --help)") from error
+    ARGUMENTS[:] = [*rest, *overrides, *tail]
+    return flags.FLAGS(list(ARGUMENTS))
+  except validate.Failure:
+    raise
+  except (flags.Error, ValueError) as error:
+    reason = command_line.explain(error, flags.FLAGS["config"].value)
+    raise validate.Refusal(reason) from error
 
 
 def main(argv: list[str]) -> None:

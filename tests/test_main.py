@@ -30,9 +30,15 @@ def main(one_device_env):
     ),
     (
       ["--config=configs/none.py", "--workdir={}", "--config.seed=1"],
-      "No such file or directory: 'configs/none.py'",
+      "--config=configs/none.py: there is no file configs/none.py (from",
     ),
-    ([DATES, "--workdir={}", "--config.train.steps=a"], "train.steps=a"),
+    (
+      [DATES, "--workdir={}", "--config.train.steps=a"],
+      "train.steps takes one",
+    ),
+    ([DATES, "--workdir={}", "--steps=3"], "mean '--config.train.steps'?"),
+    ([DATES, "--workdir={}", "--step=a"], "--step=a: --step takes one whole"),
+    ([DATES, "--workdir={}", "--nooverwrite=3"], "--nooverwrite=3"),
     ([DATES, "--workdir=gs://b/run"], "--workdir=gs://b/run"),
     (
       [DATES, "--workdir={}", "--input=in.txt", "--output=out.jsonl"],

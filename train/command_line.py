@@ -3,15 +3,83 @@
 Like `validate`, it refuses with the thing, its value and the fix.
 """
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+from ml_collections.config_flags import tuple_parser
+
 from train.config import Config
 from train.validate import Refusal, flatten, suggest
 
-OVERRIDE = re.compile(r"^--?(?:no)?config\.([\w.]+)")
+OVERRIDE = re.compile(r"^--?(no)?config\.([\w.]+)")
+_FLAG = re.compile(r"--?[A-Za-z]")
+_PARSERS: dict[type, flags.ArgumentParser] = {
+  bool: flags.BooleanParser(),
+  int: flags.IntegerParser(),
+  float: flags.FloatParser(),
+  tuple: tuple_parser.TupleParser(),
+}
+# What a value of a type is, for messages; and alike of absl's names of types.
+_TAKES = {
+  bool: "True or False",
+  int: "one whole number",
+  float: "one number",
+  str: "one text",
+  tuple: "a list with commas, such as 1,2 or \"('a','b')\"",
+}
+_TYPES = {"bool": bool, "int": int, "float": float}
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+  """Overrides, each with its value in one word, the rest, and what is no flag.
+
+  "--config.seed 3" is "--config.seed=3"; what stands after "--" is no flag.
+  """
+  words, tail = list(arguments), []
+  if "--" in words:
+    place = words.index("--")
+    words, tail = words[:place], words[place:]
+  overrides, rest = [], []
+  while words:
+    word = words.pop(0)
+    if not OVERRIDE.match(word):
+      rest.append(word)
+      continue
+    if "=" not in word and words and not _FLAG.match(words[0]):
+      word = f"{word}={words.pop(0)}"
+    overrides.append(word)
+  return overrides, rest, tail
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str:
+  """The last value that a flag is given; empty: none."""
+  value = ""
+  for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    name, equals, text = word.partition("=")
+    if name in (f"-{flag}", f"--{flag}"):
+      value = text if equals else after
+  return value
+
+
+def explain(error: Exception, config: Any) -> str:
+  """What absl says of flags, with what to write instead."""
+  text = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name = error.flagname
+    known = [*flags.FLAGS]
+    if isinstance(config, Config):
+      known += [f"config.{key}" for key in flatten(config)]
+    near = suggest(name, known).replace("'", "'--", 1)
+    text = f"--{name}: there is no such flag{near}"
+  elif match := re.match(r"flag (--(\w+)=.*?): ", text):
+    kind = _TYPES.get(flags.FLAGS[match[2]].flag_type())
+    if kind:
+      text = f"{match[1]}: --{match[2]} takes {_TAKES[kind]}"
+  return f"{text} (see --help)"
 
 
 def check_flags(
@@ -20,14 +88,20 @@ def check_flags(
   """The flags that every run needs."""
   if mode not in modes:
     raise Refusal(f"--mode={mode}: choose one of {', '.join(modes)}")
-  if config is None:
+  if config is None and not flags.FLAGS["config"].present:
     raise Refusal(
       "--config is missing: pass a file, --config=configs/quickstart.py"
     )
   try:
-    flatten(config)
+    # In place of a file that cannot be read absl has what raises when used.
+    flat = flatten(config) if hasattr(config, "items") else None
   except OSError as error:
     raise Refusal(f"--config: {error.__cause__ or error}") from error
+  if flat is None or not isinstance(config, Config):
+    raise Refusal(
+      f"--config: get_config() returns a {type(config).__name__}, not a "
+      "configuration: begin with that of configs/common.py, and return it"
+    )
   if not workdir:
     raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
   check_path("workdir", workdir)
@@ -73,10 +147,41 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def check_overrides(arguments: Sequence[str], config: Config) -> None:
-  """Every --config.section.key names a key that exists."""
-  known = list(flatten(config))
+  """Every --config.section.key names a key that exists, and a value of it."""
+  known = flatten(config)
   for argument in arguments:
     match = OVERRIDE.match(argument)
-    key = match.group(1) if match else ""
+    key = match[2] if match else ""
+    if isinstance(config.get(key), Config):
+      raise Refusal(
+        f"{argument}: {key} is a section: write --config.{key}.key=value"
+      )
     if key not in known:
-      raise Refusal(f"{argument}: there is no key {key!r}{suggest(key, known)}")
+      near = suggest(key, list(known))
+      raise Refusal(f"{argument}: there is no key {key!r}{near}")
+    _, equals, value = argument.partition("=")
+    kind = type(known[key])
+    if match and match[1]:
+      fits = kind is bool and not equals
+    elif not equals:
+      fits = kind is bool
+    else:
+      fits = _fits(value, kind)
+    if not fits:
+      raise Refusal(
+        f"{argument}: {key} takes {_TAKES[kind]}; the config has {known[key]!r}"
+      )
+
+
+def _fits(value: str, kind: type) -> bool:
+  """Whether the text of a flag is a value of this type."""
+  if kind is str:
+    try:
+      return not isinstance(ast.literal_eval(value), tuple | list | dict)
+    except (ValueError, SyntaxError):
+      return True
+  try:
+    _PARSERS[kind].parse(value)
+  except ValueError:
+    return False
+  return True

@@ -51,3 +51,78 @@ def test_a_right_override_passes():
 def test_a_word_that_is_no_flag_is_refused():
   with pytest.raises(Refusal, match=r"'optim\.lr=3' is not a flag"):
     command_line.check_arguments(["optim.lr=3"])
+
+
+@pytest.mark.parametrize(
+  ("argument", "takes"),
+  [
+    ("--config.train.steps=3,4", "one whole number; the config has 1000"),
+    ("--config.train.steps=[3,4]", "one whole number"),
+    ("--config.train.steps=many", "one whole number"),
+    ("--config.train.steps=3.5", "one whole number"),
+    ("--config.train.steps=True", "one whole number"),
+    ("--config.train.steps=", "one whole number"),
+    ("--config.train.steps", "one whole number"),
+    ("--noconfig.train.steps", "one whole number"),
+    ("--config.optim.lr=fast", "one number; the config has 0.0001"),
+    ("--config.optim.lr=1,2", "one number"),
+    ("--config.eval.permute_sources=yes", "True or False; the config has Fal"),
+    ("--noconfig.eval.permute_sources=True", "True or False"),
+    ("--config.model.encoder=('a','b')", "one text; the config has ''"),
+    ("--config.model.encoder_layers=(0,1", "a list with commas, such as"),
+  ],
+)
+def test_a_value_of_another_type_is_refused(argument, takes):
+  key = argument.partition("config.")[2].partition("=")[0]
+  with pytest.raises(Refusal) as caught:
+    command_line.check_overrides([argument], common.get_config())
+  assert str(caught.value).startswith(f"{argument}: {key} takes {takes}")
+
+
+@pytest.mark.parametrize(
+  "argument",
+  [
+    "--config.train.steps=3",
+    "--config.optim.lr=3",
+    "--config.optim.lr=1e-4",
+    "--config.eval.permute_sources",
+    "--config.eval.permute_sources=false",
+    "--noconfig.eval.permute_sources",
+    "--config.model.encoder_layers=0,1",
+    "--config.model.encoder_layers=[0, 1]",
+    "--config.model.encoder_layers=()",
+    "--config.sharding.mlp=tensor",
+    "--config.data.train=0.7*dates@train,0.3*dates@valid[:5]",
+    "--config.data.train=",
+    "--config.model.encoder=123",
+  ],
+)
+def test_a_value_of_its_type_passes(argument):
+  command_line.check_overrides([argument], common.get_config())
+
+
+def test_a_section_is_no_key():
+  with pytest.raises(Refusal, match=r"=3: model is a section: write --config"):
+    command_line.check_overrides(["--config.model=3"], common.get_config())
+
+
+def test_a_value_in_a_word_of_its_own_belongs_to_its_flag():
+  words = "main.py --config c.py --config.seed 3 --config.optim.lr -1 --step=2"
+  assert command_line.split(words.split()) == (
+    ["--config.seed=3", "--config.optim.lr=-1"],
+    "main.py --config c.py --step=2".split(),
+    [],
+  )
+  words = "main.py --config.eval.permute_sources --step=2 -- --config.seed=3"
+  assert command_line.split(words.split()) == (
+    ["--config.eval.permute_sources"],
+    ["main.py", "--step=2"],
+    ["--", "--config.seed=3"],
+  )
+
+
+def test_the_last_value_of_a_flag_counts():
+  words = "main.py --config=a --config b --configs=c -step=1 --config.x=3"
+  assert command_line.value_of("config", words.split()) == "b"
+  assert command_line.value_of("step", words.split()) == "1"
+  assert command_line.value_of("input", words.split()) == ""
