@@ -1,10 +1,13 @@
 """Prediction: order, resuming, and outputs of other makers."""
 
+import gzip
 import json
 
 import numpy as np
 import pytest
 
+from configs import dates
+from data.extensions import uri_of
 from train import predict, validate
 
 
@@ -178,6 +181,24 @@ def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
 def test_a_bad_input_is_refused(run, source, output, named):
   with pytest.raises(validate.Refusal, match=named):
     run(source, output)
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.TSV", "in.csv.gz", "in.jsonl"])
+def test_an_input_is_read_by_its_extension(name, tmp_path):
+  rows = [{"source": "red, blue", "x": "1"}, {"source": "green", "x": "2"}]
+  if name.endswith("jsonl"):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+  else:
+    mark = "\t" if "TSV" in name else ","
+    cells = [["source", "x"], *([f'"{r["source"]}"', r["x"]] for r in rows)]
+    text = "".join(f"{mark.join(row)}\n" for row in cells)
+  raw = text.encode()
+  path = tmp_path / name
+  path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+  inputs = predict.open_inputs(str(path), dates.get_config())
+  assert list(inputs.read(0)) == ["red, blue", "green"]
+  again = predict.open_inputs(uri_of(str(path)), dates.get_config())
+  assert again.fingerprint == inputs.fingerprint
 
 
 def test_a_missing_output_is_refused(finished, inputs):
