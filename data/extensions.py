@@ -1,6 +1,8 @@
 """Extensions: what the end of a file's name tells of its scheme."""
 
+import difflib
 import os
+from collections.abc import Sequence
 
 _LINES = {".csv": "csv", ".jsonl": "jsonl", ".tsv": "csv"}
 _BINARY = {".arrayrecord": "arrayrecord", ".parquet": "parquet"}
@@ -27,3 +29,17 @@ def uri_of(path: str) -> str:
     return ""
   # What follows the last @ would be taken for a split.
   return f"{scheme}:{path}{'@all' if '@' in path else ''}"
+
+
+def suggest(uri: str, schemes: Sequence[str]) -> str:
+  """What a URI of no scheme is likely to mean, as the end of a sentence."""
+  rest, split = uri, ""
+  if "@" in uri:
+    rest, at, split = uri.rpartition("@")
+    split = at + split
+  scheme, colon, location = rest.partition(":")
+  meant = uri_of(scheme)
+  if colon:
+    near = difflib.get_close_matches(scheme, schemes, n=1)
+    meant = f"{near[0]}:{location}" if near else ""
+  return f"; did you mean {meant + split!r}?" if meant else ""

@@ -1,7 +1,6 @@
 """Sources: "scheme:location@split" -> records by number."""
 
 import dataclasses
-import difflib
 import hashlib
 import math
 import re
@@ -20,7 +19,7 @@ from data import (
   text,
   tfds,
 )
-from data.extensions import uri_of
+from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.
@@ -205,7 +204,7 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   if scheme not in _schemes():
     raise ValueError(
       f"{uri!r}: {scheme!r} is no scheme; write scheme:location@split with one "
-      f"of {', '.join(_schemes())}{_suggest(uri)}"
+      f"of {', '.join(_schemes())}{suggest(uri, _schemes())}"
     )
   if scheme in _BUILT_IN and colon:
     raise ValueError(f"{uri}: {scheme} has no location; write {scheme}@train")
@@ -216,20 +215,6 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
   if not split:
     raise ValueError(f"{uri}: no split; write {rest}@train, for example")
   return scheme, location, split
-
-
-def _suggest(uri: str) -> str:
-  """What a URI without a known scheme is likely to mean, to end a sentence."""
-  rest, split = uri, ""
-  if "@" in uri:
-    rest, at, split = uri.rpartition("@")
-    split = at + split
-  scheme, colon, location = rest.partition(":")
-  meant = uri_of(scheme)
-  if colon:
-    near = difflib.get_close_matches(scheme, _schemes(), n=1)
-    meant = f"{near[0]}:{location}" if near else ""
-  return f"; did you mean {meant + split!r}?" if meant else ""
 
 
 def parse_mixture(text: str) -> dict[str, float]:

@@ -112,12 +112,14 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
     return restore(config, folder)
   pair = None
   if config.model.pair:
-    pair = hub.read_pair(hub.Origin(config.model.pair))
+    with naming("model.pair", config.model.pair):
+      pair = hub.read_pair(hub.Origin(config.model.pair))
     _say_what_a_pair_replaces(config)
   sides = _side_configs(config, pair)
   share = config.model.share or (str(pair.share) if pair else "none")
   if weights and not pair and config.model.encoder_init == "pretrained":
-    hub.fit_pooler_to(sides["encoder"], config.model.encoder)
+    with naming("model.encoder", config.model.encoder):
+      hub.fit_pooler_to(sides["encoder"], config.model.encoder)
 
   def make_tokenizers() -> None:
     made = {side: _make_tokenizer(config, side, sides, share) for side in SIDES}
@@ -204,8 +206,8 @@ def _check_positions(
   pretrained = config.model.pair or config.model[f"{side}_init"] == "pretrained"
   if pretrained and count < held:
     raise validate.Refusal(
-      f"model.{side}_positions = {count}: the checkpoint has {held}, and shorter "
-      "rows need no shorter table; set it to 0"
+      f"model.{side}_positions = {count}: the checkpoint has {held}, and "
+      "shorter rows need no shorter table; set it to 0"
     )
 
 
@@ -272,7 +274,8 @@ def _make_tokenizer(
     with naming(f"data.{kind}_tokenizer", named):
       return languages.load_tokenizer(config, kind, named)
   if config.model.pair:
-    return _pair_tokenizer(config, side, sides)
+    with naming("model.pair", config.model.pair):
+      return _pair_tokenizer(config, side, sides)
   if not validate.is_preset(config.model[side]):
     with naming(f"model.{side}", config.model[side]):
       return languages.load_tokenizer(config, kind, config.model[side])

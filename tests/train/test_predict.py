@@ -196,7 +196,7 @@ def test_an_input_is_read_by_its_extension(name, tmp_path):
   path = tmp_path / name
   path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
   inputs = predict.open_inputs(str(path), dates.get_config())
-  assert list(inputs.read(0)) == ["red, blue", "green"]
+  assert [row.text for row in inputs.read(0)] == ["red, blue", "green"]
   again = predict.open_inputs(uri_of(str(path)), dates.get_config())
   assert again.fingerprint == inputs.fingerprint
 
