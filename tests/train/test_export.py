@@ -166,9 +166,6 @@ def test_base_models_are_those_of_the_hub_whose_weights_were_taken(
   assert export._base_models(config) == ("some/bert",)
   config.model.decoder = "some/bert"
   assert export._base_models(config) == ("some/bert",)
-  # A folder that is gone.
-  config.model.decoder = str(tmp_path / "gone")
-  assert export._base_models(config) == ("some/bert",)
 
 
 def test_a_card_names_no_folder(finished):
