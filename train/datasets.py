@@ -15,7 +15,7 @@ from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
 from data.remembered import open_remembered
-from train import initialize, processes, validate
+from train import processes, run_tokenizers, validate
 from train.config import Config
 from train.initialize import Task
 from train.naming import naming
@@ -126,13 +126,13 @@ def warn_of_duplicates(
 
 def is_trained(config: Config, side: str) -> bool:
   """Whether the tokenizer of "encoder" or "decoder" is made by the run."""
-  named = config.data[f"{initialize.SIDES[side]}_tokenizer"]
+  named = config.data[f"{run_tokenizers.SIDES[side]}_tokenizer"]
   preset = validate.is_preset(config.model[side])
   return preset and not (named or config.model.pair)
 
 
 def _check_case(config: Config) -> None:
-  trained = [side for side in initialize.SIDES if is_trained(config, side)]
+  trained = [side for side in run_tokenizers.SIDES if is_trained(config, side)]
   if config.data.keep_case and not trained:
     raise ValueError(
       "data.keep_case = True is for tokenizers that a run trains, and this one "

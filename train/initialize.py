@@ -5,22 +5,16 @@ run never asks the Hub twice.
 """
 
 import dataclasses
-import functools
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-from absl import logging
 from transformers import EncoderDecoderConfig
 
-from data import sources, tokenizers
+from data import tokenizers
 from data.examples import Tokens
-from data.languages import LanguageError
-from data.remembered import open_remembered
 from encdec import hub
-from encdec.archs import ARCHS
 from encdec.config import Role
 from encdec.layers.mlp import activation
 from encdec.model import FlaxEncoderDecoderModule
@@ -34,20 +28,16 @@ from train import (
   generation_settings,
   languages,
   processes,
+  run_tokenizers,
+  side_configs,
   validate,
   workdir,
 )
 from train.config import Config
 from train.generation_settings import GenerationSettings
 from train.naming import naming
+from train.run_tokenizers import SIDES
 
-SIDES = {"encoder": "source", "decoder": "target"}
-# Kinds of trained tokenizers, as architectures name them.
-TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
-  "wordpiece": tokenizers.train_wordpiece,
-  "gpt2": tokenizers.train_bpe,
-  "roberta": functools.partial(tokenizers.train_bpe, family="roberta"),
-}
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
   "end": "model.end_token to one of the target tokenizer's tokens",
@@ -114,25 +104,23 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
   if config.model.pair:
     with naming("model.pair", config.model.pair):
       pair = hub.read_pair(hub.Origin(config.model.pair))
-    _say_what_a_pair_replaces(config)
-  sides = _side_configs(config, pair)
+    side_configs.tell_replaced(config)
+  sides = side_configs.read(config, pair)
   share = config.model.share or (str(pair.share) if pair else "none")
   if weights and not pair and config.model.encoder_init == "pretrained":
     with naming("model.encoder", config.model.encoder):
       hub.fit_pooler_to(sides["encoder"], config.model.encoder)
 
-  def make_tokenizers() -> None:
-    made = {side: _make_tokenizer(config, side, sides, share) for side in SIDES}
-    _check_one(share, made)
-    _save_tokenizers(made, folder)
-
-  processes.on_chief("making the tokenizers", make_tokenizers)
-  read = _read_tokenizers(folder)
+  processes.on_chief(
+    "making the tokenizers",
+    lambda: run_tokenizers.make(config, sides, share, folder),
+  )
+  read = run_tokenizers.read(folder)
   for side in SIDES:
     if not pair and validate.is_preset(config.model[side]):
-      _fit_preset(sides[side], read[side])
+      side_configs.fit_preset(sides[side], read[side])
   if config.model.grow_vocabulary:
-    _grow_vocabularies(sides, read, share)
+    side_configs.grow_vocabularies(sides, read, share)
   if pair:
     # Its own values, with the sides as they are now.
     hub_config, generation = pair.config, hub.options_of(pair.generation)
@@ -150,7 +138,7 @@ def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
   values = workdir.read_json(path, "config", "generation", "tokens")
-  read = _read_tokenizers(folder)
+  read = run_tokenizers.read(folder)
   return _task(
     config,
     hub.composite_config(values["config"], str(path)),
@@ -178,206 +166,6 @@ def record(task: Task, folder: Path) -> None:
     "tokens": task.tokens.as_dict(),
   }
   workdir.write_json(folder / "model.json", values)
-
-
-def _side_configs(config: Config, pair: hub.SavedPair | None) -> dict[str, Any]:
-  """The Hub config of each side, as the run wants it; a pair's are changed."""
-  if pair:
-    sides = dict(zip(SIDES, hub.sides_of(pair.config), strict=True))
-  else:
-    sides = {side: _read_side(config, side) for side in SIDES}
-  for side, hub_config in sides.items():
-    if count := config.model[f"{side}_positions"]:
-      _check_positions(config, side, count, hub_config)
-      hub.set_max_positions(hub_config, Role(side), count)
-    if config.model.dropout != -1.0:
-      hub.set_dropout(hub_config, config.model.dropout)
-    # A pair is read whole: nothing is drawn.
-    if config.model.init_std != -1.0 and not pair:
-      hub.set_init_std(hub_config, config.model.init_std)
-  return sides
-
-
-def _check_positions(
-  config: Config, side: str, count: int, hub_config: Any
-) -> None:
-  """Raises Refusal where a checkpoint's table would become shorter."""
-  held = hub.stack_config(hub_config, Role(side)).max_positions
-  pretrained = config.model.pair or config.model[f"{side}_init"] == "pretrained"
-  if pretrained and count < held:
-    raise validate.Refusal(
-      f"model.{side}_positions = {count}: the checkpoint has {held}, and "
-      "shorter rows need no shorter table; set it to 0"
-    )
-
-
-def _read_side(config: Config, side: str) -> Any:
-  name = config.model[side]
-  with naming(f"model.{side}", name):
-    try:
-      hub_config = hub.load_side_config(name)
-    except ValueError as error:
-      if validate.is_preset(name) or not hub.is_pair(name):
-        raise
-      raise validate.Refusal(
-        f"model.{side} = {name!r} is a saved pair, no {side}: set model.pair "
-        "to it, which stands in place of both sides"
-      ) from error
-  if layers := config.model[f"{side}_layers"]:
-    key = f"model.{side}_layers"
-    hub.choose_layers(key, layers, hub_config, Role(side))
-  return hub_config
-
-
-def _say_what_a_pair_replaces(config: Config) -> None:
-  flat = validate.flatten(config)
-  unset = {"model.init_std": -1.0}
-  given = [
-    f"{key} = {flat[key]!r}"
-    for key in (*validate.OF_SIDES, *unset)
-    if flat[key] and flat[key] != unset.get(key)
-  ]
-  logging.info(
-    "model.pair = %r stands in place of %s, which are not read",
-    config.model.pair,
-    ", ".join(given),
-  )
-
-
-def _grow_vocabularies(
-  sides: Mapping[str, Any],
-  read: Mapping[str, tokenizers.Tokenizer],
-  share: str,
-) -> None:
-  """Gives a side a row for each token of its tokenizer."""
-  sizes = {side: tokenizer.vocab_size for side, tokenizer in read.items()}
-  if share != "none":
-    sizes = dict.fromkeys(sizes, max(sizes.values()))
-  for side, hub_config in sides.items():
-    if sizes[side] > hub_config.vocab_size:
-      logging.info(
-        "the %s's vocabulary grows from %d tokens to %d, the tokenizer's",
-        *(side, hub_config.vocab_size, sizes[side]),
-      )
-      hub.set_vocab_size(hub_config, sizes[side])
-
-
-def _make_tokenizer(
-  config: Config, side: str, sides: Mapping[str, Any], share: str
-) -> tokenizers.Tokenizer:
-  """Named by the config, the model's own, or trained on the training split.
-
-  Sides that share embeddings have one tokenizer, of both sides' texts.
-  """
-  kind = SIDES[side]
-  if named := config.data[f"{kind}_tokenizer"]:
-    with naming(f"data.{kind}_tokenizer", named):
-      return languages.load_tokenizer(config, kind, named)
-  if config.model.pair:
-    with naming("model.pair", config.model.pair):
-      return _pair_tokenizer(config, side, sides)
-  if not validate.is_preset(config.model[side]):
-    with naming(f"model.{side}", config.model[side]):
-      return languages.load_tokenizer(config, kind, config.model[side])
-  languages.check_trained(config, kind)
-  both = (config.data.source_field, config.data.target_field)
-  fields = [config.data[f"{kind}_field"]]
-  if share != "none":
-    fields = both
-  parts = [
-    open_remembered(
-      uri, fields=both, on_bad_record=config.data.on_bad_record, folder=None
-    )
-    for uri in sources.parse_mixture(config.data.train)
-  ]
-  texts = (
-    part[i][field]
-    for part in parts
-    for i in range(len(part))
-    for field in fields
-  )
-  name = ARCHS[sides[side].model_type].TOKENIZER
-  # Byte-level BPE always tells capitals apart.
-  options = {"wordpiece": {"keep_case": config.data.keep_case}}.get(name, {})
-  return TRAINERS[name](texts, config.data[f"{kind}_vocab_size"], **options)
-
-
-def _pair_tokenizer(
-  config: Config, side: str, sides: Mapping[str, Any]
-) -> tokenizers.Tokenizer:
-  """A saved pair's: the source's at its root, the target's beside it."""
-  name, kind = config.model.pair, SIDES[side]
-  subfolder = ""
-  if side == "decoder":
-    subfolder = hub.target_tokenizer_of(hub.Origin(name))
-    sizes = {key: hub_config.vocab_size for key, hub_config in sides.items()}
-    if not subfolder and sizes["encoder"] != sizes["decoder"]:
-      raise validate.Refusal(
-        f"model.pair = {name!r} holds one tokenizer, and its sides have "
-        f"vocabularies of {sizes['encoder']} and {sizes['decoder']} tokens: "
-        "set data.target_tokenizer to the decoder's"
-      )
-  try:
-    return languages.load_tokenizer(config, kind, name, subfolder)
-  except LanguageError:
-    raise
-  except ValueError as error:
-    raise validate.Refusal(
-      f"model.pair = {name!r} holds no {kind} tokenizer that can be read: set "
-      f"data.{kind}_tokenizer ({error})"
-    ) from error
-
-
-def _check_one(share: str, made: Mapping[str, tokenizers.Tokenizer]) -> None:
-  """Raises Refusal where the sides share embeddings of different ids."""
-  one, other = made.values()
-  if share != "none" and one.vocabulary != other.vocabulary:
-    raise validate.Refusal(
-      f"the sides share {share!r} (model.share), but their tokenizers differ: "
-      "name one in data.source_tokenizer and data.target_tokenizer, or set "
-      "model.share to 'none'"
-    )
-
-
-def _save_tokenizers(
-  made: Mapping[str, tokenizers.Tokenizer], folder: Path
-) -> None:
-  # Without config.json no run has begun: what lies here is a failed start's.
-  final, partial = folder / "tokenizers", folder / "tokenizers.partial"
-  for old in (final, partial):
-    if old.exists():
-      shutil.rmtree(old)
-  for side, tokenizer in made.items():
-    (partial / SIDES[side]).mkdir(parents=True)
-    tokenizer.save(str(partial / SIDES[side]))
-  partial.rename(final)
-
-
-def _read_tokenizers(folder: Path) -> dict[str, tokenizers.Tokenizer]:
-  """By side, as `_save_tokenizers` wrote them: they keep their languages."""
-  return {
-    side: tokenizers.load(
-      str(folder / "tokenizers" / kind), target=kind == "target"
-    )
-    for side, kind in SIDES.items()
-  }
-
-
-def _fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
-  """A preset takes its vocabulary and ids from its tokenizer."""
-  values = {
-    "vocab_size": tokenizer.vocab_size,
-    # Marian's second name of it.
-    "decoder_vocab_size": tokenizer.vocab_size,
-    "bos_token_id": tokenizer.bos_id,
-    "eos_token_id": tokenizer.eos_id,
-    "pad_token_id": tokenizer.pad_id,
-  }
-  known = hub_config.to_dict()
-  start = languages.preset_start(known, tokenizer)
-  if start is not None:
-    values["decoder_start_token_id"] = start
-  hub_config.update({k: v for k, v in values.items() if k in known})
 
 
 def _resolve_tokens(

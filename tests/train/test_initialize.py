@@ -11,7 +11,7 @@ import transformers
 from data import tokenizers
 from encdec import hub
 from encdec.archs import ARCHS
-from train import first_params, initialize, loop, validate
+from train import first_params, initialize, loop, run_tokenizers, validate
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 
@@ -88,7 +88,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
 
 def test_every_architecture_has_a_tokenizer_to_train():
   kinds = {arch.TOKENIZER for arch in ARCHS.values()}
-  assert kinds == initialize.TRAINERS.keys()
+  assert kinds == run_tokenizers.TRAINERS.keys()
 
 
 def test_a_roberta_preset_trains_its_tokenizer(pairs_folder, tiny_config):
@@ -210,7 +210,7 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
     "decoder": ("gpt2", decoder),
   }[side]
   size = _add_tokens(folder / name, ["<hl>", "<sep2>"])
-  kind = initialize.SIDES[side]
+  kind = run_tokenizers.SIDES[side]
   with pytest.raises(
     validate.Refusal,
     match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
@@ -234,7 +234,7 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
   # The rest is padding, as ever.
   assert len(rows) % 128 == 0 and not rows[size:].any()
   # The other side is as it was.
-  other = initialize.SIDES.keys() - {side}
+  other = run_tokenizers.SIDES.keys() - {side}
   for name in other:
     sizes = {"encoder": encoder, "decoder": decoder}
     assert (
