@@ -25,7 +25,7 @@ def plain(text: str) -> str:
 def few(names: Iterable[str]) -> str:
   """The first names, and how many there are."""
   names = list(names)
-  shown = clipped(", ".join(names[:8]), 2 * _SENTENCE) or "none"
+  shown = clipped(", ".join(names[:8]), 2 * _SENTENCE)
   return shown if len(names) <= 8 else f"{shown}, ... ({len(names)} in all)"
 
 

@@ -117,7 +117,7 @@ def check_fields(
 
 def _text(record: dict, field: str) -> str:
   if field not in record:
-    names = few(map(quoted, record))
+    names = few(map(quoted, record)) or "none"
     raise ValueError(
       f"has no field {field!r}; its fields are: {names} (data.source_field "
       "and data.target_field choose)"

@@ -12,6 +12,7 @@ from array_record.python import (
 )
 
 from data import manifest, packing, sources, tokenizers
+from data.quoted import few
 
 LONG = "secret " * 1000
 MOST = 700
@@ -160,3 +161,10 @@ def test_no_damaged_tokenizer_is_printed(tmp_path, name, raw):
   tokenizers.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
   (tmp_path / name).write_bytes(raw)
   _refusal(tmp_path, tokenizers.load, str(tmp_path))
+
+
+def test_few_names_are_listed_and_many_are_counted():
+  assert few([]) == ""
+  assert few("abc") == "a, b, c"
+  assert few(map(str, range(9))) == "0, 1, 2, 3, 4, 5, 6, 7, ... (9 in all)"
+  assert len(few([LONG] * 9)) < MOST
