@@ -38,7 +38,7 @@ def answer(argv: list[str]) -> tuple[str, str]:
     FLAGS[name].unparse()
     FLAGS[name].present = 0
   sys.modules.pop("config_config", None)
-  sys.argv = argv
+  main.ARGUMENTS.clear()
   try:
     main.main(main.parse(argv))
   except validate.Failure as failure:
