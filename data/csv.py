@@ -42,19 +42,19 @@ class _Rows:
     if header is None:
       return
     path = self._paths[file]
-    fault = f"{path}: line 1 names the fields, and"
+    first = f"{path}: line 1 names the fields, and"
     try:
       text = decode(header.raw or b"").removeprefix("\ufeff")
     except ValueError as error:
-      raise ValueError(f"{fault} {error}; mend it") from error
+      raise ValueError(f"{first} {error}; mend it") from error
     divided = self._divided(file, text)
     try:
       names = self._cells(file, text)
     except ValueError as error:
       remedy = divided or f"{error}; mend it"
-      raise ValueError(f"{fault} {remedy}") from error
+      raise ValueError(f"{first} {remedy}") from error
     if divided and not {*self._fields} <= {*names}:
-      raise ValueError(f"{fault} {divided}")
+      raise ValueError(f"{first} {divided}")
     try:
       check_fields(path, self._fields, names)
     except ValueError as error:
