@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,11 +37,11 @@ def test_a_run_that_starts_with_padding_measures_what_pytorch_does(
   config.data.source_vocab_size = config.data.target_vocab_size
   result = loop.run(config, str(run))
   export.run(config, str(run), step=4, output=str(hub))
-  load = transformers.AutoTokenizer.from_pretrained
+  load: Any = transformers.AutoTokenizer.from_pretrained
   source = target = load(str(hub))
   if (hub / "target_tokenizer").exists():
     target = load(str(hub / "target_tokenizer"))
-  model = transformers.EncoderDecoderModel.from_pretrained(str(hub))
+  model: Any = transformers.EncoderDecoderModel.from_pretrained(str(hub))
   start = model.generation_config.decoder_start_token_id
   assert start == target.pad_token_id == model.config.decoder.pad_token_id
   samples = (run / "samples/valid-00000004.jsonl").read_text().splitlines()
