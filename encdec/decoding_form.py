@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from encdec import axis_types
 from encdec.types import Params
 
 # They multiply the whole source, once: many rows.
@@ -21,7 +22,11 @@ def unstack(params: Params, dtype: Any = None) -> Params:
 
   On a CPU the decoder's kernels are `transposed`, `O I`, as it multiplies a few
   rows fastest; see `encdec.layers.products`. Accelerators do not mind.
+
+  Raises:
+    ValueError: a leaf is split over an axis of type Explicit.
   """
+  axis_types.check({"params": params})
 
   def cast(leaf: Array) -> Array:
     return leaf if dtype is None else leaf.astype(dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from encdec import axis_types
 from encdec.config import EncDecConfig
 from encdec.types import AttentionMask
 
@@ -119,7 +120,11 @@ def count_positions(
   """A batch of data with its positions as the model counts them.
 
   In data they are the index of each token in its text, whatever its id.
+
+  Raises:
+    ValueError: a field is split over an axis of type Explicit.
   """
+  axis_types.check(batch)
   positions = {
     f"{side}_positions": token_positions(
       batch[tokens], stack.unplaced_token, batch[f"{side}_positions"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec import sharding
+from encdec import axis_types, sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
 from encdec.layers import cache as cache_lib
@@ -96,6 +96,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     `query_segments` default to `segments`; ones in their place are Hugging
     Face's rule, by which padding attends to the tokens.
     """
+    self._check_lie(tokens=tokens, segments=segments, embeds=embeds)
     queries = segments if query_segments is None else query_segments
     mask = AttentionMask(
       query_segments=queries, key_segments=segments, dense=dense
@@ -138,6 +139,13 @@ class FlaxEncoderDecoderModule(nn.Module):
     than their segments. `encoder_states` are as `encode` gave them: the
     projection between different widths is applied here.
     """
+    self._check_lie(
+      tokens=tokens,
+      segments=segments,
+      embeds=embeds,
+      encoder_states=encoder_states,
+      encoder_segments=encoder_segments,
+    )
     queries = segments if query_segments is None else query_segments
     inputs = LayerInputs(
       AttentionMask(
@@ -160,6 +168,10 @@ class FlaxEncoderDecoderModule(nn.Module):
       embeds=embeds,
       hidden_states=output_hidden_states,
     )
+
+  def _check_lie(self, **inputs: Array | None) -> None:
+    """Raises ValueError for what is split as `axis_types.check` refuses."""
+    axis_types.check({**inputs, **self.variables})
 
   def project(
     self, encoder_states: Float[Array, "B S W"]
@@ -214,6 +226,9 @@ class FlaxEncoderDecoderModule(nn.Module):
     encoder_segments: Int[Array, "B S"],
   ) -> CrossCache:
     """Keys and values of the source for every layer; made once a source."""
+    self._check_lie(
+      encoder_states=encoder_states, encoder_segments=encoder_segments
+    )
     return self.decoder.cross_cache(
       self.project(encoder_states), encoder_segments
     )

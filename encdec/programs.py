@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from encdec import sharding
+from encdec import axis_types, sharding
 from encdec.generation import (
   groups,
   hypotheses,
@@ -84,6 +84,13 @@ def encode(
   states: Float[Array, "B S W"] | None,
 ) -> CrossCache:
   """What every step reads of the source, from its tokens or its states."""
+  axis_types.check(
+    {
+      "encoder_tokens": tokens,
+      "encoder_segments": segments,
+      "encoder_states": states,
+    }
+  )
   apply: Any = functools.partial(module.apply, {"params": params})
 
   def encode_rows(rows: tuple[Array | None, ...]) -> CrossCache:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
+from encdec import axis_types
 from encdec import generate as search
 from encdec.config import StackConfig
 from encdec.generation.options import Processor, Rules
@@ -314,6 +315,7 @@ def _encoded_source(
       f"encoder_outputs[0] of shape {list(np.shape(states))} must be "
       f"[batch, length, {config.width}]: pass what encode() returned"
     )
+  axis_types.check({"encoder_outputs": states})
   segments, dense = as_mask(mask, states.shape[:2], "the source")
   if ids is not None:
     ids = as_ids(ids, "input_ids", config.vocab_size)

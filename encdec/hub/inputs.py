@@ -14,6 +14,7 @@ from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from encdec import axis_types
 from encdec.config import StackConfig
 from encdec.hub.host import Held, numpy_of
 from encdec.masks import shift_right, token_positions
@@ -69,6 +70,7 @@ def side_inputs(
     shape = ids.shape
   else:
     embeds = jnp.asarray(embeds)
+    axis_types.check({f"the embeddings in place of {ids_name}": embeds})
     if embeds.ndim != 3 or embeds.shape[2] != config.embedding_width:
       raise ValueError(
         f"the embeddings in place of {ids_name} have shape "
@@ -126,6 +128,7 @@ def check_shape(array: Held, shape: tuple[int, ...], name: str) -> None:
 
 def as_ids(ids: Any, name: str, limit: int) -> Int[Held, "B T"]:
   """Ids as int32; values are checked unless they are traced."""
+  axis_types.check({name: ids})
   if not isinstance(ids, Tracer):
     held = np.asarray(ids)
     if held.ndim != 2 or held.dtype.kind not in "iu":
@@ -147,10 +150,11 @@ def as_mask(
   """Segments, and a dense mask where there is one for each query."""
   if mask is None:
     return np.ones(shape, np.int32), None
+  axis_types.check({f"the attention mask of {name}": mask})
   mask = numpy_of(mask).asarray(mask)
   batch, length = shape
   if mask.shape == (batch, length):
-    return (mask != 0).astype(np.int32), None
+    return mask.astype(bool).astype(np.int32), None
   if mask.ndim == 3:
     mask = mask[:, None]
   square = (length, length)
@@ -164,19 +168,20 @@ def as_mask(
       f"the attention mask of {name} is {mask.dtype}; a mask for each query "
       "is boolean or whole numbers, nonzero where attention is allowed"
     )
-  return np.ones(shape, np.int32), mask != 0
+  return np.ones(shape, np.int32), mask.astype(bool)
 
 
 def cache_mask(mask: Any, batch: int, slots: int) -> Bool[Array, "B T"]:
   """Which slots of a cache may be attended to; those after the mask may."""
   mask = jnp.asarray(mask)
+  axis_types.check({"decoder_attention_mask": mask})
   if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] > slots:
     raise ValueError(
       f"decoder_attention_mask has shape {list(mask.shape)}; with a cache it "
       f"is [{batch}, at most {slots}], counted from the cache's first token"
     )
   more = slots - mask.shape[1]
-  return jnp.pad(mask != 0, ((0, 0), (0, more)), constant_values=True)
+  return jnp.pad(mask.astype(bool), ((0, 0), (0, more)), constant_values=True)
 
 
 def check_length(config: StackConfig, length: int, name: str) -> None:
@@ -211,6 +216,7 @@ def from_labels(
   The start token is seen, also where padding has the same id: PyTorch masks it
   there, and its first loss sees the labels that follow.
   """
+  axis_types.check({"labels": labels})
   labels = jnp.asarray(labels, jnp.int32)
   assert tokens.start is not None and tokens.pad is not None
   ids = shift_tokens_right(labels, tokens.pad, tokens.start)
@@ -230,6 +236,7 @@ def shift_tokens_right(
 
 def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
   """Labels as a device array; values are checked unless they are traced."""
+  axis_types.check({"labels": labels})
   if not isinstance(labels, Tracer):
     held = np.asarray(labels)
     real = held[held != IGNORED_LABEL]
@@ -249,6 +256,7 @@ def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
 
 def check_states(states: Any, width: int, target: Any) -> None:
   """Raises ValueError unless encoder states go with a target's rows."""
+  axis_types.check({"encoder_outputs": states})
   if states.ndim != 3 or states.shape[2] != width:
     raise ValueError(
       f"encoder_outputs hold states of shape {list(states.shape)}; they must "
@@ -270,4 +278,5 @@ def mean_loss(
   picked = jnp.take_along_axis(
     log_probabilities, jnp.where(real, labels, 0)[..., None], axis=-1
   )[..., 0]
-  return -jnp.sum(jnp.where(real, picked, 0.0)) / jnp.sum(real)
+  count = jnp.sum(real, dtype=logits.dtype)
+  return -jnp.sum(jnp.where(real, picked, 0.0)) / count
