@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +111,19 @@ def make_optimizer(
   It is given the trained leaves and their gradients alone, in float32.
   """
   clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-  return optax.chain(
+  chain = optax.chain(
     *clip,
     optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
     optax.add_decayed_weights(optim.weight_decay, mask=decayed),
     optax.scale_by_learning_rate(schedule),
   )
+
+  def update(updates: Any, state: Any, params: Any = None) -> Any:
+    # Optax leaves to JAX's promotion what joins its count of updates.
+    with jax.numpy_dtype_promotion("standard"):
+      return chain.update(updates, state, params)
+
+  return optax.GradientTransformation(chain.init, update)
 
 
 def decayed(params: Params) -> Params:

@@ -286,7 +286,7 @@ def eval_step(
   return {
     "loss_sum": jnp.sum(example_loss),
     "weight": jnp.sum(example_weight),
-    "correct": jnp.sum(correct * weights),
+    "correct": jnp.sum(jnp.where(correct, weights, 0.0)),
     "example_loss": example_loss,
     "example_weight": example_weight,
   }

@@ -114,13 +114,14 @@ def advance(
   parents = record(state.parents, found, texts.length)
 
   finished = _finish(state, found, ends, parents, search)
-  _, order = jax.lax.top_k(found.scores + ends * WORST, options.num_beams)
+  open_scores = found.scores + jnp.where(ends, WORST, 0.0)
+  _, order = jax.lax.top_k(open_scores, options.num_beams)
   running = dataclasses.replace(
     state,
     texts=hypotheses.append(
       texts, take(found.beams, order), take(found.tokens, order), next_slot
     ),
-    scores=take(found.scores + ends * WORST, order),
+    scores=take(open_scores, order),
     parents=None if parents is None else take(parents, order),
     chosen=take(found.beams, order),
     finished=finished,

@@ -169,7 +169,7 @@ def _advance(
   )  # fmt: skip
   done = done | _is_done(finished, found, length - search.prompt, search)
 
-  _, order = jax.lax.top_k(found.scores + ends * WORST, size)
+  _, order = jax.lax.top_k(found.scores + jnp.where(ends, WORST, 0.0), size)
   running = jax.tree.map(lambda array: take(array, order), found)
   kept = None if parents is None else take(parents, order)
   at_end = (length >= options.max_length) & ~done

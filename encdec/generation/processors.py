@@ -294,7 +294,7 @@ def repeats_words(
   begins = (starts[tokens] | (index == 0)[None, None]) & written
   # Words from each token's own to the end of the text.
   begun = jnp.cumsum(begins[..., ::-1], axis=-1, dtype=jnp.int32)[..., ::-1]
-  left = begun - begins + 1
+  left = begun - begins.astype(jnp.int32) + 1
   long = jnp.sum(written & (left <= words), axis=-1, keepdims=True)
   enough = begun[..., :1] > words
   # The text against itself, shifted: tokens from its end that are the same.

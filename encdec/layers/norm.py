@@ -2,9 +2,22 @@
 
 from typing import Any
 
+import jax
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from encdec.config import StackConfig
+
+
+class LayerNorm(nn.LayerNorm):
+  """Flax's, also where the caller has JAX promote no dtypes."""
+
+  def __call__(
+    self, x: Float[Array, "... D"], *, mask: Array | None = None
+  ) -> Float[Array, "... D"]:
+    # It leaves to JAX's promotion what joins the float32 statistics.
+    with jax.numpy_dtype_promotion("standard"):
+      return super().__call__(x, mask=mask)
 
 
 def layer_norm(
@@ -15,7 +28,7 @@ def layer_norm(
   Variance is E[(x - E x)^2]: the faster E[x^2] - E[x]^2 loses the digits that
   agreement with PyTorch needs.
   """
-  return nn.LayerNorm(
+  return LayerNorm(
     epsilon=config.norm_epsilon,
     dtype=dtype,
     param_dtype=param_dtype,

@@ -327,3 +327,21 @@ def test_a_step_outside_its_mesh_is_refused(mesh):
 def test_wrong_settings_are_refused_by_name(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(step.StepConfig(seed=0), **change)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_needs_no_promotion_of_dtypes(mesh, dtype):
+  module = module_of(0.1, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
+  with jax.numpy_dtype_promotion("strict"):
+    function, abstract = jitted(
+      module, mesh, accumulate_steps=2, loss_chunks=2, label_smoothing=0.1
+    )
+    # Whatever is refused is refused while it is traced.
+    function.lower(abstract, batch_of(0))
+    step.jit_eval_step(
+      module=module,
+      mesh=mesh,
+      rules=DEFAULT_RULES,
+      shardings=state.state_shardings(abstract),
+      loss_chunks=2,
+    ).lower(abstract.params, batch_of(0))
