@@ -161,12 +161,12 @@ def test_base_models_are_those_of_the_hub_whose_weights_were_taken(
   finished, tmp_path
 ):
   config = finished[0].copy_and_resolve_references()
-  assert not export._base_models(config)
+  assert not export._base_models(validate.flatten(config))
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.encoder, config.model.decoder = "some/bert", str(tmp_path)
-  assert export._base_models(config) == ("some/bert",)
+  assert export._base_models(validate.flatten(config)) == ("some/bert",)
   config.model.decoder = "some/bert"
-  assert export._base_models(config) == ("some/bert",)
+  assert export._base_models(validate.flatten(config)) == ("some/bert",)
 
 
 def test_a_card_names_no_folder(finished):

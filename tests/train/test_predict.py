@@ -105,7 +105,7 @@ def test_an_output_of_other_settings_is_refused(
   config = finished[0].copy_and_resolve_references()
   config.generation.max_length = 5
   with pytest.raises(
-    validate.Refusal, match=r"generation\.max_length: 0 -> 5.*--overwrite"
+    validate.Refusal, match=r"generation\.max_length: 9 -> 5.*--overwrite"
   ):
     run(inputs, config=config)
   (tmp_path / "mine.jsonl").write_text("precious\n")
