@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import command_line, config_file, processes, validate
+from train import command_line, config_file, machine, processes, validate
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -148,26 +148,40 @@ def parse(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
   command_line.check_arguments(argv[1:])
   signals.keep(KEPT[MODE.value])
-  if not jax.config.values["jax_compilation_cache_dir"]:
+  folder = WORKDIR.value
+  may_write = not os.path.exists(folder) or os.access(folder, os.W_OK)
+  if may_write and not jax.config.values["jax_compilation_cache_dir"]:
     # A run that goes on, and whoever reads it, need not compile again.
-    jax.config.update("jax_compilation_cache_dir", f"{WORKDIR.value}/compiled")
+    jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
   processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
   signals.renew()
   MODES[MODE.value]()
 
 
 def ours(record: Any) -> bool:
-  """Whether a log record is worth a line: a library must warn to be heard."""
-  return record.levelno > 20 or "site-packages" not in record.pathname
+  """Whether a log record is worth a line: a library must warn to be heard.
+
+  With an error's traceback it only repeats what it then raises.
+  """
+  if "site-packages" not in record.pathname:
+    return True
+  return record.levelno > 20 and not record.exc_info
 
 
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(ours)
+  sys.unraisablehook = machine.report
   # PyTorch is not missed: no word of transformers about it.
   os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
   try:
     app.run(main, flags_parser=parse)
-  except validate.Failure as failure:
-    logging.debug("with --verbosity=1, from here:", exc_info=failure)
-    sys.exit(f"error: {failure}")
+  except Exception as error:
+    reason = machine.explain(error, WORKDIR.value)
+    if reason is None and not isinstance(error, validate.Failure):
+      raise
+    logging.debug("with --verbosity=1, from here:", exc_info=error)
+    if reason is None:
+      sys.exit(f"error: {error}")
+    # Objects that the error has broken would each tell of it when they go.
+    signals.end(1, f"error: {reason}")

@@ -35,6 +35,17 @@ def replacing(path: Path) -> Iterator[Path]:
     ) from error
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+  """Inside, an error of a file that has no name gets this one."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def sync(path: Path) -> None:
   """What is written of a file, or the names in a folder, is on the disk."""
   descriptor = os.open(path, os.O_RDONLY)

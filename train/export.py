@@ -9,6 +9,7 @@ import jax
 from absl import logging
 from jax.experimental import multihost_utils
 
+from data import atomic
 from encdec import hub
 from encdec.types import Params
 from train import command_line, processes, public, trained, validate
@@ -93,7 +94,11 @@ def run(
       with validate.refusing():
         print(f"pushed to {hub.push_folder(path, push_to_hub)}")
 
-  processes.on_chief("the export", write)
+  def write_named() -> None:
+    with atomic.naming(path):
+      write()
+
+  processes.on_chief("the export", write_named)
 
 
 def _addressable(params: Params) -> Params:

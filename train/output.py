@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import jax
 
+from data import atomic
 from data.quoted import few, plain, quoted
 from train import processes, validate, workdir
 
@@ -144,8 +145,9 @@ class Output:
       self.done += 1
       if self._file is None:
         continue
-      self._file.write(_line(row))
-      self._file.flush()
+      with atomic.naming(self.partial):
+        self._file.write(_line(row))
+        self._file.flush()
       if time.monotonic() - synced > 1.0:
         os.fsync(self._file.fileno())
         synced = time.monotonic()

@@ -25,8 +25,16 @@ def join(
     num_processes: of the whole run; 0: not given.
 
   Raises:
-    Refusal: some of the arguments are missing, or out of range.
+    Refusal: some of the arguments are missing, or out of range; or JAX finds
+      no device.
   """
+  joined = _join(coordinator, process_id, num_processes)
+  _check_devices()
+  if joined:
+    logging.info("process %d of %d", jax.process_index(), jax.process_count())
+
+
+def _join(coordinator: str, process_id: int, num_processes: int) -> bool:
   environment = os.environ
   if coordinator or process_id != -1 or num_processes:
     _check(coordinator, process_id, num_processes)
@@ -42,8 +50,23 @@ def join(
   elif is_tpu_pod(environment, jax.config.values["jax_platforms"] or ""):
     jax.distributed.initialize()
   else:
-    return
-  logging.info("process %d of %d", jax.process_index(), jax.process_count())
+    return False
+  return True
+
+
+def _check_devices() -> None:
+  """Raises Refusal where JAX has no device of the kind that it is to use."""
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    platforms = jax.config.values["jax_platforms"] or ""
+    # Of a GPU that is not there JAX only says that an assertion failed.
+    lines = str(error).splitlines() or [f"JAX finds no {platforms} device"]
+    raise Refusal(
+      f"JAX_PLATFORMS={platforms}: {lines[0]}; set JAX_PLATFORMS=cpu, or unset "
+      "it to take what there is; for an accelerator install jax[cuda12] or "
+      "jax[tpu]"
+    ) from error
 
 
 def on_chief(what: str, action: Callable[[], int | None]) -> int:

@@ -160,15 +160,15 @@ def _listen(descriptor: int) -> None:
       continue
     name = signal.Signals(number).name
     if heard:
-      _end(number, f"stopped at once by a second signal, {name}")
+      end(128 + number, f"stopped at once by a second signal, {name}")
     elif not _process.saving:
-      _end(number, f"stopped by {name}: {_process.kept}")
+      end(128 + number, f"stopped by {name}: {_process.kept}")
     heard = True
     _say(f"{name}: this step is finished and saved first; once more ends it")
 
 
-def _end(number: int, sentence: str) -> None:
-  """Ends the process, wherever its main thread is; files are left as by kill.
+def end(status: int, sentence: str) -> None:
+  """Ends the process, wherever its threads are; files are left as by a kill.
 
   Each file is written under another name until it is complete.
   """
@@ -179,7 +179,7 @@ def _end(number: int, sentence: str) -> None:
   for child in _children():
     with contextlib.suppress(ProcessLookupError):
       os.kill(child, signal.SIGKILL)
-  os._exit(128 + number)
+  os._exit(status)
 
 
 def _say(sentence: str) -> None:

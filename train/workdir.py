@@ -104,11 +104,15 @@ def write_text(path: Path, text: str) -> None:
   """Writes atomically: the file is whole or absent."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-  with open(partial, "w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  try:
+    with atomic.naming(path), open(partial, "w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except OSError:
+    partial.unlink(missing_ok=True)
+    raise
 
 
 def plain(config: Config) -> dict[str, Any]:

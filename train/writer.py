@@ -4,15 +4,57 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
+
+from data import atomic
+
+# Protocol buffers make their classes when they are imported.
+_proto: Any = event_pb2
 
 from data.quoted import DAMAGE, quoted
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+_FLUSH_SECONDS = 120.0
+
+
+class _Board:
+  """TensorBoard's file, written by whoever calls.
+
+  tensorboardX's own writer has a thread, which a full disk would end; the run
+  would then wait for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, first_step: int):
+    self._folder = folder
+    self._flushed = -math.inf
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic.naming(folder):
+      self._events = EventsWriter(str(folder / "events"))
+      # TensorBoard forgets what an earlier run wrote from here on.
+      start = _proto.SessionLog(status=_proto.SessionLog.START)
+      self._events.write_event(_proto.Event(step=first_step, session_log=start))
+
+  def write(self, step: int, numbers: Mapping[str, int | float]) -> None:
+    now = time.time()
+    with atomic.naming(self._folder):
+      for name, value in numbers.items():
+        summary = scalar(name, value)
+        event = _proto.Event(wall_time=now, step=step, summary=summary)
+        self._events.write_event(event)
+      if now - self._flushed >= _FLUSH_SECONDS:
+        self._events.flush()
+        self._flushed = now
+
+  def close(self) -> None:
+    with atomic.naming(self._folder):
+      self._events.close()
 
 
 class MetricsWriter:
@@ -30,7 +72,7 @@ class MetricsWriter:
     self._path = self._workdir / METRICS_FILE
     self._enabled = enabled
     self._last = -1
-    self._out: tuple[BinaryIO, tensorboardX.SummaryWriter] | None = None
+    self._out: tuple[BinaryIO, _Board] | None = None
 
   def cut(self, step: int) -> None:
     """Begins after `step`: later rows, and one torn by a kill, are dropped.
@@ -44,18 +86,17 @@ class MetricsWriter:
     if self._path.exists():
       rows = [row for row in read_rows(self._path) if row["step"] <= step]
       temporary = self._path.with_name(METRICS_FILE + ".tmp")
-      with open(temporary, "w", encoding="utf-8") as stream:
+      with (
+        atomic.naming(self._path),
+        open(temporary, "w", encoding="utf-8") as stream,
+      ):
         stream.writelines(json.dumps(row) + "\n" for row in rows)
         stream.flush()
         os.fsync(stream.fileno())
       os.replace(temporary, self._path)
     self._last = step
     self._workdir.mkdir(parents=True, exist_ok=True)
-    board = tensorboardX.SummaryWriter(
-      str(self._workdir / TENSORBOARD_FOLDER),
-      # TensorBoard forgets what an earlier run wrote from here on.
-      purge_step=step + 1,
-    )
+    board = _Board(self._workdir / TENSORBOARD_FOLDER, step + 1)
     # Unbuffered: one system call a row, and only the last can be torn.
     self._out = open(self._path, "ab", buffering=0), board
 
@@ -81,9 +122,9 @@ class MetricsWriter:
       for name, value in numbers.items()
     }
     stream, board = self._out
-    stream.write((json.dumps(row) + "\n").encode())
-    for name, value in numbers.items():
-      board.add_scalar(name, value, step)
+    with atomic.naming(self._path):
+      _write_whole(stream, (json.dumps(row) + "\n").encode())
+    board.write(step, numbers)
     self._last = step
 
   def close(self) -> None:
@@ -112,6 +153,12 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       ) from error
     rows.append(row)
   return rows
+
+
+def _write_whole(stream: BinaryIO, line: bytes) -> None:
+  """Writes all of it, or raises: a disk that becomes full takes a part."""
+  while line:
+    line = line[stream.write(line) :]
 
 
 def _number(value: Any) -> int | float:

@@ -1,0 +1,118 @@
+"""What the machine refuses is said in one line, and a run goes on after it."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data import atomic
+from train import machine, validate
+
+ROOT = Path(__file__).parents[2]
+SMOKE = "--config=configs/dates.py:smoke"
+
+
+def failing(number, path=None):
+  return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+  ("number", "remedy"),
+  [
+    (errno.ENOSPC, "make room there; the same command then goes on"),
+    (errno.EDQUOT, "make room there"),
+    (errno.EFBIG, "ulimit -f"),
+    (errno.EROFS, "choose another --workdir"),
+    (errno.EACCES, "permissions"),
+    (errno.ESTALE, "mount the folder anew"),
+  ],
+)
+def test_a_failure_names_what_where_and_the_remedy(number, remedy):
+  line = machine.explain(failing(number, "/data/file"), "runs/x")
+  assert line and line.startswith(f"/data/file: {os.strerror(number)}: ")
+  assert remedy in line and "\n" not in line
+  # An error without a name, which closing has raised after one with a name.
+  nameless = failing(number)
+  assert (machine.explain(nameless, "runs/x") or "").startswith(
+    "--workdir=runs/x: "
+  )
+  nameless.__context__ = failing(number, "/data/file")
+  assert machine.explain(nameless, "runs/x") == line
+
+
+def test_a_failure_is_found_under_others(tmp_path):
+  with pytest.raises(validate.Refusal) as refused, validate.refusing():
+    raise failing(errno.ENOSPC, "/data/file")
+  line = machine.explain(refused.value, "runs/x")
+  assert line and line.startswith("/data/file: No space left")
+  # What says more of it is left as it is.
+  with pytest.raises(OSError) as composed:
+    with atomic.replacing(tmp_path / "shard"):
+      raise failing(errno.ENOSPC)
+  assert machine.explain(composed.value, "runs/x") == str(composed.value)
+  # As tensorstore says it.
+  text = 'RESOURCE_EXHAUSTED: at "/c/3/": write failed: No space left on device'
+  line = machine.explain(ValueError(text), "runs/x")
+  assert line and line.startswith("/c/3/: No space left on device: make room")
+
+
+def test_other_errors_are_no_failures_of_the_machine():
+  for error in (
+    FileNotFoundError(errno.ENOENT, "No such file", "/data/file"),
+    OSError("nothing that has a number"),
+    validate.Refusal("a folder with No space left on device in its name"),
+    KeyError("x"),
+  ):
+    assert machine.explain(error, "runs/x") is None
+
+
+@pytest.fixture
+def main(one_device_env, tmp_path):
+  """Runs main.py; `limit`: of the bytes of each file that it writes."""
+
+  def run(*arguments, limit=resource.RLIM_INFINITY, **environment):
+    return subprocess.run(
+      [sys.executable, "main.py", SMOKE, *arguments],
+      cwd=ROOT,
+      env=one_device_env | environment,
+      capture_output=True,
+      text=True,
+      timeout=500,
+      preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)
+      ),
+    )
+
+  return run
+
+
+def test_a_run_goes_on_when_there_is_room_again(main, tmp_path):
+  run = tmp_path / "run"
+  arguments = [f"--workdir={run}", "--config.eval.text_examples=-1"]
+  assert main(*arguments, "--config.train.steps=3").returncode == 0
+  full = main(*arguments, limit=200_000)
+  assert full.returncode == 1
+  *_, line = full.stderr.splitlines()
+  assert line.startswith(f"error: {run}/checkpoints/6")
+  assert "File too large: raise the limit" in line
+  assert "Traceback" not in full.stderr
+  assert "Exception ignored" not in full.stderr
+  done = main(*arguments)
+  assert done.returncode == 0, done.stderr
+  assert "from step 3 to 6" in done.stderr
+  assert "finished at step 6" in done.stdout
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_named(main, platform, tmp_path):
+  done = main(f"--workdir={tmp_path}/run", JAX_PLATFORMS=platform)
+  assert done.returncode == 1
+  assert "Traceback" not in done.stderr
+  *_, line = done.stderr.splitlines()
+  assert line.startswith(f"error: JAX_PLATFORMS={platform}: ")
+  assert "set JAX_PLATFORMS=cpu" in line
+  assert not (tmp_path / "run").exists()

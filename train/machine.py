@@ -1,0 +1,101 @@
+"""Failures of the machine: what failed, where, and what to do, in one line."""
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+
+from train.validate import Failure
+
+_GO_ON = "; the same command then goes on from where it was"
+# Errors of a file system, by what to do about them.
+_REMEDIES = {
+  (errno.ENOSPC, errno.EDQUOT): f"make room there{_GO_ON}",
+  (errno.EFBIG,): f"raise the limit of a file's size (ulimit -f){_GO_ON}",
+  (errno.EROFS,): (
+    "choose another --workdir, --output or data.store, which can be written"
+  ),
+  (errno.EACCES, errno.EPERM): "change its permissions, or name another",
+  (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN): (
+    f"mend the disk, or mount the folder anew{_GO_ON}"
+  ),
+}
+# As libraries write them that have no OSError.
+_TEXTS = {
+  "No space left on device": errno.ENOSPC,
+  "Disk quota exceeded": errno.EDQUOT,
+  "File too large": errno.EFBIG,
+  "Read-only file system": errno.EROFS,
+  "Input/output error": errno.EIO,
+}
+_PATH = re.compile(r'"(/[^"]+)"')
+
+
+def explain(error: BaseException, workdir: str) -> str | None:
+  """What the file system has refused, in one line; None: it is something else.
+
+  Args:
+    workdir: named where the error itself names no file.
+  """
+  nameless = None
+  for cause in _chain(error):
+    if isinstance(cause, OSError) and cause.errno is None:
+      # A message of ours about the error that caused it.
+      if cause.__cause__ and explain(cause.__cause__, workdir):
+        return str(cause)
+    elif isinstance(cause, OSError) and (remedy := _remedy(cause)):
+      what = f"{cause.strerror}: {remedy}"
+      # What was raised on the way out may not say where it was.
+      if cause.filename is not None:
+        return f"{cause.filename}: {what}"
+      nameless = nameless or f"--workdir={workdir}: {what}"
+    elif not isinstance(cause, Failure | OSError):
+      found = [what for what in _TEXTS if what in str(cause)]
+      if found:
+        path = _PATH.search(str(cause))
+        where = path[1] if path else f"--workdir={workdir}"
+        remedy = _remedy(OSError(_TEXTS[found[0]], found[0]))
+        return f"{where}: {found[0]}: {remedy}"
+  return nameless
+
+
+def report(unraisable: "sys.UnraisableHookArgs") -> None:
+  """In place of sys.unraisablehook: without what a failed save leaves behind.
+
+  Its other writes end later, and call an event loop that is gone.
+  """
+  error = unraisable.exc_value
+  if (
+    not isinstance(error, RuntimeError) or str(error) != "Event loop is closed"
+  ):
+    sys.__unraisablehook__(unraisable)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+  """An error, and those that it was raised from."""
+  seen: set[int] = set()
+  left = [error]
+  while left:
+    cause = left.pop(0)
+    if id(cause) in seen:
+      continue
+    seen.add(id(cause))
+    yield cause
+    if isinstance(cause, BaseExceptionGroup):
+      left += cause.exceptions
+    if cause.__cause__ is not None:
+      left.append(cause.__cause__)
+    elif cause.__context__ is not None and _is_closing(cause):
+      left.append(cause.__context__)
+
+
+def _is_closing(error: BaseException) -> bool:
+  """Whether an error may come of closing what another one has broken."""
+  return isinstance(error, OSError | ValueError | RuntimeError)
+
+
+def _remedy(error: OSError) -> str | None:
+  for numbers, remedy in _REMEDIES.items():
+    if error.errno in numbers:
+      return remedy
+  return None
