@@ -33,7 +33,12 @@ from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.metrics import train_step_flops
 from train.naming import naming
-from train.optim import OptimConfig, make_optimizer, make_schedule
+from train.optim import (
+  OptimConfig,
+  describe_stretch,
+  make_optimizer,
+  make_schedule,
+)
 from train.progress import Progress, StepReader
 from train.signals import Saving
 from train.state import (
@@ -54,8 +59,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
   Raises:
     Refusal: the configuration cannot be run; nothing was compiled.
     NonFiniteLoss: the training diverged.
-    SystemExit: after SIGTERM, with 143, or SIGINT, with 130, when the state is
-      saved.
+    SystemExit: after SIGTERM (143) or SIGINT (130), when the state is saved.
   """
   # Before anything is read there: two runs would each find a fresh folder.
   with signals.saving() as saving, workdir.held(Path(folder)):
@@ -200,20 +204,38 @@ def begin(
     pipeline = seen.go_on(this.pipeline, meta["data"], progress.step, restart)
     this = dataclasses.replace(this, pipeline=pipeline)
   if jax.process_index() == 0:
-    initialize.record(this.task, this.folder)
-    workdir.record(this.config, this.folder, this.changes, progress.step)
-    logging.info("special tokens:\n%s", this.task.tokens.table())
-    settings = this.task.generation_settings(this.config)
-    logging.info("generation: %s", settings.describe())
-    if settings.sampling:
-      logging.warning(
-        "the generation config of model.pair samples (%s): a run searches, so "
-        "that two evaluations are alike",
-        ", ".join(f"{k}={v!r}" for k, v in settings.sampling.items()),
-      )
-    logging.info("batches: %s", datasets.describe_batches(this.pipeline))
-    logging.info("from step %d to %d", progress.step, this.config.train.steps)
+    announce(this, progress.step)
   return this, state, progress
+
+
+def announce(this: Run, step: int) -> None:
+  """Records what runs from `step` on, and says it."""
+  steps = this.config.train.steps
+  if step >= steps:
+    # What has changed is not recorded: nothing runs under it.
+    logging.info(
+      "step %d is done already, of train.steps=%d: no step is left", step, steps
+    )
+    return
+  initialize.record(this.task, this.folder)
+  workdir.record(this.config, this.folder, this.changes, step)
+  logging.info("special tokens:\n%s", this.task.tokens.table())
+  settings = this.task.generation_settings(this.config)
+  logging.info("generation: %s", settings.describe())
+  if settings.sampling:
+    logging.warning(
+      "the generation config of model.pair samples (%s): a run searches, so "
+      "that two evaluations are alike",
+      ", ".join(f"{k}={v!r}" for k, v in settings.sampling.items()),
+    )
+  logging.info("batches: %s", datasets.describe_batches(this.pipeline))
+  logging.info("from step %d to %d", step, steps)
+  if step and "train.steps" in this.changes:
+    optim = OptimConfig(**this.config.optim.to_dict())
+    width = this.task.module.config.decoder.width
+    old = this.changes["train.steps"][0]
+    if told := describe_stretch(optim, old, steps, step, width):
+      logging.warning("%s", told)
 
 
 def train(
@@ -322,7 +344,9 @@ def report(this: Run) -> dict[str, float]:
   """Prints the last evaluation of a finished run."""
   rows = read_rows(this.folder / "metrics.jsonl")
   last = rows[-1]
-  print(f"finished at step {last['step']} of {this.folder}")
+  done, steps = last["step"], this.config.train.steps
+  past = f", which is past train.steps={steps}" if done > steps else ""
+  print(f"finished at step {done} of {this.folder}{past}")
   # JSON has null for what was not finite.
   measured = {
     k: math.nan if v is None else v

@@ -103,6 +103,34 @@ def make_schedule(optim: OptimConfig, total_steps: int, width: int) -> Schedule:
   return schedule
 
 
+def describe_stretch(
+  optim: OptimConfig, old_steps: int, new_steps: int, step: int, width: int
+) -> str | None:
+  """What another `train.steps` does to the learning rate of a resumed run.
+
+  Args:
+    step: the updates that were done under `old_steps`.
+
+  Returns:
+    None where the next update has the rate that it would have had.
+  """
+  if optim.schedule not in ("linear", "cosine") or old_steps == new_steps:
+    return None
+  # A schedule's end lies after its warm-up, or it had none.
+  before = make_schedule(optim, max(old_steps, optim.warmup_steps + 1), width)
+  now = make_schedule(optim, new_steps, width)
+  planned, rate = float(before(step)), float(now(step))
+  if math.isclose(planned, rate, rel_tol=1e-6):
+    return None
+  return (
+    f"train.steps: {old_steps} -> {new_steps} moves the end of optim.schedule="
+    f"{optim.schedule!r}: the learning rate was {float(before(step - 1)):.3g} "
+    f"at step {step} and would have been {planned:.3g} next; now it is "
+    f"{rate:.3g}. For one schedule of {new_steps} steps begin in another "
+    f"--workdir; to keep the old one set train.steps={old_steps}"
+  )
+
+
 def make_optimizer(
   optim: OptimConfig, schedule: Schedule
 ) -> optax.GradientTransformation:

@@ -13,12 +13,10 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 from data import atomic
+from data.quoted import DAMAGE, quoted
 
 # Protocol buffers make their classes when they are imported.
 _proto: Any = event_pb2
-
-from data.quoted import DAMAGE, quoted
-
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 _FLUSH_SECONDS = 120.0

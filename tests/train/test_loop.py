@@ -95,7 +95,8 @@ def test_a_run_with_fewer_steps_than_it_has_done_tells(
   config = config.copy_and_resolve_references()
   config.train.steps = 3
   assert loop.run(config, str(copy)) == {}
-  assert "step 4" in (out := capsys.readouterr().out)
+  out = capsys.readouterr().out
+  assert "finished at step 4" in out and "past train.steps=3" in out
   assert "not evaluated there" in out
   # A value that was not finite is null in the file.
   rows[-1]["eval/valid/loss"] = None
@@ -171,7 +172,9 @@ def params(config, run):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_another_config_stops_and_allowed_changes_go_on(finished, tmp_path):
+def test_another_config_stops_and_allowed_changes_go_on(
+  finished, tmp_path, caplog
+):
   config, folder, _ = finished
   run = shutil.copytree(folder, tmp_path / "run")
   other = config.copy_and_resolve_references()
@@ -181,7 +184,27 @@ def test_another_config_stops_and_allowed_changes_go_on(finished, tmp_path):
   longer = config.copy_and_resolve_references()
   longer.train.steps = 5
   longer.mesh.fsdp = 1
-  assert loop.prepare(longer, run).changes == {"train.steps": [4, 5]}
+  this = loop.prepare(longer, run)
+  assert this.changes == {"train.steps": [4, 5]}
+  with caplog.at_level("INFO", logger="absl"):
+    loop.announce(this, 4)
+  assert "from step 4 to 5" in caplog.text
+  [warning] = [r for r in caplog.records if r.levelname == "WARNING"]
+  assert warning.getMessage().startswith("train.steps: 4 -> 5 moves the end")
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_that_has_no_step_left_says_so(finished, tmp_path, caplog):
+  config, folder, _ = finished
+  run = shutil.copytree(folder, tmp_path / "run")
+  shorter = config.copy_and_resolve_references()
+  shorter.train.steps = 3
+  with caplog.at_level("INFO", logger="absl"):
+    loop.announce(loop.prepare(shorter, run), 4)
+  assert "step 4 is done already, of train.steps=3" in caplog.text
+  assert "from step" not in caplog.text
+  # It changes nothing: what ran there had four steps to do.
+  assert not (run / "config_history.jsonl").exists()
 
 
 @pytest.mark.usefixtures("one_device")
