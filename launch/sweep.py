@@ -13,14 +13,17 @@ finished members are not run again, the interrupted one resumes, failed ones
 are tried once more.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -209,9 +212,42 @@ def render(rows: Sequence[Row]) -> str:
   )
 
 
-def run(sweep: Sequence[Member], workdir: Path) -> int:
-  """Runs the members that have not finished; returns the exit status."""
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+  """Inside, no other sweep runs there; a killed one holds nothing.
+
+  Raises:
+    Refusal: another one does.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
+  with open(workdir / "sweep.lock", "a+") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise Refusal(
+        f"--workdir={workdir}: the sweep of {file.read() or 'another process'} "
+        "runs there: wait for it or end it, or choose another --workdir"
+      ) from None
+    except OSError as error:
+      print(f"{file.name} cannot be locked ({error}): start no second sweep")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} of {socket.gethostname()}")
+    file.flush()
+    yield
+
+
+def run(sweep: Sequence[Member], workdir: Path) -> int:
+  """Runs the members that have not finished; returns the exit status.
+
+  Raises:
+    Refusal: another sweep runs in `workdir`.
+  """
+  with held(workdir):
+    return _run(sweep, workdir)
+
+
+def _run(sweep: Sequence[Member], workdir: Path) -> int:
   path = workdir / "results.jsonl"
   rows = read_table(path)
   children: list = []

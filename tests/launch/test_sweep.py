@@ -130,6 +130,25 @@ def test_a_stopped_sweep_goes_on_where_it_was(start, tmp_path, number):
   assert runs(tmp_path) == expected
 
 
+def test_a_second_sweep_is_told_who_runs_there(start, tmp_path):
+  config = write_config(tmp_path, '[{"optim.lr": 0.5}]')
+  process = start(config)
+  end = time.monotonic() + 30
+  while not (tmp_path / "sweep/optim.lr=0.5/ran").exists():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+  members = sweep.members(config)
+  with pytest.raises(
+    sweep.Refusal, match=f"the sweep of process {process.pid}"
+  ):
+    sweep.run(members, tmp_path / "sweep")
+  process.kill()
+  process.wait()
+  (tmp_path / "sweep/go").touch()
+  assert start(config).wait(timeout=30) == 0
+  assert [row["status"] for row in table(tmp_path)] == ["finished"]
+
+
 def test_a_changed_config_is_run_again(start, tmp_path):
   config = write_config(tmp_path, '[{"optim.lr": 0.1}]')
   assert start(config).wait(timeout=30) == 0
