@@ -10,8 +10,8 @@ from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train import loaded
 from train.config import Config
-
-SIDES = ("encoder", "decoder")
+from train.naming import naming
+from train.run_tokenizers import SIDES
 
 
 def first_params(
@@ -22,51 +22,60 @@ def first_params(
   Raises:
     hub.LoadingError: a weight file lacks tensors or has others.
   """
-  key = jax.random.key(config.seed)
-  if config.model.pair:
-    pair = hub.read_pair(hub.Origin(config.model.pair))
-    sizes = {
-      side: saved.vocab_size
-      for side, saved in zip(SIDES, hub.sides_of(pair.config), strict=True)
-    }
-    read = module.clone(config=_with_vocabularies(module.config, sizes))
-    params, report = hub.pair_params(
-      read,
-      pair,
-      key,
-      position_extension=config.model.position_extension,
-      remedies=loaded.REMEDIES,
-    )
-  else:
-    names = {
-      side: config.model[side]
-      if config.model[f"{side}_init"] == "pretrained"
-      else None
-      for side in SIDES
-    }
-    if not any(names.values()):
-      return None
-    sizes = {
-      side: hub.load_side_config(name).vocab_size
-      for side, name in names.items()
-      if name
-    }
-    read = module.clone(config=_with_vocabularies(module.config, sizes))
-    params, report = hub.initial_params(
-      read,
-      key,
-      encoder=names["encoder"],
-      decoder=names["decoder"],
-      layers={side: config.model[f"{side}_layers"] for side in SIDES},
-      position_extension=config.model.position_extension,
-      remedies=loaded.REMEDIES,
-    )
+  read = _of_pair if config.model.pair else _of_sides
+  with naming(share="model.share"):
+    found = read(config, module)
+  if found is None:
+    return None
+  params, report, read_as = found
   loaded.tell(report)
-  if read.config == module.config:
+  if read_as == module.config:
     return params
   # As resize_token_embeddings draws them by default.
   rows = hub.NewRows("mean")
-  return hub.resize_vocabulary(params, read.config, module.config, rows)
+  return hub.resize_vocabulary(params, read_as, module.config, rows)
+
+
+# Parameters, what was found, and the config by which they were read, which has
+# the vocabularies of the files.
+Read = tuple[Params, hub.LoadingReport, EncDecConfig]
+
+
+def _of_pair(config: Config, module: FlaxEncoderDecoderModule) -> Read:
+  pair = hub.read_pair(hub.Origin(config.model.pair))
+  saved = zip(SIDES, hub.sides_of(pair.config), strict=True)
+  sizes = {side: hub_config.vocab_size for side, hub_config in saved}
+  read_as = _with_vocabularies(module.config, sizes)
+  params, report = hub.pair_params(
+    module.clone(config=read_as),
+    pair,
+    jax.random.key(config.seed),
+    position_extension=config.model.position_extension,
+    remedies=loaded.REMEDIES,
+  )
+  return params, report, read_as
+
+
+def _of_sides(config: Config, module: FlaxEncoderDecoderModule) -> Read | None:
+  names = {
+    side: config.model[side]
+    for side in SIDES
+    if config.model[f"{side}_init"] == "pretrained"
+  }
+  if not names:
+    return None
+  sizes = {s: hub.load_side_config(n).vocab_size for s, n in names.items()}
+  read_as = _with_vocabularies(module.config, sizes)
+  params, report = hub.initial_params(
+    module.clone(config=read_as),
+    jax.random.key(config.seed),
+    encoder=names.get("encoder"),
+    decoder=names.get("decoder"),
+    layers={side: config.model[f"{side}_layers"] for side in SIDES},
+    position_extension=config.model.position_extension,
+    remedies=loaded.REMEDIES,
+  )
+  return params, report, read_as
 
 
 def _with_vocabularies(

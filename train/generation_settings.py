@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from encdec import hub
 from encdec.generation.options import SearchOptions
@@ -90,12 +91,19 @@ class GenerationSettings:
     """Tokens of a text, the start token included."""
     return self.options["max_length"]
 
-  def describe(self) -> str:
-    """The options and where each was found, in one line."""
-    return ", ".join(
+  def tell(self) -> None:
+    """Logs the options and where each was found."""
+    options = (
       f"{name}={value!r} ({self.origins[name]})"
       for name, value in self.options.items()
     )
+    logging.info("generation: %s", ", ".join(options))
+    if self.sampling:
+      logging.warning(
+        "the generation config of model.pair samples (%s): a run searches, so "
+        "that two evaluations are alike",
+        ", ".join(f"{name}={value!r}" for name, value in self.sampling.items()),
+      )
 
 
 def resolve(

@@ -75,6 +75,11 @@ class Task:
     own = [i for i in self.tokens.end if i in self.target_tokenizer.suffix]
     return Tokens(start, [*own, *self.tokens.end][0], source_pad, pad)
 
+  @property
+  def width(self) -> int:
+    """The decoder's, by which a "noam" schedule scales."""
+    return self.module.config.decoder.width
+
   def generation_settings(self, config: Config) -> GenerationSettings:
     """How `config` generates with this model.
 

@@ -32,7 +32,6 @@ from train.first_params import first_params
 from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.metrics import train_step_flops
-from train.naming import naming
 from train.optim import (
   OptimConfig,
   describe_stretch,
@@ -126,8 +125,7 @@ def prepare(config: Config, folder: Path) -> Run:
   task = initialize.build(config, folder, weights=True)
   module = task.module
   optim = OptimConfig(**config.optim.to_dict())
-  width = module.config.decoder.width
-  schedule = make_schedule(optim, config.train.steps, width)
+  schedule = make_schedule(optim, config.train.steps, task.width)
   tx = make_optimizer(optim, schedule)
   abstract = abstract_state(module, tx, mesh, rules)
   shardings = state_shardings(abstract)
@@ -154,8 +152,7 @@ def prepare(config: Config, folder: Path) -> Run:
   )
 
   def create() -> TrainState:
-    with naming(share="model.share"):
-      params = first_params(config, module)
+    params = first_params(config, module)
     key = jax.random.key(config.seed)
     return create_state(module, tx, mesh, rules, key, params)
 
@@ -220,20 +217,12 @@ def announce(this: Run, step: int) -> None:
   initialize.record(this.task, this.folder)
   workdir.record(this.config, this.folder, this.changes, step)
   logging.info("special tokens:\n%s", this.task.tokens.table())
-  settings = this.task.generation_settings(this.config)
-  logging.info("generation: %s", settings.describe())
-  if settings.sampling:
-    logging.warning(
-      "the generation config of model.pair samples (%s): a run searches, so "
-      "that two evaluations are alike",
-      ", ".join(f"{k}={v!r}" for k, v in settings.sampling.items()),
-    )
+  this.task.generation_settings(this.config).tell()
   logging.info("batches: %s", datasets.describe_batches(this.pipeline))
   logging.info("from step %d to %d", step, steps)
   if step and "train.steps" in this.changes:
     optim = OptimConfig(**this.config.optim.to_dict())
-    width = this.task.module.config.decoder.width
-    old = this.changes["train.steps"][0]
+    old, width = this.changes["train.steps"][0], this.task.width
     if told := describe_stretch(optim, old, steps, step, width):
       logging.warning("%s", told)
 
