@@ -9,7 +9,7 @@ if __name__ == "__main__":
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -168,6 +168,19 @@ def ours(record: Any) -> bool:
   return record.levelno > 20 and not record.exc_info
 
 
+def ended(error: Exception) -> NoReturn:
+  """Ends the command with one line, where the user can do something."""
+  # The flag as far as it was read: a wrong --config ends before that.
+  reason = machine.explain(error, flags.FLAGS["workdir"].value)
+  if reason is None and not isinstance(error, validate.Failure):
+    raise error
+  logging.debug("with --verbosity=1, from here:", exc_info=error)
+  if reason is None:
+    sys.exit(f"error: {error}")
+  # Objects that the error has broken would each tell of it when they go.
+  signals.end(1, f"error: {reason}")
+
+
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(ours)
@@ -177,11 +190,4 @@ if __name__ == "__main__":
   try:
     app.run(main, flags_parser=parse)
   except Exception as error:
-    reason = machine.explain(error, WORKDIR.value)
-    if reason is None and not isinstance(error, validate.Failure):
-      raise
-    logging.debug("with --verbosity=1, from here:", exc_info=error)
-    if reason is None:
-      sys.exit(f"error: {error}")
-    # Objects that the error has broken would each tell of it when they go.
-    signals.end(1, f"error: {reason}")
+    ended(error)

@@ -51,7 +51,7 @@ def choose(
   Raises:
     LanguageError: it has no languages, or not this one, or cannot do without.
   """
-  known = _codes(inner) if has_languages(inner) else []
+  known = known_codes(inner) if has_languages(inner) else []
   for each, code in codes.items():
     if {code, f"__{code}__"} & set(known):
       setattr(inner, _ATTRIBUTES[each], code)
@@ -82,7 +82,7 @@ def _missing(
 def _check_default(inner: Any, name: str) -> None:
   """Says what a target mode does without a language of its own."""
   fix = "set data.target_language to one of its codes, such as " + ", ".join(
-    _codes(inner)[:_SHOWN]
+    known_codes(inner)[:_SHOWN]
   )
   try:
     with restored(inner):
@@ -154,7 +154,7 @@ def _is_marian(inner: Any) -> bool:
   return hasattr(inner, "spm_target")
 
 
-def _codes(inner: Any) -> list[str]:
+def known_codes(inner: Any) -> list[str]:
   """The languages' codes; NLLB's are its special tokens."""
   known = [*getattr(inner, "lang_code_to_id", ()), *inner.extra_special_tokens]
   return list(dict.fromkeys(map(str, known)))

@@ -96,6 +96,11 @@ class Tokenizer:
     return self._vocab().get(token)
 
   @property
+  def has_modes(self) -> bool:
+    """Whether it tokenises targets in another way than sources."""
+    return languages.has_modes(self.inner)
+
+  @property
   def writes_language(self) -> bool:
     """Whether it puts the code of a language around a text."""
     return languages.has_languages(self.inner)
@@ -108,6 +113,13 @@ class Tokenizer:
     named = (self.bos_id, self.cls_id, self.eos_id, self.sep_id, self.pad_id)
     around = (*self.prefix, *self.suffix)
     return next((i for i in around if i not in named), None)
+
+  @property
+  def codes(self) -> frozenset[int]:
+    """The codes of all languages that it knows."""
+    known = self.inner.get_vocab()
+    named = languages.known_codes(self.inner)
+    return frozenset(known[code] for code in named if code in known)
 
   @property
   def fingerprint(self) -> str:

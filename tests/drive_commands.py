@@ -15,7 +15,7 @@ sys.path.insert(0, ".")
 import jax
 
 import main
-from train import loop, validate
+from train import loop
 
 FLAGS = flags.FLAGS
 OWN = [*FLAGS]
@@ -37,22 +37,31 @@ def answer(argv: list[str]) -> tuple[str, str]:
   for name in OWN:
     FLAGS[name].unparse()
     FLAGS[name].present = 0
+  FLAGS.unparse_flags()
   sys.modules.pop("config_config", None)
   main.ARGUMENTS.clear()
   try:
-    main.main(main.parse(argv))
-  except validate.Failure as failure:
-    return "refused", str(failure)
-  except Accepted:
-    pass
+    try:
+      main.main(main.parse(argv))
+    except Accepted:
+      return "accepted", " ".join(argv)
+    except Exception as error:
+      main.ended(error)
+  except SystemExit as ended:
+    return "refused", str(ended.code).removeprefix("error: ")
   except BaseException:
     return "crashed", traceback.format_exc()
   return "accepted", " ".join(argv)
 
 
+def end(status, sentence):
+  raise SystemExit(sentence)
+
+
 # A process that prepares data imports this file too.
 if __name__ == "__main__":
   loop.begin = accept
+  main.signals.end = end
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **unused: (
       compiled.append(event) if "backend_compile" in event else None

@@ -15,7 +15,7 @@ DRIVER = Path(__file__).parent / "drive_commands.py"
 # config.json is neither.
 PYTHON = re.compile(
   r"(?<![\w.=-])(?!position_embedding_type)[a-z_]+=(True|False|None\b|['\"(\[])"
-  r"|from_pretrained|<class|Traceback|\bargv\b"
+  r"|from_pretrained|<class|Traceback|\bargv\b|`\w+` argument"
 )
 CSV = (
   "--config.data.source_field=name",
@@ -101,6 +101,7 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("--config.model.decoder=gpt2:tny",), ("model.decoder: gpt2:tny",)),
   (("--config.model.encoder=gpt2:tiny",), ("model.encoder = 'gpt2:tiny'",)),
   (("--config.model.encoder={tmp}/none",), ("model.encoder: ", "/none'")),
+  (("--config=configs/date.py",), ("mean configs/dates.py?",)),
   (("--config.model.encoder={tmp}/t5",), ("model.encoder: ", "'t5'")),
   (("--config.model.encoder={tmp}/heads",), ("model.encoder = ", "heads=5")),
   (("--config.model.encoder={tmp}/relative",), ("model.encoder = ", "rel")),

@@ -177,7 +177,7 @@ def _fits(value: str, kind: type) -> bool:
   """Whether the text of a flag is a value of this type."""
   if kind is str:
     try:
-      return not isinstance(ast.literal_eval(value), tuple | list | dict)
+      return not isinstance(ast.literal_eval(value), tuple | list)
     except (ValueError, SyntaxError):
       return True
   try:

@@ -142,7 +142,19 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
         key,
         value,
       )
-  return settings.options
+  options = dict(settings.options)
+  saved = task.generation if config.model.pair else None
+  if saved and saved.get("use_cache") is False:
+    options["use_cache"] = False
+  unplaced = task.module.config.decoder.unplaced_token
+  if unplaced is not None and task.tokens.start == unplaced:
+    options["use_cache"] = False
+    logging.warning(
+      "the start token of the target is the decoder's padding id, which takes "
+      "no position: the export says use_cache=False, since PyTorch's cache "
+      "would place what follows one off"
+    )
+  return options
 
 
 def _check_output(output: str) -> Path:
@@ -157,7 +169,8 @@ def _check_output(output: str) -> Path:
       f"--output={output} is a file: an export is a folder; choose another"
     )
   names = [p.name for p in path.glob("*")] if path.exists() else []
-  if any(not name.startswith(".") for name in names) and not _is_export(path):
+  foreign = [n for n in names if not n.startswith(".") and hub.PARTIAL not in n]
+  if foreign and not _is_export(path):
     raise validate.Refusal(
       f"--output={output} holds something that is no export: choose an empty "
       "folder, or that of an earlier export"

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from encdec import hub
+from encdec.generation import options as search
 from encdec.generation.options import SearchOptions
 from encdec.special_tokens import SpecialTokens
 from train.config import Config
@@ -179,9 +180,20 @@ def search_options(
       processors=(),
       word_starts=word_starts,
     )
+    search.check(options, vocab_size)
   except ValueError as error:
-    raise ValueError(f"generation.options: {error}") from error
+    raise ValueError(f"{_key(settings, str(error))}: {error}") from error
   return dataclasses.replace(options, sum_log_probs=True)
+
+
+def _key(settings: GenerationSettings, text: str) -> str:
+  """The key to change about options that an error names."""
+  named = {settings.origins[n] for n in settings.options if n in text}
+  if "generation.options" in named:
+    return "generation.options"
+  if "the saved pair" in named:
+    return "generation.options, in place of what the saved pair sets"
+  return "generation"
 
 
 def _pad(tokens: SpecialTokens) -> int:

@@ -108,7 +108,7 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
   pair = None
   if config.model.pair:
     with naming("model.pair", config.model.pair):
-      pair = hub.read_pair(hub.Origin(config.model.pair))
+      pair = side_configs.read_pair(config.model.pair)
     side_configs.tell_replaced(config)
   sides = side_configs.read(config, pair)
   share = config.model.share or (str(pair.share) if pair else "none")
@@ -130,6 +130,8 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
     # Its own values, with the sides as they are now.
     hub_config, generation = pair.config, hub.options_of(pair.generation)
     said = None if pair.derived else generation
+    if not config.data.target_language:
+      languages.check_forced(read["decoder"], generation)
   else:
     hub_config = hub.compose_config(sides["encoder"], sides["decoder"])
     said = generation = None
@@ -144,6 +146,11 @@ def restore(config: Config, folder: Path) -> Task:
   path = folder / "model.json"
   values = workdir.read_json(path, "config", "generation", "tokens")
   read = run_tokenizers.read(folder)
+  if read["decoder"].has_modes and "target_mode" not in values:
+    raise validate.Refusal(
+      f"--workdir={folder} holds a run of an earlier version, which tokenised "
+      "its targets as sources: train it again in another --workdir"
+    )
   return _task(
     config,
     hub.composite_config(values["config"], str(path)),
@@ -169,6 +176,8 @@ def record(task: Task, folder: Path) -> None:
     "share": str(task.module.config.share),
     "generation": task.generation,
     "tokens": task.tokens.as_dict(),
+    # An earlier version read targets as sources.
+    "target_mode": True,
   }
   workdir.write_json(folder / "model.json", values)
 
@@ -216,7 +225,8 @@ def _generation_settings(
 ) -> GenerationSettings:
   # A decoder's own options are of another task.
   saved = generation if config.model.pair else None
-  further = languages.options(tokenizer, tokens)
+  chosen = bool(config.data.target_language)
+  further = languages.options(tokenizer, tokens, chosen)
   return generation_settings.resolve(config, saved, further)
 
 

@@ -94,13 +94,38 @@ def start_sources(
 
 
 def options(
-  tokenizer: tokenizers.Tokenizer, tokens: SpecialTokens
+  tokenizer: tokenizers.Tokenizer, tokens: SpecialTokens, chosen: bool
 ) -> Mapping[str, Any]:
   """Options of generation that follow from the target's language.
 
   A code that begins every target is the only first token.
+
+  Args:
+    chosen: the configuration names the language.
   """
   code = tokenizer.language_id
-  if code is None or code == tokens.start or code not in tokenizer.prefix:
+  if code is None:
     return {}
+  if code == tokens.start or code not in tokenizer.prefix:
+    # What a saved pair forces is of the language that it was trained in.
+    return {"forced_bos_token_id": None} if chosen else {}
   return {"forced_bos_token_id": code}
+
+
+def check_forced(
+  tokenizer: tokenizers.Tokenizer, saved: Mapping[str, Any]
+) -> None:
+  """Raises Refusal where a saved pair writes another language than its targets.
+
+  Args:
+    saved: its options of generation.
+  """
+  forced, code = saved.get("forced_bos_token_id"), tokenizer.language_id
+  if code is None or forced == code or forced not in tokenizer.codes:
+    return
+  names = tokenizer.token_strings([forced, code])
+  raise validate.Refusal(
+    f"model.pair forces the first token {names[0]} (forced_bos_token_id), and "
+    f"its target tokenizer writes {names[1]}: set data.target_language to the "
+    "language of the targets"
+  )

@@ -37,7 +37,7 @@ def explain(error: BaseException, workdir: str) -> str | None:
   Args:
     workdir: named where the error itself names no file.
   """
-  nameless = None
+  nameless = told = None
   for cause in _chain(error):
     if isinstance(cause, OSError) and cause.errno is None:
       # A message of ours about the error that caused it.
@@ -55,8 +55,9 @@ def explain(error: BaseException, workdir: str) -> str | None:
         path = _PATH.search(str(cause))
         where = path[1] if path else f"--workdir={workdir}"
         remedy = _remedy(OSError(_TEXTS[found[0]], found[0]))
-        return f"{where}: {found[0]}: {remedy}"
-  return nameless
+        # What it was raised from may name the file.
+        told = told or f"{where}: {found[0]}: {remedy}"
+  return nameless or told
 
 
 def report(unraisable: "sys.UnraisableHookArgs") -> None:

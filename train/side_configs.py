@@ -49,6 +49,22 @@ def _check_positions(
     )
 
 
+def read_pair(name: str) -> hub.SavedPair:
+  """The saved pair that `model.pair` names.
+
+  Raises:
+    ValueError, OSError: there is no such pair.
+  """
+  what = "a preset" if validate.is_preset(name) else "no saved pair"
+  with naming("model.pair", name):
+    if validate.is_preset(name) or not hub.is_pair(name):
+      raise validate.Refusal(
+        f"model.pair = {name!r} is {what}: set model.encoder and model.decoder "
+        "to compose a pair, or this to the folder or Hub id of one"
+      )
+    return hub.read_pair(hub.Origin(name))
+
+
 def _read_side(config: Config, side: str) -> Any:
   name = config.model[side]
   with naming(f"model.{side}", name):
@@ -74,7 +90,7 @@ def tell_replaced(config: Config) -> None:
   given = [
     f"{key} = {flat[key]!r}"
     for key in (*validate.OF_SIDES, *unset)
-    if flat[key] and flat[key] != unset.get(key)
+    if flat[key] and flat[key] not in ("pretrained", unset.get(key))
   ]
   logging.info(
     "model.pair = %r stands in place of %s, which are not read",

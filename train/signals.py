@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 # What waits for stdout, of which nobody may read the other end.
@@ -167,7 +167,7 @@ def _listen(descriptor: int) -> None:
     _say(f"{name}: this step is finished and saved first; once more ends it")
 
 
-def end(status: int, sentence: str) -> None:
+def end(status: int, sentence: str) -> NoReturn:
   """Ends the process, wherever its threads are; files are left as by a kill.
 
   Each file is written under another name until it is complete.

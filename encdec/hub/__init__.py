@@ -41,9 +41,11 @@ from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
 from encdec.hub.weights import hub_from_tree, tree_from_hub
+from encdec.hub.writer import PARTIAL
 
 __all__ = [
   "EXTENSIONS",
+  "PARTIAL",
   "SUPPORTED",
   "Card",
   "FlaxEncoderDecoderModel",

@@ -331,6 +331,11 @@ def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
   return None if bos is None else ("the decoder's config", bos)
 
 
+def _ids_of(config: PretrainedConfig) -> dict[str, Any]:
+  names = {*_TOKEN_IDS, *HUB_NAMES.values()}
+  return {n: v for n in names if (v := getattr(config, n, None)) is not None}
+
+
 def read_generation_config(
   origin: Origin, hub: EncoderDecoderConfig
 ) -> tuple[GenerationConfig, bool]:
@@ -347,8 +352,8 @@ def read_generation_config(
   # keep them at the top or in the decoder's part, which PyTorch reads for what
   # is missing at the top.
   raw = origin.json("config.json") or {}
-  merged = hub.to_dict() | raw
+  merged = _ids_of(hub) | raw
   part = raw.get("decoder")
-  if isinstance(part, Mapping):
-    merged["decoder"] = sides_of(hub)[1].to_dict() | dict(part)
+  of_decoder = _ids_of(sides_of(hub)[1])
+  merged["decoder"] = of_decoder | (part if isinstance(part, dict) else {})
   return GenerationConfig.from_model_config(merged), True

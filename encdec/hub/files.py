@@ -133,6 +133,11 @@ class Origin:
     )
 
   def _unreachable(self, error: Exception) -> HubError:
+    if isinstance(error, errors.HFValidationError):
+      return HubError(
+        f"{self.name!r}: there is no such folder, and it is no Hub id, which "
+        "is a name or user/name; correct it"
+      )
     return HubError(
       f"{self.name!r} is no folder, and as a Hub id it cannot be reached "
       f"({type(error).__name__}: {first_line(error)}); correct the name, log "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from encdec.hub.mapped import WeightFileError
+from encdec.hub.names import is_projection
 from encdec.hub.quoted import few, plain
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -110,6 +111,12 @@ class LoadingReport:
         "projection of the encoder's states that it was trained with: "
         f"{few(self.projection)} were drawn at random; train the model, or "
         "start from the whole pair"
+      )
+    elif any(map(is_projection, self.unused)):
+      said.append(
+        "the decoder's checkpoint holds a projection of the encoder's states "
+        "with which its cross-attention was trained, and this pair has no "
+        "place for it: train the model before its outputs are used"
       )
     return "\n".join(said) or None
 

@@ -20,7 +20,7 @@ from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
 from encdec.hub.files import HTTPError, HubError, first_line
 from encdec.hub.weights import outgoing
-from encdec.hub.writer import parse_size, write_text, write_weights
+from encdec.hub.writer import PARTIAL, parse_size, write_text, write_weights
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
@@ -64,6 +64,9 @@ def save_folder(
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  # Of a save that was killed, perhaps as large as the weights.
+  for left in folder.glob(f"*{PARTIAL}[0-9]*"):
+    left.unlink(missing_ok=True)
   config = copy.deepcopy(hub_config)
   config.architectures = ["EncoderDecoderModel"]
   set_tied(config, share)
@@ -168,6 +171,7 @@ def push_folder(
       folder_path=str(folder),
       token=token,
       commit_message=commit_message,
+      ignore_patterns=[f"*{PARTIAL}*"],
     )
   except (HTTPError, errors.HFValidationError, OSError) as error:
     raise HubError(

@@ -23,6 +23,9 @@ from encdec.hub.safetensors_file import DTYPES
 _PIECE = 1 << 18
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+# Of the names of files that are not complete; a process id follows.
+PARTIAL = ".partial-"
+
 
 @dataclasses.dataclass(frozen=True)
 class Outgoing:
@@ -57,7 +60,7 @@ def write_weights(
     names = [
       f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)
     ]
-  partial = [folder / f"{name}.partial-{os.getpid()}" for name in names]
+  partial = [folder / f"{name}{PARTIAL}{os.getpid()}" for name in names]
   try:
     for path, shard in zip(partial, shards, strict=True):
       _write_file(path, shard)
@@ -198,9 +201,12 @@ def _write_index(
 
 def write_text(path: Path, text: str) -> None:
   """Writes a file atomically: it is whole or absent."""
-  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-  with open(partial, "w", encoding="utf-8") as stream:
-    stream.write(text)
-    stream.flush()
-    os.fsync(stream.fileno())
-  os.replace(partial, path)
+  partial = path.with_name(f"{path.name}{PARTIAL}{os.getpid()}")
+  try:
+    with open(partial, "w", encoding="utf-8") as stream:
+      stream.write(text)
+      stream.flush()
+      os.fsync(stream.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)

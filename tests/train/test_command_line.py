@@ -95,6 +95,8 @@ def test_a_value_of_another_type_is_refused(argument, takes):
     "--config.data.train=0.7*dates@train,0.3*dates@valid[:5]",
     "--config.data.train=",
     "--config.model.encoder=123",
+    """--config.generation.options={"repetition_penalty": 1.2}""",
+    """--config.generation.options={"repetition_penalty": null}""",
   ],
 )
 def test_a_value_of_its_type_passes(argument):

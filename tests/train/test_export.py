@@ -1,7 +1,9 @@
 """Export: PyTorch loads the folder and generates the same texts."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import shutil
 from typing import Any
@@ -63,6 +65,15 @@ def test_a_run_that_starts_with_padding_measures_what_pytorch_does(
   np.testing.assert_allclose(
     result["eval/valid/loss"], np.mean(nats), rtol=1e-4
   )
+  # PyTorch's cache counts a position for the start: the export does without.
+  batch = source([json.loads(s)["source"] for s in samples], padding=True)
+  with torch.no_grad():
+    tokens = model.generate(
+      torch.tensor(batch["input_ids"]),
+      attention_mask=torch.tensor(batch["attention_mask"]),
+    )
+  texts = target.batch_decode(tokens, skip_special_tokens=True)
+  assert texts == [json.loads(s)["prediction"] for s in samples]
 
 
 def test_an_export_replaces_an_export_and_nothing_else(
@@ -196,3 +207,26 @@ def test_a_card_names_no_folder(finished):
   this = dataclasses.replace(this, trained_with=validate.flatten(config))
   card = render(export._card(this), task.hub_config, None)
   assert "| model.pair | pair |\n" in card and "/home" not in card
+
+
+def test_an_export_goes_on_where_the_disk_was_full(
+  finished, tmp_path, one_device, monkeypatch
+):
+  """What it left is no foreign file, and nothing of it stays."""
+  config, folder, _ = finished
+  output, replace = tmp_path / "hub", os.replace
+
+  def refuse(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, "replace", refuse)
+  with pytest.raises(OSError, match="No space"):
+    export.run(config, str(folder), step=4, output=str(output))
+  assert not list(output.iterdir())
+  monkeypatch.setattr(os, "replace", replace)
+  # As a kill leaves them.
+  for name in ("config.json", "model.safetensors"):
+    (output / f"{name}.partial-123").write_text("half")
+  export.run(config, str(folder), step=4, output=str(output))
+  assert (output / "model.safetensors").exists()
+  assert not list(output.glob("*.partial-*"))

@@ -313,3 +313,48 @@ def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
   config.data.target_language = "de"
   with pytest.raises(ValueError, match=r"data\.target_language = 'de'.*''"):
     initialize.build(config, tmp_path / "run")
+
+
+def test_a_run_that_tokenised_targets_as_sources_is_refused(
+  tiny_config, tmp_path
+):
+  config, run = tiny_config, tmp_path / "run"
+  config.data.target_tokenizer = translators.save("mbart50", tmp_path / "mbart")
+  config.data.source_language, config.data.target_language = "en_XX", "de_DE"
+  config.data.source_tokenizer = config.data.target_tokenizer
+  task = initialize.build(config, run)
+  initialize.record(task, run)
+  assert initialize.restore(config, run).tokens == task.tokens
+  # As an earlier version wrote it.
+  values = json.loads((run / "model.json").read_text())
+  del values["target_mode"]
+  (run / "model.json").write_text(json.dumps(values))
+  with pytest.raises(validate.Refusal, match="its targets as sources: train"):
+    initialize.restore(config, run)
+
+
+@pytest.mark.parametrize("kind", ["mbart", "mbart50"])
+def test_a_first_token_of_another_language_is_not_kept(
+  kind, translation, tmp_path
+):
+  """A saved pair forces what its last texts began with."""
+  config, run, hub = translation(kind), tmp_path / "run", tmp_path / "hub"
+  config.train.steps = config.train.eval_every_steps = 1
+  config.optim.schedule, config.optim.warmup_steps = "constant", 0
+  config.eval.text_examples = -1
+  loop.run(config, str(run))
+  export.run(config, str(run), output=str(hub))
+  german, french = _theirs(config).convert_tokens_to_ids(["de_DE", "fr_XX"])
+  path = hub / "generation_config.json"
+  saved = json.loads(path.read_text()) | {"forced_bos_token_id": french}
+  path.write_text(json.dumps(saved))
+  config.model.pair = str(hub)
+  config.data.source_tokenizer = config.data.target_language = ""
+  with pytest.raises(
+    validate.Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"
+  ):
+    initialize.build(config, tmp_path / "other")
+  for language, code in (("fr_XX", french), ("de_DE", german)):
+    config.data.target_language = language
+    task = initialize.build(config, tmp_path / language)
+    assert _forced(config, task) == (None if kind == "mbart" else code)

@@ -11,9 +11,17 @@ import pytest
 
 from data import atomic
 from train import machine, validate
+from train.naming import naming
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "--config=configs/dates.py:smoke"
+# A process of JAX, as the tests' may be, should not be forked.
+LIMITED = """
+import os, resource, sys
+limits = (int(sys.argv[1]), resource.RLIM_INFINITY)
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 def failing(number, path=None):
@@ -42,6 +50,18 @@ def test_a_failure_names_what_where_and_the_remedy(number, remedy):
   )
   nameless.__context__ = failing(number, "/data/file")
   assert machine.explain(nameless, "runs/x") == line
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_file_that_a_setting_names_is_not_lost(number):
+  with (
+    pytest.raises(validate.Refusal) as refused,
+    validate.refusing(),
+    naming("data.test"),
+  ):
+    raise failing(number, "/store/x.lock")
+  line = machine.explain(refused.value, "runs/x")
+  assert line and line.startswith(f"/store/x.lock: {os.strerror(number)}: ")
 
 
 def test_a_failure_is_found_under_others(tmp_path):
@@ -76,15 +96,12 @@ def main(one_device_env, tmp_path):
 
   def run(*arguments, limit=resource.RLIM_INFINITY, **environment):
     return subprocess.run(
-      [sys.executable, "main.py", SMOKE, *arguments],
+      [sys.executable, "-c", LIMITED, str(limit), "main.py", SMOKE, *arguments],
       cwd=ROOT,
       env=one_device_env | environment,
       capture_output=True,
       text=True,
       timeout=500,
-      preexec_fn=lambda: resource.setrlimit(
-        resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)
-      ),
     )
 
   return run

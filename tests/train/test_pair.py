@@ -173,6 +173,28 @@ def test_sampling_of_a_pair_is_told_and_not_done(tiny_config):
   assert "do_sample" not in settings.options
 
 
+@pytest.mark.parametrize(
+  ("saved", "options", "key"),
+  [
+    ({"num_beam_groups": 2, "num_beams": 4}, "", r"generation\.options, in p"),
+    ({}, '{"diversity_penalty": 0.5}', r"generation\.options: diversity_pen"),
+    ({}, '{"num_beam_groups": 2}', r"generation\.options: num_beams=1"),
+  ],
+)
+def test_options_that_contradict_each_other_are_refused_at_the_start(
+  finished, saved, options, key
+):
+  config, folder, _ = finished
+  task = initialize.restore(config, folder)
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.generation.num_beams = 1
+    config.generation.options = options
+  settings = generation_settings.resolve(config, saved)
+  with pytest.raises(ValueError, match=key):
+    generation_settings.search_options(settings, task.tokens, 100, None)
+
+
 def test_an_option_reaches_the_search(finished, tmp_path):
   """A forced first token begins every text; without it none does."""
   config, folder, _ = finished
@@ -293,6 +315,11 @@ def test_a_pair_named_as_a_side_says_what_to_set(
 
 def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   config = tiny_config
+  transformers.BertConfig().save_pretrained(tmp_path / "bert")
+  for name in ("bert:tiny", str(tmp_path / "bert")):
+    config.model.pair = name
+    with pytest.raises(validate.Refusal, match=r"set model\.encoder and model"):
+      loop.prepare(config, tmp_path / "run")
   config.model.pair = str(exported)
   without = tmp_path / "without"
   shutil.copytree(exported, without)

@@ -75,6 +75,28 @@ def test_options_in_config_json_are_those_of_pytorch(folder, top, decoder):
     assert getattr(again.generation_config, name) == wanted.get(name)
 
 
+def test_a_derived_config_has_nothing_that_no_file_says(folder):
+  """A config.json with its differences from the defaults alone."""
+  path = folder / "config.json"
+  values = json.loads(path.read_text())
+  kept = ("model_type", "vocab_size", "n_embd", "n_layer", "n_head")
+  kept += ("hidden_size", "num_hidden_layers", "num_attention_heads")
+  kept += ("intermediate_size", "max_position_embeddings", "n_positions")
+  kept += ("is_decoder", "add_cross_attention")
+  slim = {"model_type": "encoder-decoder", "decoder_start_token_id": 3}
+  for side in ("encoder", "decoder"):
+    slim[side] = {k: v for k, v in values[side].items() if k in kept}
+  slim["decoder"]["num_beams"] = 2
+  path.write_text(json.dumps(slim))
+  ours = FlaxEncoderDecoderModel.from_pretrained(folder).generation_config
+  theirs = _pytorch(folder).generation_config
+  ids = {"pad_token_id", "bos_token_id", "eos_token_id"}
+  assert ours.num_beams == 2
+  assert {k: v for k, v in ours.to_diff_dict().items() if k not in ids} == {
+    k: v for k, v in theirs.to_diff_dict().items() if k not in ids
+  }
+
+
 def test_a_search_of_the_decoders_part_finds_pytorchs_texts(folder, batch):
   _write(folder, {}, BEAMS)
   ids, _ = batch
