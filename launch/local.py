@@ -32,6 +32,7 @@ from absl import app, flags
 
 MAIN = Path(__file__).parents[1] / "main.py"
 GRACE_SECONDS = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 PROCESSES = flags.DEFINE_integer(
   "processes", 2, "How many to start.", lower_bound=1
@@ -68,15 +69,42 @@ def die_with(parent: int) -> None:
       os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _begin_child(parent: int) -> None:
+  # Those of the parent are blocked, which exec would keep.
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+  die_with(parent)
+
+
 def start(command: Sequence[str], **options) -> subprocess.Popen:
   """Starts a command that ends with this process, in a group of its own."""
   return subprocess.Popen(
     command,
     stdin=subprocess.DEVNULL,
     start_new_session=True,
-    preexec_fn=functools.partial(die_with, os.getpid()),
+    preexec_fn=functools.partial(_begin_child, os.getpid()),
     **options,
   )
+
+
+def start_among(
+  processes: list[subprocess.Popen],
+  received: Sequence[int],
+  command: Sequence[str],
+  **options,
+) -> bool:
+  """Adds the process of a command; False: a signal had come, none is started.
+
+  A signal that comes meanwhile waits until the process is there, so that each
+  of them gets it, and gets it once.
+  """
+  signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+  try:
+    if received:
+      return False
+    processes.append(start(command, **options))
+    return True
+  finally:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def send(processes: Sequence[subprocess.Popen], number: int) -> None:
@@ -99,8 +127,8 @@ def pass_signals_on(processes: Sequence[subprocess.Popen]) -> list[int]:
     send(processes, signal.SIGKILL if received else number)
     received.append(number)
 
-  signal.signal(signal.SIGTERM, handle)
-  signal.signal(signal.SIGINT, handle)
+  for number in _SIGNALS:
+    signal.signal(number, handle)
   return received
 
 
@@ -126,9 +154,10 @@ def wait(processes: Sequence[subprocess.Popen], received: Sequence[int]) -> int:
 
 
 def copy_output(stream: IO[str], prefix: str) -> None:
-  for line in stream:
-    sys.stdout.write(f"{prefix}{line}")
-    sys.stdout.flush()
+  with stream:
+    for line in stream:
+      sys.stdout.write(f"{prefix}{line}")
+      sys.stdout.flush()
 
 
 def run(processes: int, arguments: Sequence[str]) -> int:
@@ -146,24 +175,25 @@ def run(processes: int, arguments: Sequence[str]) -> int:
   readers = []
   try:
     for command in commands(processes, port, arguments):
-      process = start(
+      if not start_among(
+        started,
+        received,
         command,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-      )
-      started.append(process)
+      ):
+        break
     for index, process in enumerate(started):
       reader = threading.Thread(
         target=copy_output, args=(process.stdout, f"[{index}] ")
       )
       reader.start()
       readers.append(reader)
-    if received:  # While they were being started.
-      send(started, received[0])
-    return wait(started, received)
+    status = wait(started, received)
+    return status if started else 128 + received[0]
   finally:
     send(started, signal.SIGKILL)
     for reader in readers:

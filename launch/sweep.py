@@ -24,6 +24,7 @@ import os
 import re
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -250,7 +251,7 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
 def _run(sweep: Sequence[Member], workdir: Path) -> int:
   path = workdir / "results.jsonl"
   rows = read_table(path)
-  children: list = []
+  children: list[subprocess.Popen] = []
   received = local.pass_signals_on(children)
   failed = False
   for number, member in enumerate(sweep):
@@ -262,7 +263,10 @@ def _run(sweep: Sequence[Member], workdir: Path) -> int:
       print(f"{member.name}: finished before", flush=True)
       continue
     print(f"{member.name}: {number + 1} of {len(sweep)}", flush=True)
-    children[:] = [local.start(member.command(workdir))]
+    children.clear()
+    if not local.start_among(children, received, member.command(workdir)):
+      print(f"interrupted before {member.name}; the same command goes on")
+      return 128 + received[0]
     status = local.wait(children, received)
     if received:
       print(f"interrupted in {member.name}; the same command goes on")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from launch import local
+
 ROOT = Path(__file__).parents[2]
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 # Stands in for main.py: says who it is, then waits to be ended.
 STAND_IN = """
@@ -138,6 +142,53 @@ def test_a_killed_launcher_leaves_nothing_behind(start, tmp_path):
   assert alive(tmp_path) == [0, 1]
   process.kill()
   until(lambda: alive(tmp_path) == [])
+
+
+# Notes each signal, and ends a little after the first one, or by itself.
+COUNTER = """
+import os, signal, sys, time
+rank = dict(a.lstrip("-").split("=") for a in sys.argv[2:])["process_id"]
+got = []
+signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+open(f"{sys.argv[1]}/pid{rank}", "w").close()
+end = time.monotonic() + 10
+while time.monotonic() < end:
+  time.sleep(0.05)
+  if got:
+    end = min(end, time.monotonic() + 0.5)
+open(f"{sys.argv[1]}/got{rank}", "w").write(str(len(got)))
+"""
+
+
+@pytest.mark.parametrize("interrupted, got", [(0, {"0": 1}), (1, None)])
+def test_a_signal_while_they_start_reaches_each_once(
+  tmp_path, monkeypatch, interrupted, got
+):
+  """It comes as soon as the process is there, before anybody knows of it."""
+  (tmp_path / "main.py").write_text(COUNTER)
+  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
+  start, started = local.start, []
+
+  def signalled(command, **options):
+    process = start(command, **options)
+    rank = len(started)
+    started.append(process)
+    until((tmp_path / f"pid{rank}").exists)
+    if rank == interrupted:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return process
+
+  monkeypatch.setattr(local, "start", signalled)
+  old = [signal.getsignal(number) for number in NUMBERS]
+  try:
+    local.run(2, [str(tmp_path)])
+  finally:
+    for number, handler in zip(NUMBERS, old, strict=True):
+      signal.signal(number, handler)
+  found = {
+    path.name[3:]: int(path.read_text()) for path in tmp_path.glob("got*")
+  }
+  assert found == (got or {"0": 1, "1": 1})
 
 
 def losses(workdir: Path) -> list[float]:

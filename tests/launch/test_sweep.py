@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from launch import sweep
+from launch import local, sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +128,56 @@ def test_a_stopped_sweep_goes_on_where_it_was(start, tmp_path, number):
   assert runs(tmp_path) == expected
   assert start(config).wait(timeout=30) == 0
   assert runs(tmp_path) == expected
+
+
+@pytest.fixture
+def handlers():
+  """The handlers of this process, as they were."""
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  old = [signal.getsignal(number) for number in numbers]
+  yield
+  for number, handler in zip(numbers, old, strict=True):
+    signal.signal(number, handler)
+
+
+def test_a_signal_while_a_member_starts_reaches_it(
+  tmp_path, monkeypatch, capsys, handlers
+):
+  (tmp_path / "main.py").write_text("import time; time.sleep(10)")
+  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
+  start = local.start
+
+  def signalled(command, **options):
+    process = start(command, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return process
+
+  monkeypatch.setattr(local, "start", signalled)
+  members = sweep.members(write_config(tmp_path, '[{"optim.lr": 0.1}]'))
+  begun = time.monotonic()
+  assert sweep.run(members, tmp_path / "sweep") == 128 + signal.SIGTERM
+  assert time.monotonic() - begun < 5
+  assert "interrupted in optim.lr=0.1" in capsys.readouterr().out
+
+
+def test_a_signal_between_members_starts_no_other(
+  tmp_path, monkeypatch, capsys, handlers
+):
+  (tmp_path / "main.py").write_text(STAND_IN)
+  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
+  outcome = sweep.outcome
+
+  def signalled(folder):
+    os.kill(os.getpid(), signal.SIGINT)
+    return outcome(folder)
+
+  monkeypatch.setattr(sweep, "outcome", signalled)
+  hyper = '[{"optim.lr": 0.1}, {"optim.lr": 0.2}]'
+  members = sweep.members(write_config(tmp_path, hyper))
+  assert sweep.run(members, tmp_path / "sweep") == 128 + signal.SIGINT
+  assert "interrupted before optim.lr=0.2" in capsys.readouterr().out
+  assert [row["member"] for row in table(tmp_path)] == ["optim.lr=0.1"]
+  assert runs(tmp_path) == {"optim.lr=0.1": 1}
 
 
 def test_a_second_sweep_is_told_who_runs_there(start, tmp_path):
