@@ -1,12 +1,27 @@
 """Prepare, inspect, train, evaluate...: flags, and a table of modes."""
 
-from train import signals
+import os
+import signal
 
 # Not in the processes that it starts, which end with it.
 if __name__ == "__main__":
+
+  def stop(number: int, _: object) -> None:
+    """Until `signals`, which has imports of its own, watches."""
+    name = signal.Signals(number).name
+    try:
+      os.write(2, f"stopped by {name}: nothing was begun\n".encode())
+    finally:
+      os._exit(128 + number)
+
+  signal.signal(signal.SIGINT, stop)
+  signal.signal(signal.SIGTERM, stop)
+
+from train import signals
+
+if __name__ == "__main__":
   signals.watch()
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn

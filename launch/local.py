@@ -12,6 +12,11 @@ The processes compute on CPU unless JAX_PLATFORMS says otherwise: one process
 alone drives all accelerators of a machine.
 """
 
+from launch import early
+
+if __name__ == "__main__":
+  early.watch()
+
 import contextlib
 import ctypes
 import difflib

@@ -13,6 +13,11 @@ finished members are not run again, the interrupted one resumes, failed ones
 are tried once more.
 """
 
+from launch import early
+
+if __name__ == "__main__":
+  early.watch()
+
 import contextlib
 import dataclasses
 import difflib

@@ -70,6 +70,41 @@ def stopped(process, number, *, group=False):
     time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+  "command, module",
+  [
+    ("main.py", "ctypes"),
+    ("main.py", "multiprocessing"),
+    ("-m launch.sweep", "absl"),
+    ("-m launch.local", "ctypes"),
+  ],
+)
+def test_in_its_first_imports(command, module):
+  # The signal comes when this module is asked for, before it is there.
+  sent = (
+    "import os, signal, sys\n"
+    "class Sender:\n"
+    "  def find_spec(self, name, *_):\n"
+    f"    if name == {module!r}:\n"
+    "      os.kill(os.getpid(), signal.SIGINT)\n"
+    "sys.meta_path.insert(0, Sender())\n"
+  )
+  run = (
+    f"runpy.run_module({command[3:]!r}, run_name='__main__', alter_sys=True)"
+    if command.startswith("-m ")
+    else f"runpy.run_path({command!r}, run_name='__main__')"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", f"import runpy\n{sent}{run}"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.stderr == "stopped by SIGINT: nothing was begun\n"
+  assert done.returncode == 128 + signal.SIGINT
+
+
 def test_while_it_imports(start):
   process = start(SMOKE, options=("-X", "importtime"))
   read_until(process, " numpy")
