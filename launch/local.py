@@ -242,7 +242,10 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) < 2:
-    raise app.UsageError("no flags of main.py: give them after --")
+    sys.exit(
+      "error: there are no flags of main.py: pass them after --, as in: "
+      "-- --config=configs/dates.py:smoke --workdir=runs/two"
+    )
   sys.exit(run(PROCESSES.value, argv[1:]))
 
 

@@ -20,10 +20,8 @@ if __name__ == "__main__":
 
 import contextlib
 import dataclasses
-import difflib
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -33,23 +31,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import app, flags
-from ml_collections import ConfigDict
 
-from launch import local
+from launch import experiment, local
+from launch.experiment import Refusal, suggest
 
 CONFIG = flags.DEFINE_string("config", None, "A file of configs/, :variant.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the command lines.")
 
 Row = dict[str, Any]
-
-
-class Refusal(ValueError):
-  """The sweep cannot be run; the message says what to change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,32 +73,20 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
   Raises:
     Refusal: no such file, no get_hyper() in it, or a wrong member.
   """
-  path, _, variant = config.partition(":")
-  if not Path(path).is_file():
-    near = _suggest(path, [str(p) for p in Path(path).parent.glob("*.py")])
-    raise Refusal(f"--config={config}: there is no file {path}{near}")
-  module = _load(path)
-  if not hasattr(module, "get_hyper"):
-    raise Refusal(
-      f"--config={config}: {path} has no get_hyper(), which returns the "
-      'members of a sweep, such as [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]'
-    )
-  try:
-    values = dict(_flat(module.get_config(*([variant] if variant else []))))
-  except ValueError as error:
-    raise Refusal(f"--config={config}: {error}") from error
+  path = config.partition(":")[0]
+  values, hyper = experiment.read(config)
   for flag in extra:
     key = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
     if key and key[1] not in values:
-      near = _suggest(key[1], [*values])
+      near = suggest(key[1], [*values])
       raise Refusal(f"{flag}: the config has no key {key[1]!r}{near}")
   found: dict[str, Member] = {}
-  for number, overrides in enumerate(module.get_hyper()):
+  for number, overrides in enumerate(hyper):
     unknown = [key for key in overrides if key not in values]
     if unknown:
       raise Refusal(
         f"{path}: get_hyper() member {number} sets {unknown[0]!r}, which is "
-        f"no key of the config{_suggest(unknown[0], [*values])}"
+        f"no key of the config{suggest(unknown[0], [*values])}"
       )
     name = member_name(overrides)
     if name in found:
@@ -117,28 +98,6 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
   if not found:
     raise Refusal(f"{path}: get_hyper() returns no members")
   return list(found.values())
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-  """The nearest of the known names, as the end of a sentence."""
-  near = difflib.get_close_matches(name, known, n=1)
-  return f"; did you mean {near[0]}?" if near else ""
-
-
-def _load(path: str) -> ModuleType:
-  spec = importlib.util.spec_from_file_location("sweep_config", path)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-def _flat(section: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in section.items():
-    if isinstance(value, ConfigDict):
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 def _digest(text: str) -> str:
@@ -184,11 +143,21 @@ def outcome(folder: Path) -> Row:
 
 
 def read_table(path: Path) -> dict[str, Row]:
-  """Rows by member; an absent table is empty."""
+  """Rows by member; an absent table is empty.
+
+  Raises:
+    Refusal: it is damaged.
+  """
   if not path.exists():
     return {}
-  rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-  return {row["member"]: row for row in rows}
+  try:
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return {row["member"]: row for row in rows}
+  except (ValueError, LookupError, TypeError) as error:
+    raise Refusal(
+      f"--workdir={path.parent}: {path} is damaged: restore or remove it; "
+      "without it every member is asked again, and what is done stays done"
+    ) from error
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
@@ -247,10 +216,19 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
   """Runs the members that have not finished; returns the exit status.
 
   Raises:
-    Refusal: another sweep runs in `workdir`.
+    Refusal: another sweep runs in `workdir`, or it cannot be written.
   """
-  with held(workdir):
-    return _run(sweep, workdir)
+  try:
+    with held(workdir):
+      return _run(sweep, workdir)
+  except OSError as error:
+    # What was written through a stream has no name.
+    file = f" {error.filename}:" if error.filename else ""
+    raise Refusal(
+      f"--workdir={workdir}:{file} {error.strerror or error}: see to it "
+      "that it can be written, and the same command goes on, or choose another "
+      "--workdir"
+    ) from error
 
 
 def _run(sweep: Sequence[Member], workdir: Path) -> int:
@@ -298,11 +276,15 @@ def _run(sweep: Sequence[Member], workdir: Path) -> int:
 
 
 def main(argv: Sequence[str]) -> None:
-  if not CONFIG.value or not WORKDIR.value:
-    raise Refusal("--config and --workdir are needed")
+  if not CONFIG.value:
+    raise Refusal(
+      "--config is missing: pass a file with a sweep, --config=configs/dates.py"
+    )
+  if not WORKDIR.value:
+    raise Refusal("--workdir is missing: pass a folder, --workdir=runs/sweep")
   workdir = Path(WORKDIR.value)
   for folder in (workdir, *workdir.absolute().parents):
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
       raise Refusal(f"--workdir={workdir}: {folder} is a file")
   if argv[1:] and not argv[1].startswith("-"):
     raise Refusal(f"{argv[1]!r} is no flag of main.py: write --flag=value")

@@ -294,6 +294,13 @@ def test_dry_run_prints_commands_and_writes_nothing(tmp_path):
       "as in: --processes=2 -- --config=c.py --workdir=runs/x",
     ),
     ("local --process=2 -- --config=c.py", "did you mean --processes?"),
+    ("local", "no flags of main.py: pass them after --"),
+    ("sweep --workdir=x", "--config is missing: pass a file with a sweep"),
+    ("sweep --config=configs/dates.py", "--workdir is missing: pass a folder"),
+    (
+      f"sweep --config=configs/dates.py --workdir=/tmp/{'x' * 300}",
+      ": File name too long: ",
+    ),
     ("local --processes=two -- --config=c.py", "--processes=two: "),
   ],
 )
@@ -348,6 +355,74 @@ def test_a_config_without_a_sweep_is_refused(tmp_path):
     sweep.members("configs/dates.py", ["--config.train.stpes=3"])
   with pytest.raises(sweep.Refusal, match="has no get_hyper"):
     sweep.members(str(ROOT / "configs/common.py"))
+
+
+@pytest.mark.parametrize(
+  "name, text, message",
+  [
+    ("people.csv", "name,city", r"people\.csv is no file of Python; name one"),
+    ("a.py", "x = 1\ndef f(:\n", "a.py: line 2: SyntaxError: "),
+    ("a.py", "import absent_module", "a.py: line 1: ModuleNotFoundError: "),
+    ("a.py", "x = 1", r"has no get_config\(\)"),
+    (
+      "a.py",
+      "def get_config(): pass\ndef get_hyper(): return []",
+      "returns a NoneType, not a configuration",
+    ),
+    (
+      "a.py",
+      "def get_config(): return 1 / 0\ndef get_hyper(): return []",
+      "line 1: ZeroDivisionError: ",
+    ),
+    ("a.py", CONFIG % "3", "must return a list of overrides"),
+    ("a.py", CONFIG % '{"optim.lr": 3}', "must return a list of overrides"),
+    ("a.py", CONFIG % "1 / 0", "line 8: ZeroDivisionError: "),
+  ],
+)
+def test_a_config_that_fails_is_told_where(tmp_path, name, text, message):
+  path = tmp_path / name
+  path.write_text(text)
+  with pytest.raises(sweep.Refusal, match=message) as refused:
+    sweep.members(str(path))
+  assert str(refused.value).startswith(f"--config={path}: ")
+  assert "\n" not in str(refused.value)
+
+
+def test_a_config_that_is_a_folder_is_refused(tmp_path):
+  with pytest.raises(sweep.Refusal, match="is a folder; name a file in it"):
+    sweep.members(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_refused():
+  with pytest.raises(
+    sweep.Refusal, match="--workdir=/proc/x/y: /proc/x: No such file"
+  ):
+    sweep.run([], Path("/proc/x/y"))
+
+
+def test_a_full_disk_is_told_and_the_sweep_goes_on_after_it(
+  tmp_path, monkeypatch, handlers
+):
+  (tmp_path / "main.py").write_text(STAND_IN)
+  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
+  members = sweep.members(write_config(tmp_path, '[{"optim.lr": 0.1}]'))
+  folder = tmp_path / "sweep"
+  folder.mkdir()
+  partial = folder / "results.partial"
+  partial.symlink_to("/dev/full")
+  with pytest.raises(
+    sweep.Refusal, match=f"--workdir={folder}: No space left on device: see"
+  ):
+    sweep.run(members, folder)
+  partial.unlink()
+  assert sweep.run(members, folder) == 0
+  assert [row["status"] for row in table(tmp_path)] == ["finished"]
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+  (tmp_path / "results.jsonl").write_text('{"member": "a"}\n{"memb')
+  with pytest.raises(sweep.Refusal, match=r"results\.jsonl is damaged"):
+    sweep.run([], tmp_path)
 
 
 # Runs that end in seconds; their seeds differ.
