@@ -130,6 +130,29 @@ def collate(
   }
 
 
+def blank_batch(shape: tuple[int, int], rows: int) -> Batch:
+  """A batch of zeros, which takes no memory: for its shapes and dtypes.
+
+  Args:
+    shape: (S, T).
+    rows: B.
+  """
+  source, target = ((rows, length) for length in shape)
+  sizes = {
+    "encoder_tokens": source,
+    "encoder_segments": source,
+    "encoder_positions": source,
+    "decoder_inputs": target,
+    "decoder_targets": target,
+    "decoder_segments": target,
+    "decoder_positions": target,
+  }
+  return {
+    **{n: np.broadcast_to(np.int32(0), size) for n, size in sizes.items()},
+    "decoder_weights": np.broadcast_to(np.float32(0), target),
+  }
+
+
 def collate_sources(
   sources: Sequence[Int32[np.ndarray, " _"]],
   *,

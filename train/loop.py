@@ -13,12 +13,13 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from data.examples import collate
+from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
 from train import (
   compiled,
   datasets,
   initialize,
+  machine,
   seen,
   signals,
   targets,
@@ -172,12 +173,8 @@ def prepare(config: Config, folder: Path) -> Run:
 
 def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
-  batch = collate(
-    [],
-    shape=this.pipeline.shapes[-1],
-    tokens=this.task.batch_tokens,
-    rows=this.pipeline.batch_size,
-  )
+  batch = blank_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
+  machine.check_batch("train.batch_size", batch)
   with jax.set_mesh(this.mesh):
     this.step.check(this.abstract, batch)
 

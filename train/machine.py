@@ -1,11 +1,16 @@
 """Failures of the machine: what failed, where, and what to do, in one line."""
 
 import errno
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from train.validate import Failure
+import jax
+import numpy as np
+
+from train.validate import Failure, Refusal
 
 _GO_ON = "; the same command then goes on from where it was"
 # Errors of a file system, by what to do about them.
@@ -58,6 +63,35 @@ def explain(error: BaseException, workdir: str) -> str | None:
         # What it was raised from may name the file.
         told = told or f"{where}: {found[0]}: {remedy}"
   return nameless or told
+
+
+def check_batch(key: str, batch: Mapping[str, np.ndarray]) -> None:
+  """A batch that this host could never hold would get the process killed.
+
+  Args:
+    key: what says how many rows there are.
+    batch: of all processes, which share its rows.
+
+  Raises:
+    Refusal: it cannot.
+  """
+  rows = len(batch["encoder_tokens"])
+  needed = sum(array.nbytes for array in batch.values()) // jax.process_count()
+  if needed > (memory := _memory()):
+    raise Refusal(
+      f"{key} = {rows}: the arrays of a batch take {needed / 1e9:.1f} GB, and "
+      f"this host has {memory / 1e9:.1f} GB of memory: lower it, or "
+      "data.max_source_length and data.max_target_length"
+    )
+
+
+def _memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+  """Bytes of memory that this host has, or that its container may have."""
+  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  try:
+    return min(memory, int(limit.read_text()))
+  except (OSError, ValueError):  # None is set, or it stands elsewhere.
+    return memory
 
 
 def report(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data.examples import (
   Tokens,
+  blank_batch,
   collate,
   collate_sources,
   make_example,
@@ -24,6 +25,19 @@ def _make(source, target, **changes):
     "max_target_length": 6,
   }
   return make_example(source, target, **settings | changes)
+
+
+def test_a_blank_batch_has_the_shapes_and_takes_no_memory():
+  tokens = Tokens(start=START, end=END, source_pad=0, target_pad=0)
+  batch = collate([_make([1], [2])], shape=(8, 6), tokens=tokens, rows=3)
+  blank = blank_batch((8, 6), 3)
+  assert [*blank] == [*batch]
+  for name, array in batch.items():
+    assert blank[name].shape == array.shape
+    assert blank[name].dtype == array.dtype
+  # 4 TB a side, if it took them.
+  large = blank_batch((1024, 1024), 10**9)["encoder_tokens"]
+  assert large.shape == (10**9, 1024) and large.nbytes > 10**12
 
 
 def test_end_is_added_where_the_tokenizer_does_not():

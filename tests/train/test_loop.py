@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data import tokenizers
-from train import compiled, loop, progress, trained, validate
+from train import compiled, loop, machine, progress, trained, validate
 from train.checkpoint import Checkpoints
 from train.writer import read_rows
 
@@ -372,6 +372,17 @@ def test_bad_input_is_refused_before_anything_compiles(
   assert named in str(caught.value)
   assert not compilations
   assert not (pairs_folder / "run/config.json").exists()
+
+
+def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
+  pairs_folder, tiny_config, compilations, monkeypatch
+):
+  monkeypatch.setattr(machine, "_memory", lambda: 1000)
+  with pytest.raises(
+    validate.Refusal, match=r"train\.batch_size = \d+: the arrays of a batch"
+  ):
+    loop.run(tiny_config, str(pairs_folder / "run"))
+  assert not compilations
 
 
 def test_a_start_that_failed_leaves_nothing_behind(pairs_folder, tiny_config):

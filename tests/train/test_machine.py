@@ -90,6 +90,15 @@ def test_other_errors_are_no_failures_of_the_machine():
     assert machine.explain(error, "runs/x") is None
 
 
+def test_a_container_may_have_less_memory_than_its_host(tmp_path):
+  limit = tmp_path / "memory.max"
+  host = machine._memory(limit)
+  assert host > 10**8
+  for text, memory in (("max\n", host), ("1000\n", 1000)):
+    limit.write_text(text)
+    assert machine._memory(limit) == memory
+
+
 @pytest.fixture
 def main(one_device_env, tmp_path):
   """Runs main.py; `limit`: of the bytes of each file that it writes."""
