@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+from absl import logging
 
 from data import atomic
 from data.quoted import few, plain, quoted
@@ -92,9 +93,17 @@ class Output:
     file = open(self.partial, "ab+")
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      mine = os.fstat(file.fileno()).st_ino == self.partial.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
+    except BlockingIOError:
       mine = False
+    except OSError as error:
+      logging.warning(
+        "%s: this file system has no locks (%s): nothing keeps a second "
+        "command from --output=%s; start none",
+        *(self.partial, error, self.path),
+      )
+      return file
+    else:
+      mine = self._is_there(file)
     if not mine:
       file.close()
       raise validate.Refusal(
@@ -102,6 +111,13 @@ class Output:
         "it, or choose another --output"
       )
     return file
+
+  def _is_there(self, file: IO[bytes]) -> bool:
+    """Whether whoever had the lock has not renamed the file since."""
+    try:
+      return os.fstat(file.fileno()).st_ino == self.partial.stat().st_ino
+    except FileNotFoundError:
+      return False
 
   def close(self) -> None:
     """Lets another command have it."""

@@ -1,0 +1,45 @@
+"""The output of a prediction: its lock, where there are locks."""
+
+import errno
+import fcntl
+import os
+
+import pytest
+
+from train import output, validate
+
+
+def opened(path, rows=2):
+  file = output.Output(path, {"weights": "w"})
+  done = file.open(overwrite=False, total=rows, given=[{}] * rows)
+  return file, done
+
+
+def test_a_second_command_is_refused(tmp_path):
+  first, _ = opened(tmp_path / "out.jsonl")
+  with pytest.raises(validate.Refusal, match="written by another command"):
+    opened(tmp_path / "out.jsonl")
+  first.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_it_goes_on_with_a_warning(
+  number, tmp_path, monkeypatch, caplog
+):
+  def refuse(file, how):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(fcntl, "flock", refuse)
+  path = tmp_path / "out.jsonl"
+  with caplog.at_level("WARNING", logger="absl"):
+    first, _ = opened(path)
+  [message] = caplog.messages
+  assert message.startswith(f"{path}.partial: this file system has no locks (")
+  assert message.endswith(f"from --output={path}; start none")
+  first.append([{"prediction": "a", "score": 0.5}])
+  first.close()
+  second, done = opened(path)
+  assert done == 1
+  second.append([{"prediction": "b", "score": 0.5}])
+  second.finish()
+  assert len(path.read_text().splitlines()) == 2
