@@ -21,6 +21,13 @@ _REMEDIES = {
     "choose another --workdir, --output or data.store, which can be written"
   ),
   (errno.EACCES, errno.EPERM): "change its permissions, or name another",
+  (errno.ENAMETOOLONG,): "choose a shorter path",
+  (errno.EMFILE, errno.ENFILE): (
+    f"raise the limit of open files (ulimit -n){_GO_ON}"
+  ),
+  (errno.ENOMEM,): f"end what else takes memory there{_GO_ON}",
+  (errno.ENOLCK,): "choose a folder of a file system that has locks",
+  (errno.EBUSY,): f"end what else uses it{_GO_ON}",
   (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN): (
     f"mend the disk, or mount the folder anew{_GO_ON}"
   ),
@@ -33,6 +40,8 @@ _TEXTS = {
   "Read-only file system": errno.EROFS,
   "Input/output error": errno.EIO,
 }
+# Characters of an error's own text that a message repeats.
+_LONGEST = 300
 _PATH = re.compile(r'"(/[^"]+)"')
 
 
@@ -44,6 +53,8 @@ def explain(error: BaseException, workdir: str) -> str | None:
   """
   nameless = told = None
   for cause in _chain(error):
+    if full := _full_memory(cause):
+      return full
     if isinstance(cause, OSError) and cause.errno is None:
       # A message of ours about the error that caused it.
       if cause.__cause__ and explain(cause.__cause__, workdir):
@@ -63,6 +74,32 @@ def explain(error: BaseException, workdir: str) -> str | None:
         # What it was raised from may name the file.
         told = told or f"{where}: {found[0]}: {remedy}"
   return nameless or told
+
+
+def _full_memory(error: BaseException) -> str | None:
+  """What to do where a device's memory, or the host's, is full; None: it isn't.
+
+  Compiling and computing raise the same error, on every platform.
+  """
+  text = str(error)
+  first = (text.splitlines() or [""])[0]
+  first = first if len(first) <= _LONGEST else f"{first[:_LONGEST]}..."
+  if isinstance(error, MemoryError):
+    return (
+      f"the host's memory is full ({first or 'MemoryError'}): lower "
+      "train.batch_size or eval.batch_size, or end what else takes memory"
+    )
+  if not isinstance(error, jax.errors.JaxRuntimeError) or any(
+    what in text for what in _TEXTS
+  ):
+    return None
+  if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+    return (
+      f"the device's memory is full ({first}): lower train.batch_size or "
+      "eval.batch_size, raise train.accumulate_steps, or set "
+      "model.remat='full'"
+    )
+  return None
 
 
 def check_batch(key: str, batch: Mapping[str, np.ndarray]) -> None:
@@ -120,6 +157,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
       left += cause.exceptions
     if cause.__cause__ is not None:
       left.append(cause.__cause__)
+    elif cause.__suppress_context__:
+      pass  # What is raised "from None" says it all.
     elif cause.__context__ is not None and _is_closing(cause):
       left.append(cause.__context__)
 

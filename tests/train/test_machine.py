@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from data import atomic
@@ -37,6 +39,11 @@ def failing(number, path=None):
     (errno.EROFS, "choose another --workdir"),
     (errno.EACCES, "permissions"),
     (errno.ESTALE, "mount the folder anew"),
+    (errno.ENAMETOOLONG, "choose a shorter path"),
+    (errno.EMFILE, "ulimit -n"),
+    (errno.ENOMEM, "memory"),
+    (errno.ENOLCK, "that has locks"),
+    (errno.EBUSY, "end what else uses it"),
   ],
 )
 def test_a_failure_names_what_where_and_the_remedy(number, remedy):
@@ -78,6 +85,40 @@ def test_a_failure_is_found_under_others(tmp_path):
   text = 'RESOURCE_EXHAUSTED: at "/c/3/": write failed: No space left on device'
   line = machine.explain(ValueError(text), "runs/x")
   assert line and line.startswith("/c/3/: No space left on device: make room")
+
+
+def test_a_full_memory_is_told_with_what_takes_less():
+  with pytest.raises(jax.errors.JaxRuntimeError) as full:
+    jnp.zeros((10**14,), jnp.int8).block_until_ready()
+  line = machine.explain(full.value, "runs/x") or ""
+  assert line.startswith("the device's memory is full (RESOURCE_EXHAUSTED: Out")
+  for key in ("train.batch_size", "accumulate_steps", "model.remat='full'"):
+    assert key in line
+  error = jax.errors.JaxRuntimeError
+  for text in (
+    "INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory\nmore",
+    "RESOURCE_EXHAUSTED: " + "x" * 9999,
+  ):
+    line = machine.explain(error(text), "runs/x") or ""
+    assert "train.batch_size" in line and "more" not in line
+    assert len(line) < 600
+  assert machine.explain(error("INTERNAL: else"), "runs/x") is None
+  text = "RESOURCE_EXHAUSTED: /c: No space left on device"
+  assert "make room" in (machine.explain(error(text), "runs/x") or "")
+  line = (
+    machine.explain(MemoryError("Unable to allocate 3 GiB"), "runs/x") or ""
+  )
+  assert line.startswith("the host's memory is full (Unable to allocate 3 GiB)")
+
+
+def test_what_is_raised_in_place_of_an_error_is_no_failure_of_its():
+  try:
+    try:
+      raise failing(errno.EROFS, "/x")
+    except OSError:
+      raise validate.Refusal("--workdir=/x: ...") from None
+  except validate.Refusal as refusal:
+    assert machine.explain(refusal, "runs/x") is None
 
 
 def test_other_errors_are_no_failures_of_the_machine():
