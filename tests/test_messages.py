@@ -94,6 +94,19 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("--config.data.source_field=src",), ("'src'", "data.source_field")),
   (("--config.data.source_tokenizer=none",), ("data.source_tokenizer: ",)),
   (("--config.data.store={tmp}/in.txt",), ("data.store = ", "is a file")),
+  (
+    ("--config.data.store=/proc/no",),
+    ("data.store = '/proc/no': /proc/no cannot be made", "choose another path"),
+  ),
+  (
+    (f"--config.data.store=/tmp/{'x' * 300}",),
+    ("data.store = ", "File name too long"),
+  ),
+  (("--workdir=/proc/no/run",), ("--workdir=/proc/no/run: /proc/no cannot",)),
+  (
+    (f"--workdir=/tmp/{'x' * 300}",),
+    ("--workdir=/tmp/xx", "cannot be made (File name too long)"),
+  ),
   (("--config.data.source_buckets=a,b",), ("data.source_buckets = ",)),
   (("--config.data.source_vocab_size=10",), ("data.source_vocab_size = 10",)),
   # The model.

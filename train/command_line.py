@@ -4,8 +4,10 @@ Like `validate`, it refuses with the thing, its value and the fix.
 """
 
 import ast
+import contextlib
+import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ _TAKES = {
   str: "one text",
   tuple: "a list with commas, such as 1,2 or \"('a','b')\"",
 }
+# Of the names in a path, whatever the machine has.
+_NO_PATH = (
+  errno.ENOENT,
+  errno.ENOTDIR,
+  errno.EEXIST,
+  errno.ELOOP,
+  errno.ENAMETOOLONG,
+)
 _TYPES = {"bool": bool, "int": int, "float": float}
 
 
@@ -133,9 +143,35 @@ def check_path(flag: str, path: str) -> None:
   folders = Path(path).absolute().parents
   if flag == "workdir":
     folders = (Path(path).absolute(), *folders)
-  for folder in folders:
-    if folder.exists() and not folder.is_dir():
-      raise Refusal(f"--{flag}={path}: {folder} is a file; choose a folder")
+  with making(f"--{flag}={path}"):
+    Path(path).exists()
+    for folder in folders:
+      if folder.exists() and not folder.is_dir():
+        raise Refusal(f"--{flag}={path}: {folder} is a file; choose a folder")
+
+
+@contextlib.contextmanager
+def making(setting: str) -> Iterator[None]:
+  """Inside, a folder is looked for and made; a path that cannot be is refused.
+
+  What else keeps it from being made is left to `machine`.
+
+  Args:
+    setting: what gives the folder, and its value.
+
+  Raises:
+    Refusal: such a path.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _NO_PATH:
+      raise
+    # Not caused by it: this says all, and names the setting.
+    raise Refusal(
+      f"{setting}: {error.filename} cannot be made ({error.strerror}): choose "
+      "another path"
+    ) from None
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

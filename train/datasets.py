@@ -15,7 +15,7 @@ from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
 from data.remembered import open_remembered
-from train import processes, run_tokenizers, validate
+from train import command_line, processes, run_tokenizers, validate
 from train.config import Config
 from train.initialize import Task
 from train.naming import naming
@@ -226,10 +226,13 @@ def _prepared(
   that they have is checked.
   """
   chief = jax.process_index() == 0
+  store = _store(config, folder)
+  with command_line.making(f"data.store = {config.data.store!r}"):
+    store.mkdir(parents=True, exist_ok=True)
   pairs = prepare(
     _open(config, uri, folder),
     encoding(config, task),
-    _store(config, folder),
+    store,
     workers=config.data.prepare_workers,
     show=chief,
   )
@@ -248,11 +251,12 @@ def _store(config: Config, folder: Path) -> Path:
       f"data.store = {store!r}: files are locked, mapped and renamed there, "
       "which a bucket cannot do; set it to a folder"
     )
-  for path in (Path(store), *Path(store).absolute().parents):
-    if path.exists() and not path.is_dir():
-      raise ValueError(
-        f"data.store = {store!r}: {path} is a file; set it to a folder"
-      )
+  with command_line.making(f"data.store = {store!r}"):
+    for path in (Path(store), *Path(store).absolute().parents):
+      if path.exists() and not path.is_dir():
+        raise ValueError(
+          f"data.store = {store!r}: {path} is a file; set it to a folder"
+        )
   return Path(store) if store else folder / "store"
 
 

@@ -95,6 +95,8 @@ def run(
         print(f"pushed to {hub.push_folder(path, push_to_hub)}")
 
   def write_named() -> None:
+    with command_line.making(f"--output={output}"):
+      path.mkdir(parents=True, exist_ok=True)
     with atomic.naming(path):
       write()
 

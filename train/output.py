@@ -14,7 +14,7 @@ from absl import logging
 
 from data import atomic
 from data.quoted import few, plain, quoted
-from train import processes, validate, workdir
+from train import command_line, processes, validate, workdir
 
 # What is added to the object of a source.
 FOUND = ("prediction", "score")
@@ -78,7 +78,8 @@ class Output:
           f"--output={self.path} was made by something else ({other}): pass "
           "--overwrite, or choose another --output"
         )
-    self.path.parent.mkdir(parents=True, exist_ok=True)
+    with command_line.making(f"--output={self.path}"):
+      self.path.parent.mkdir(parents=True, exist_ok=True)
     if self._file is None:
       self._file = self._locked()
     # In this order a label never stands beside what it did not make.

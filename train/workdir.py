@@ -14,7 +14,7 @@ from absl import logging
 from data import atomic
 from data.quoted import DAMAGE, fault, quoted
 from data.quoted import plain as plain_text
-from train import processes, validate
+from train import command_line, processes, validate
 from train.config import Config
 from train.generation_settings import UNSET
 
@@ -72,7 +72,8 @@ def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> None:
   if not folder.exists():
-    folder.mkdir(parents=True, exist_ok=True)
+    with command_line.making(f"--workdir={folder}"):
+      folder.mkdir(parents=True, exist_ok=True)
     stack.callback(_remove_empty, folder)
   try:
     stack.enter_context(atomic.held(folder / LOCK))

@@ -90,6 +90,14 @@ def test_an_export_replaces_an_export_and_nothing_else(
   assert (run / "config.json").read_bytes() == before
 
 
+def test_a_folder_that_cannot_be_made_is_refused(finished, one_device):
+  config, folder, _ = finished
+  with pytest.raises(
+    validate.Refusal, match="--output=/proc/no/hub: /proc/no cannot be made"
+  ):
+    export.run(config, str(folder), step=4, output="/proc/no/hub")
+
+
 def test_the_card_tells_of_the_weights_and_of_nothing_else(
   finished, tmp_path, one_device
 ):

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,10 @@ def test_without_locks_it_goes_on_with_a_warning(
   second.append([{"prediction": "b", "score": 0.5}])
   second.finish()
   assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_refused():
+  with pytest.raises(
+    validate.Refusal, match=r"--output=/proc/no/out\.jsonl: /proc/no cannot be"
+  ):
+    opened(Path("/proc/no/out.jsonl"))
