@@ -186,7 +186,7 @@ def ours(record: Any) -> bool:
 def ended(error: Exception) -> NoReturn:
   """Ends the command with one line, where the user can do something."""
   # The flag as far as it was read: a wrong --config ends before that.
-  reason = machine.explain(error, flags.FLAGS["workdir"].value)
+  reason = machine.explain(error, flags.FLAGS["workdir"].value or "")
   if reason is None and not isinstance(error, validate.Failure):
     raise error
   logging.debug("with --verbosity=1, from here:", exc_info=error)
