@@ -125,7 +125,7 @@ def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
   """
   others = {name: value for name, value in record.items() if name != field}
   own = others.pop("id", None)
-  given = {"id": number if own is None else own, "source": record[field]}
+  given = {"id": number if own in (None, "") else own, "source": record[field]}
   ours = {*given, *FOUND}
   taken = ours | set(others)
   for name, value in others.items():

@@ -10,12 +10,14 @@ from data import sources
 
 # Keys that may name a folder.
 MODELS = ("model.encoder", "model.decoder", "model.pair")
-_PRESET_OR_ID = re.compile(r"[\w-][\w.-]*((/[\w-][\w.-]*){0,2}|:[\w-]+)")
+_PRESET_OR_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*|:[\w-]+)?")
+# A config may stand behind the id of a data set.
+_SET = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){0,2}")
 
 
-def is_local(name: str) -> bool:
+def is_local(name: str, kind: re.Pattern[str] = _PRESET_OR_ID) -> bool:
   """Whether a name is that of a folder here, and no preset or Hub id."""
-  return Path(name).exists() or not _PRESET_OR_ID.fullmatch(name)
+  return Path(name).exists() or not kind.fullmatch(name)
 
 
 def model(name: str) -> str:
@@ -38,8 +40,8 @@ def datasets(mixture: str) -> tuple[str, ...]:
 
 def _dataset(uri: str) -> str:
   scheme, location, split = sources.parse_uri(uri)
-  # A config stands behind the id of a data set, a version behind its name.
-  if scheme != "tfds" and (scheme != "hf" or is_local(location)):
+  # Behind the name of tfds stand a config and a version.
+  if scheme != "tfds" and (scheme != "hf" or is_local(location, _SET)):
     location = "::".join(map(_last, location.split("::")))
   name = f"{scheme}:{location}" if location else scheme
   return f"{name}@{split}" if uri.endswith(f"@{split}") else name

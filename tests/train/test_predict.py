@@ -271,6 +271,8 @@ RECORDS = [
   {"id": 12, "source": "red", "prediction": "old", "half": "\ud83d"},
   {"id": "a7", "source": "blue", "é": "é", "id2": 3},
   {"id": None, "source": "grey red 2", "prediction": None},
+  # As a table without a number in that row has it.
+  {"id": "", "source": "pink 5"},
 ]
 OTHERS = [
   {"id": "a7", "label": [1, {"x": None}]},
@@ -278,13 +280,14 @@ OTHERS = [
   {"id": 12, "input_prediction": "old", "half": "\ud83d"},
   {"id": "a7", "é": "é", "id2": 3},
   {"id": 4, "input_prediction": None},
+  {"id": 5},
 ]
 
 
 def test_a_record_keeps_its_id_and_its_other_fields(run, tmp_path):
   source = tmp_path / "own.jsonl"
   source.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
-  assert run(str(source)) == 5
+  assert run(str(source)) == 6
   whole = (tmp_path / "out.jsonl").read_bytes()
   rows = read(tmp_path / "out.jsonl")
   for row, record, others in zip(rows, RECORDS, OTHERS, strict=True):
@@ -298,13 +301,13 @@ def test_a_record_keeps_its_id_and_its_other_fields(run, tmp_path):
   lines = whole.splitlines(True)
   (tmp_path / "out.jsonl").unlink()
   (tmp_path / "out.jsonl.partial").write_bytes(b"".join(lines[:3]))
-  assert run(str(source)) == 2
+  assert run(str(source)) == 3
   assert [own(row) for row in read(tmp_path / "out.jsonl")][:3] == [
     own(json.loads(line)) for line in lines[:3]
   ]
   (tmp_path / "out.jsonl").unlink()
   (tmp_path / "out.jsonl.partial").write_bytes(lines[0] + lines[3])
-  assert run(str(source)) == 4
+  assert run(str(source)) == 5
 
 
 def test_fields_of_a_table_are_passed_on(run, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from train import public
     ("C:\\models\\bert", "bert"),
     ("C:/models/bert", "bert"),
     ("one/two/three/four", "four"),
+    ("runs/mine/hub", "hub"),
   ],
 )
 def test_a_folder_is_its_last_name(name, shown):
