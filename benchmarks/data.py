@@ -35,7 +35,7 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
-from data import pool, preparing, python_docs, tokenizers
+from data import pool, preparing, python_docs, tokenizer_training
 from data.encoding import Encoding
 from data.examples import Tokens
 
@@ -102,8 +102,8 @@ def generate(args: argparse.Namespace) -> tuple[Generated, Encoding]:
   encoding = Encoding(
     source_field="source",
     target_field="target",
-    source_tokenizer=tokenizers.train_wordpiece(text, 8000),
-    target_tokenizer=tokenizers.train_bpe(text, 8000),
+    source_tokenizer=tokenizer_training.train_wordpiece(text, 8000),
+    target_tokenizer=tokenizer_training.train_bpe(text, 8000),
     tokens=Tokens(start=0, end=0, source_pad=0, target_pad=0),
     max_source_length=args.lengths[0],
     max_target_length=args.lengths[1],

@@ -30,7 +30,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
 from configs import common
-from data import inspection, sources, tokenizers
+from data import inspection, sources, tokenizer_training
 from data.encoded import EncodedPairs, encode_pairs
 from data.encoding import Encoding
 from data.examples import Tokens
@@ -77,10 +77,12 @@ class Data:
       for split in ("train", "valid")
     )
     records = [train[i] for i in range(len(train))]
-    self.source = tokenizers.train_wordpiece(
+    self.source = tokenizer_training.train_wordpiece(
       [r["source"] for r in records], VOCAB
     )
-    self.target = tokenizers.train_bpe([r["target"] for r in records], VOCAB)
+    self.target = tokenizer_training.train_bpe(
+      [r["target"] for r in records], VOCAB
+    )
     whole = self.encode(train, (LONGEST, LONGEST))
     every = np.arange(len(whole), dtype=np.int64)
     # The least that 95% do not exceed.

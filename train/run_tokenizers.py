@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data import sources, tokenizers
+from data import sources, tokenizer_training, tokenizers
 from data.languages import LanguageError
 from data.remembered import open_remembered
 from encdec import hub
@@ -18,9 +18,9 @@ from train.naming import naming
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
 TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
-  "wordpiece": tokenizers.train_wordpiece,
-  "gpt2": tokenizers.train_bpe,
-  "roberta": functools.partial(tokenizers.train_bpe, family="roberta"),
+  "wordpiece": tokenizer_training.train_wordpiece,
+  "gpt2": tokenizer_training.train_bpe,
+  "roberta": functools.partial(tokenizer_training.train_bpe, family="roberta"),
 }
 
 

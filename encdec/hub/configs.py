@@ -1,7 +1,5 @@
 """Hub configs: read, composed, and turned into the model's own."""
 
-import difflib
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,6 +14,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
 from encdec.hub.files import HubError, Origin
+from encdec.hub.presets import TOKEN_IDS, near_preset, preset
 from encdec.hub.quoted import fault, quoted
 from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 
@@ -42,7 +41,6 @@ _UNFIT = (
 )
 # Of a message of ours.
 _MOST = 500
-_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def load_side_config(name: str, **where: Any) -> PretrainedConfig:
@@ -58,12 +56,12 @@ def load_side_config(name: str, **where: Any) -> PretrainedConfig:
   """
   arch, _, size = name.partition(":")
   if size and arch in ARCHS:
-    return side_config(_preset(arch, size))
+    return side_config(preset(arch, size))
   origin = Origin(name, **where)
   try:
     values = read_config(origin)
   except HubError as error:
-    near = "" if origin.folder else _near_preset(name)
+    near = "" if origin.folder else near_preset(name)
     if not near:
       raise
     raise HubError(
@@ -109,32 +107,6 @@ def _made(kind: Any, values: Mapping[str, Any], name: str) -> Any:
     raise ValueError(
       f"{name}: no {kind.__name__} ({fault(error)}); correct that value"
     ) from error
-
-
-def _near_preset(name: str) -> str:
-  """The preset that a name is most like, or nothing."""
-  known = {
-    _letters(f"{arch}{size}"): f"{arch}:{size}"
-    for arch, module in ARCHS.items()
-    for size in module.PRESETS
-  }
-  found = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.8)
-  return known[found[0]] if found else ""
-
-
-def _letters(name: str) -> str:
-  return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _preset(arch: str, size: str) -> dict[str, Any]:
-  presets = ARCHS[arch].PRESETS
-  if size not in presets:
-    raise ValueError(
-      f"{arch}:{size} is no preset; {arch} has {', '.join(presets)}"
-    )
-  # The defaults of the special ids belong to vocabularies that a preset does
-  # not have.
-  return dict.fromkeys(_TOKEN_IDS) | presets[size] | {"model_type": arch}
 
 
 def compose_config(
@@ -332,7 +304,7 @@ def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
 
 
 def _ids_of(config: PretrainedConfig) -> dict[str, Any]:
-  names = {*_TOKEN_IDS, *HUB_NAMES.values()}
+  names = {*TOKEN_IDS, *HUB_NAMES.values()}
   return {n: v for n in names if (v := getattr(config, n, None)) is not None}
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import encoded, encoding, examples, sources, tokenizers
+from data import (
+  encoded,
+  encoding,
+  examples,
+  sources,
+  tokenizer_training,
+  tokenizers,
+)
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -18,12 +25,12 @@ TEXTS = [
 
 @pytest.fixture(scope="session")
 def wordpiece() -> tokenizers.Tokenizer:
-  return tokenizers.train_wordpiece(TEXTS, 200)
+  return tokenizer_training.train_wordpiece(TEXTS, 200)
 
 
 @pytest.fixture(scope="session")
 def bpe() -> tokenizers.Tokenizer:
-  return tokenizers.train_bpe(TEXTS, 300)
+  return tokenizer_training.train_bpe(TEXTS, 300)
 
 
 @pytest.fixture

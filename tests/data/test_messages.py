@@ -11,7 +11,7 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from data import manifest, packing, sources, tokenizers
+from data import manifest, packing, sources, tokenizer_training, tokenizers
 from data.quoted import few
 
 LONG = "secret " * 1000
@@ -146,7 +146,7 @@ def _model(**values):
   ],
 )
 def test_no_tokenizer_is_printed(tmp_path, change):
-  made = tokenizers.train_wordpiece(["red blue green"] * 9, 300)
+  made = tokenizer_training.train_wordpiece(["red blue green"] * 9, 300)
   made.save(str(tmp_path))
   path = tmp_path / "tokenizer.json"
   tokenizer = json.loads(path.read_text())
@@ -158,7 +158,7 @@ def test_no_tokenizer_is_printed(tmp_path, change):
 @pytest.mark.parametrize("raw", [LONG.encode(), b"\xff" * 4000, b"[]", b"{"])
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_no_damaged_tokenizer_is_printed(tmp_path, name, raw):
-  tokenizers.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
+  tokenizer_training.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
   (tmp_path / name).write_bytes(raw)
   _refusal(tmp_path, tokenizers.load, str(tmp_path))
 

@@ -8,14 +8,14 @@ import pytest
 import tokenizers as hf_tokenizers
 import transformers
 
-from data import tokenizers
+from data import tokenizer_training, tokenizers
 
 from .conftest import TEXTS
 
 
 @pytest.fixture(scope="session")
 def roberta() -> tokenizers.Tokenizer:
-  return tokenizers.train_bpe(TEXTS, 300, family="roberta")
+  return tokenizer_training.train_bpe(TEXTS, 300, family="roberta")
 
 
 @pytest.fixture(scope="session")
@@ -204,22 +204,27 @@ def test_sizes(wordpiece, bpe):
   # A corpus with more letters than the vocabulary has room for.
   letters = ["".join(map(chr, range(0x4E00, 0x4E00 + 300)))]
   with pytest.raises(ValueError, match=r"vocabulary of 100 .*raise"):
-    tokenizers.train_wordpiece(letters, 100)
+    tokenizer_training.train_wordpiece(letters, 100)
   with pytest.raises(ValueError, match=r"vocabulary of 200 .*raise"):
-    tokenizers.train_bpe(TEXTS, 200)
+    tokenizer_training.train_bpe(TEXTS, 200)
   with pytest.raises(ValueError, match="family 't5'"):
-    tokenizers.train_bpe(TEXTS, 300, family="t5")
+    tokenizer_training.train_bpe(TEXTS, 300, family="t5")
 
 
 def test_training_is_deterministic_and_of_its_texts(wordpiece, bpe):
-  again = tokenizers.train_wordpiece(iter(TEXTS), 200)
+  again = tokenizer_training.train_wordpiece(iter(TEXTS), 200)
   assert again.fingerprint == wordpiece.fingerprint
   # Equal frequencies are what a hash table's order would decide.
   words = [f"{a}{b}{c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
-  prints = {tokenizers.train_wordpiece(words, 90).fingerprint for _ in range(5)}
+  prints = {
+    tokenizer_training.train_wordpiece(words, 90).fingerprint for _ in range(5)
+  }
   assert len(prints) == 1
-  assert tokenizers.train_bpe(iter(TEXTS), 300).fingerprint == bpe.fingerprint
-  other = tokenizers.train_bpe(TEXTS[::2] + ["zebra zoo"] * 50, 300)
+  assert (
+    tokenizer_training.train_bpe(iter(TEXTS), 300).fingerprint
+    == bpe.fingerprint
+  )
+  other = tokenizer_training.train_bpe(TEXTS[::2] + ["zebra zoo"] * 50, 300)
   assert other.fingerprint != bpe.fingerprint
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from data import tokenizers
+from data import tokenizer_training, tokenizers
 from encdec import FlaxEncoderDecoderModel, hub
 from train import (
   export,
@@ -222,7 +222,9 @@ def test_an_option_reaches_the_search(finished, tmp_path):
 @pytest.fixture
 def pytorch_pair(tmp_path):
   """BERT to BERT of PyTorch in an old folder: no generation_config.json."""
-  tokenizer = tokenizers.train_wordpiece(["red blue green 0123456789"], 60)
+  tokenizer = tokenizer_training.train_wordpiece(
+    ["red blue green 0123456789"], 60
+  )
   values = {
     "vocab_size": tokenizer.vocab_size,
     "hidden_size": 16,
