@@ -192,9 +192,14 @@ def _say(sentence: str) -> None:
 def _children() -> set[int]:
   """Processes of multiprocessing, also those that it is just starting."""
   found = {child.pid or 0 for child in multiprocessing.active_children()}
+  own = b""
+  with contextlib.suppress(OSError):
+    own = Path("/proc/self/cmdline").read_bytes()
   for path in Path("/proc/self/task").glob("*/children"):
     for child in path.read_text().split():
       with contextlib.suppress(OSError):
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        # Before its own command line it has ours.
+        if b"spawn_main" in command or command == own:
           found.add(int(child))
   return found - {0}

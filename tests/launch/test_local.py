@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import local
-
 ROOT = Path(__file__).parents[2]
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 # Stands in for main.py: says who it is, then waits to be ended.
 STAND_IN = """
@@ -162,29 +158,27 @@ open(f"{sys.argv[1]}/got{rank}", "w").write(str(len(got)))
 
 @pytest.mark.parametrize("interrupted, got", [(0, {"0": 1}), (1, None)])
 def test_a_signal_while_they_start_reaches_each_once(
-  tmp_path, monkeypatch, interrupted, got
+  tmp_path, script, interrupted, got
 ):
   """It comes as soon as the process is there, before anybody knows of it."""
   (tmp_path / "main.py").write_text(COUNTER)
-  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
-  start, started = local.start, []
+  done = script(f"""
+    start, started = local.start, []
 
-  def signalled(command, **options):
-    process = start(command, **options)
-    rank = len(started)
-    started.append(process)
-    until((tmp_path / f"pid{rank}").exists)
-    if rank == interrupted:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return process
+    def signalled(command, **options):
+      process = start(command, **options)
+      rank = len(started)
+      started.append(process)
+      while not (folder / f"pid{{rank}}").exists():
+        time.sleep(0.02)
+      if rank == {interrupted}:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return process
 
-  monkeypatch.setattr(local, "start", signalled)
-  old = [signal.getsignal(number) for number in NUMBERS]
-  try:
-    local.run(2, [str(tmp_path)])
-  finally:
-    for number, handler in zip(NUMBERS, old, strict=True):
-      signal.signal(number, handler)
+    local.start = signalled
+    local.run(2, [str(folder)])
+  """)
+  assert done.returncode == 0, done.stderr
   found = {
     path.name[3:]: int(path.read_text()) for path in tmp_path.glob("got*")
   }

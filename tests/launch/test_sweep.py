@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from launch import local, sweep
+from launch import sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,52 +130,42 @@ def test_a_stopped_sweep_goes_on_where_it_was(start, tmp_path, number):
   assert runs(tmp_path) == expected
 
 
-@pytest.fixture
-def handlers():
-  """The handlers of this process, as they were."""
-  numbers = (signal.SIGINT, signal.SIGTERM)
-  old = [signal.getsignal(number) for number in numbers]
-  yield
-  for number, handler in zip(numbers, old, strict=True):
-    signal.signal(number, handler)
+def test_a_signal_while_a_member_starts_reaches_it(tmp_path, script):
+  (tmp_path / "main.py").write_text("import time; time.sleep(100)")
+  write_config(tmp_path, '[{"optim.lr": 0.1}]')
+  done = script("""
+    start = local.start
+
+    def signalled(command, **options):
+      process = start(command, **options)
+      os.kill(os.getpid(), signal.SIGTERM)
+      return process
+
+    local.start = signalled
+    members = sweep.members(str(folder / "experiment.py"))
+    sys.exit(sweep.run(members, folder / "sweep"))
+  """)
+  # Within the time that the script has: the member would sleep longer.
+  assert done.returncode == 128 + signal.SIGTERM, done.stderr
+  assert "interrupted in optim.lr=0.1" in done.stdout
 
 
-def test_a_signal_while_a_member_starts_reaches_it(
-  tmp_path, monkeypatch, capsys, handlers
-):
-  (tmp_path / "main.py").write_text("import time; time.sleep(10)")
-  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
-  start = local.start
-
-  def signalled(command, **options):
-    process = start(command, **options)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return process
-
-  monkeypatch.setattr(local, "start", signalled)
-  members = sweep.members(write_config(tmp_path, '[{"optim.lr": 0.1}]'))
-  begun = time.monotonic()
-  assert sweep.run(members, tmp_path / "sweep") == 128 + signal.SIGTERM
-  assert time.monotonic() - begun < 5
-  assert "interrupted in optim.lr=0.1" in capsys.readouterr().out
-
-
-def test_a_signal_between_members_starts_no_other(
-  tmp_path, monkeypatch, capsys, handlers
-):
+def test_a_signal_between_members_starts_no_other(tmp_path, script):
   (tmp_path / "main.py").write_text(STAND_IN)
-  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
-  outcome = sweep.outcome
+  write_config(tmp_path, '[{"optim.lr": 0.1}, {"optim.lr": 0.2}]')
+  done = script("""
+    outcome = sweep.outcome
 
-  def signalled(folder):
-    os.kill(os.getpid(), signal.SIGINT)
-    return outcome(folder)
+    def signalled(run):
+      os.kill(os.getpid(), signal.SIGINT)
+      return outcome(run)
 
-  monkeypatch.setattr(sweep, "outcome", signalled)
-  hyper = '[{"optim.lr": 0.1}, {"optim.lr": 0.2}]'
-  members = sweep.members(write_config(tmp_path, hyper))
-  assert sweep.run(members, tmp_path / "sweep") == 128 + signal.SIGINT
-  assert "interrupted before optim.lr=0.2" in capsys.readouterr().out
+    sweep.outcome = signalled
+    members = sweep.members(str(folder / "experiment.py"))
+    sys.exit(sweep.run(members, folder / "sweep"))
+  """)
+  assert done.returncode == 128 + signal.SIGINT, done.stderr
+  assert "interrupted before optim.lr=0.2" in done.stdout
   assert [row["member"] for row in table(tmp_path)] == ["optim.lr=0.1"]
   assert runs(tmp_path) == {"optim.lr=0.1": 1}
 
@@ -400,22 +390,25 @@ def test_a_folder_that_cannot_be_made_is_refused():
     sweep.run([], Path("/proc/x/y"))
 
 
-def test_a_full_disk_is_told_and_the_sweep_goes_on_after_it(
-  tmp_path, monkeypatch, handlers
-):
+def test_a_full_disk_is_told_and_the_sweep_goes_on_after_it(tmp_path, script):
   (tmp_path / "main.py").write_text(STAND_IN)
-  monkeypatch.setattr(local, "MAIN", tmp_path / "main.py")
-  members = sweep.members(write_config(tmp_path, '[{"optim.lr": 0.1}]'))
+  write_config(tmp_path, '[{"optim.lr": 0.1}]')
   folder = tmp_path / "sweep"
   folder.mkdir()
   partial = folder / "results.partial"
   partial.symlink_to("/dev/full")
-  with pytest.raises(
-    sweep.Refusal, match=f"--workdir={folder}: No space left on device: see"
-  ):
-    sweep.run(members, folder)
+  body = """
+    members = sweep.members(str(folder / "experiment.py"))
+    try:
+      status = sweep.run(members, folder / "sweep")
+    except sweep.Refusal as refusal:
+      status = str(refusal)
+    sys.exit(status)
+  """
+  full = script(body)
+  assert f"--workdir={folder}: No space left on device: see" in full.stderr
   partial.unlink()
-  assert sweep.run(members, folder) == 0
+  assert script(body).returncode == 0
   assert [row["status"] for row in table(tmp_path)] == ["finished"]
 
 

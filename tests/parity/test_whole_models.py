@@ -188,5 +188,7 @@ def test_old_xglm_files_hold_a_table_that_is_not_needed(pairs, encoder):
       table = {"model.embed_positions.weights": weights}
       return {k: torch.tensor(v) for k, v in state.items()} | table
 
-  model = compose(encoder, decoder_model=Old())
+  # A decoder of a pair of two widths, without their projection.
+  with pytest.warns(UserWarning, match="not the projection"):
+    model = compose(encoder, decoder_model=Old())
   assert not model.loading_report.missing + model.loading_report.unexpected

@@ -113,7 +113,7 @@ def test_an_output_of_other_settings_is_refused(
     run(inputs, output="mine.jsonl")
   assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
   assert run(inputs, config=config, overwrite=True) == 21
-  with pytest.raises(validate.Refusal, match="5 -> 0"):
+  with pytest.raises(validate.Refusal, match="5 -> 9"):
     run(inputs)
 
 

@@ -288,7 +288,7 @@ def test_a_config_without_a_start_token_has_none(tmp_path):
   [
     ("bert:huge", ValueError, "bert:huge is no preset"),
     ("nobody/no-such-model", HubError, "'nobody/no-such-model' is no folder"),
-    ("a/b/c", HubError, "'a/b/c' is no folder"),
+    ("a/b/c", HubError, "'a/b/c': there is no such folder"),
     ("bert-tiny", HubError, r"did you mean the preset 'bert:tiny', which has"),
     ("bert_tiny", HubError, "did you mean the preset 'bert:tiny'"),
     ("BERT:tiny", HubError, "did you mean the preset 'bert:tiny'"),
