@@ -5,6 +5,7 @@ import json
 import re
 from typing import Any
 
+import jax
 import pytest
 import torch
 import transformers
@@ -12,6 +13,8 @@ from transformers.models.marian import modeling_marian
 from transformers.models.mbart import modeling_mbart
 
 from data.pipeline import eval_batches
+from encdec import hub
+from encdec.model import init_params
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
 from train import datasets, export, initialize, loop, predict, trained, validate
@@ -338,17 +341,19 @@ def test_a_first_token_of_another_language_is_not_kept(
   kind, translation, tmp_path
 ):
   """A saved pair forces what its last texts began with."""
-  config, run, hub = translation(kind), tmp_path / "run", tmp_path / "hub"
-  config.train.steps = config.train.eval_every_steps = 1
-  config.optim.schedule, config.optim.warmup_steps = "constant", 0
-  config.eval.text_examples = -1
-  loop.run(config, str(run))
-  export.run(config, str(run), output=str(hub))
+  config, folder = translation(kind), tmp_path / "hub"
   german, french = _theirs(config).convert_tokens_to_ids(["de_DE", "fr_XX"])
-  path = hub / "generation_config.json"
-  saved = json.loads(path.read_text()) | {"forced_bos_token_id": french}
-  path.write_text(json.dumps(saved))
-  config.model.pair = str(hub)
+  task = initialize.build(config, tmp_path / "run")
+  hub.save_folder(
+    folder,
+    init_params(task.module, jax.random.key(0)),
+    task.hub_config,
+    tokens=task.tokens,
+    generation={"forced_bos_token_id": french},
+    source_tokenizer=task.source_tokenizer,
+    target_tokenizer=task.target_tokenizer,
+  )
+  config.model.pair = str(folder)
   config.data.source_tokenizer = config.data.target_language = ""
   with pytest.raises(
     validate.Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"

@@ -264,10 +264,10 @@ def test_an_old_folder_of_pytorch_fills_what_is_unset(
     wanted = getattr(theirs.generation_config, name)
     assert settings.options[name] == wanted
   ours = FlaxEncoderDecoderModel.from_pretrained(pytorch_pair)
+  held = _leaves(this.create().params)
   for name, leaf in _leaves(ours.params).items():
-    held = _leaves(this.create().params)[name]
     rows = tuple(map(slice, leaf.shape))
-    np.testing.assert_array_equal(held[rows], leaf, err_msg=name)
+    np.testing.assert_array_equal(held[name][rows], leaf, err_msg=name)
   # One tokenizer stands for both sides.
   task = this.task
   assert task.source_tokenizer.fingerprint == task.target_tokenizer.fingerprint
