@@ -233,6 +233,8 @@ def _same_tokens(pair, inputs, min_length) -> set[int]:
       min_length=min_length,
       do_sample=False,
       num_beams=1,
+      # It miscounts what follows a pad id that takes no position.
+      use_cache=pair.config.decoder.unplaced_token is None,
     ).numpy()
   positions = _positions(pair.config.encoder, inputs.tokens, inputs.mask)
   ours = generate(
