@@ -30,13 +30,14 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
 from configs import common
-from data import inspection, sources, tokenizer_training
+from data import inspection, sources
 from data.encoded import EncodedPairs, encode_pairs
 from data.encoding import Encoding
 from data.examples import Tokens
 from data.mixture import Mixture
 from data.packing import fill, pack
 from data.pipeline import Pipeline, eval_batches, make_pipeline, train_batches
+from data.tokenizer_training import train_bpe, train_wordpiece
 from encdec.archs import bert, gpt2
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
@@ -77,12 +78,8 @@ class Data:
       for split in ("train", "valid")
     )
     records = [train[i] for i in range(len(train))]
-    self.source = tokenizer_training.train_wordpiece(
-      [r["source"] for r in records], VOCAB
-    )
-    self.target = tokenizer_training.train_bpe(
-      [r["target"] for r in records], VOCAB
-    )
+    self.source = train_wordpiece([r["source"] for r in records], VOCAB)
+    self.target = train_bpe([r["target"] for r in records], VOCAB)
     whole = self.encode(train, (LONGEST, LONGEST))
     every = np.arange(len(whole), dtype=np.int64)
     # The least that 95% do not exceed.
