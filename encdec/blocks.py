@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import NormPosition, StackConfig
-from encdec.layers import cache as cache_lib
 from encdec.layers import dropout as dropout_lib
+from encdec.layers import kv_cache as cache_lib
 from encdec.layers.attention import Attention
 from encdec.layers.kernels import AttentionDropout
 from encdec.layers.mlp import Mlp

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec import axis_types, sharding
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
-from encdec.layers import cache as cache_lib
+from encdec.layers import kv_cache as cache_lib
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import stack_keys
 from encdec.sharing import collapse

@@ -22,7 +22,7 @@ from encdec.generation import (
 from encdec.generation.groups import Groups
 from encdec.generation.sampling import Samples
 from encdec.generation.search import Search
-from encdec.layers import cache as cache_lib
+from encdec.layers import kv_cache as cache_lib
 from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, DecodeView, Params, SelfCache

@@ -67,7 +67,7 @@ class SelfCache:
   `B G TN K`, slot by slot and in each the N beams; or where beams are apart
   (see `DecodeView`) `B GN T K`, the beams of a group side by side. So a step
   writes one stretch, and reads without a reshape or a transpose. How keys lie
-  is up to the platform, see `encdec.layers.cache`.
+  is up to the platform, see `encdec.layers.kv_cache`.
   """
 
   layers: tuple[KeyValue, ...]

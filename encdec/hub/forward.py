@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.decoding_form import unstack
 from encdec.hub.inputs import SideInputs, default_positions
 from encdec.hub.outputs import DecoderCache
-from encdec.layers import cache as cache_lib
+from encdec.layers import kv_cache as cache_lib
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand
 from encdec.types import (

@@ -12,7 +12,7 @@ from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions
 from encdec.generation.refilling import Seating
-from encdec.layers import cache
+from encdec.layers import kv_cache
 from encdec.streaming import generate_stream
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
@@ -106,7 +106,7 @@ def _check(found, expected, returned):
 def test_rows_are_refilled_in_the_middle_of_a_ring_of_blocks(
   tiny_module, tiny_params, sources, expected, set_constant
 ):
-  set_constant(cache, "BLOCK", 8)
+  set_constant(kv_cache, "BLOCK", 8)
   options = SEARCHES["beams"]
   tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
   found = list(_stream(tiny_module(), tree, sources, **options))

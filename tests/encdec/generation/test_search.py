@@ -12,7 +12,7 @@ from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
 from encdec.generation import ranking
 from encdec.generation.options import Rules, SearchOptions, Warps
-from encdec.layers import cache
+from encdec.layers import kv_cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
 MODES = {
@@ -130,7 +130,7 @@ def test_moving_the_cache_finds_the_same(model, set_constant, mode):
 def test_keys_in_several_blocks_find_the_same(model, set_constant, mode):
   options = MODES[mode]
   one = _run(model, _source(), **options)
-  set_constant(cache, "BLOCK", 8)
+  set_constant(kv_cache, "BLOCK", 8)
   several = _run(model, _source(), **options)
   np.testing.assert_array_equal(several.tokens, one.tokens)
 

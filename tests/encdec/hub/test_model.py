@@ -18,7 +18,7 @@ from encdec.hub import (
   load_side_config,
   to_flax457,
 )
-from encdec.layers import cache
+from encdec.layers import kv_cache
 
 
 def _equal(a, b):
@@ -295,9 +295,9 @@ def test_a_mask_for_each_query(tiny, batch):
     tiny.encode(ids, np.ones((2, length, length), np.float32))
 
 
-@pytest.mark.parametrize("block", [cache.BLOCK, 8])
+@pytest.mark.parametrize("block", [kv_cache.BLOCK, 8])
 def test_a_cache_grows_and_says_where_it_ends(tiny, batch, set_constant, block):
-  set_constant(cache, "BLOCK", block)
+  set_constant(kv_cache, "BLOCK", block)
   whole = tiny(batch[0], decoder_input_ids=batch[1])
   first = tiny(batch[0], decoder_input_ids=batch[1][:, :3], use_cache=True)
   small = tiny.init_cache(2, 3, tiny.encode(batch[0]))

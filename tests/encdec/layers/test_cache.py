@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers import cache, kernels
+from encdec.layers import kernels, kv_cache
 from encdec.layers.attention import attention
 from encdec.types import AttentionMask, KeyBlocks
 
@@ -19,14 +19,14 @@ def rows(count: int, seed: int = 0, groups: int = GROUPS):
 
 
 def plain(pair):
-  return [np.asarray(part) for part in cache.kept(pair)]
+  return [np.asarray(part) for part in kv_cache.kept(pair)]
 
 
 @pytest.mark.parametrize("abreast", [1, 3, 4, 100])
 @pytest.mark.parametrize("slots", [1, 12, 64, 65, 200])
 def test_what_is_kept_is_what_was_given(slots, abreast):
   given = rows(slots * abreast)
-  held = cache.keep(*given, abreast)
+  held = kv_cache.keep(*given, abreast)
   assert isinstance(held[0], KeyBlocks), "a CPU keeps keys in blocks"
   assert held[0].blocks.shape[-1] % abreast == 0
   expected = (BATCH, slots * abreast, GROUPS, WIDTH)
@@ -48,9 +48,11 @@ def test_attention_reads_kept_keys(count, queries):
   )
 
   def attend(held):
-    return attention(q, *cache.read(held), mask, scale=0.3, return_weights=True)
+    return attention(
+      q, *kv_cache.read(held), mask, scale=0.3, return_weights=True
+    )
 
-  found = attend(cache.keep(keys, values))
+  found = attend(kv_cache.keep(keys, values))
   expected = attend((keys, values))
   for ours, theirs in zip(found, expected, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -63,9 +65,9 @@ def test_steps_are_written_in_their_slots(slots, beams, apart):
   """Every slot of a ring, beams side by side or each in rows of its own."""
   groups, abreast = (GROUPS * beams, 1) if apart else (GROUPS, beams)
   zeros = jnp.zeros((BATCH, groups, slots * abreast, WIDTH))
-  held = cache.keep(zeros, zeros, abreast)
+  held = kv_cache.keep(zeros, zeros, abreast)
   expected = [np.zeros(zeros.shape), np.zeros(zeros.shape)]
-  write = jax.jit(cache.write, static_argnames="abreast")
+  write = jax.jit(kv_cache.write, static_argnames="abreast")
   for slot in [*range(2, slots), 0, 1, 2]:
     fresh = [part.swapaxes(1, 2) for part in rows(beams, seed=slot + slots)]
     held = write(held, *fresh, jnp.asarray(slot, jnp.int32), abreast=abreast)
@@ -80,8 +82,8 @@ def test_steps_are_written_in_their_slots(slots, beams, apart):
 def test_a_prompt_is_written_over_blocks(slot, count):
   before = rows(128, seed=1)
   fresh = [part.swapaxes(1, 2) for part in rows(count, seed=2)]
-  held = cache.write(
-    cache.keep(*before), *fresh, jnp.asarray(slot, jnp.int32), abreast=1
+  held = kv_cache.write(
+    kv_cache.keep(*before), *fresh, jnp.asarray(slot, jnp.int32), abreast=1
   )
   for found, old, new in zip(plain(held), before, fresh, strict=True):
     expected = np.array(old)
@@ -91,7 +93,7 @@ def test_a_prompt_is_written_over_blocks(slot, count):
 
 def test_a_cache_grows_behind_what_it_holds():
   before = rows(64)
-  held = cache.grown(cache.keep(*before), 130)
+  held = kv_cache.grown(kv_cache.keep(*before), 130)
   for found, old in zip(plain(held), before, strict=True):
     assert found.shape[2] == 130
     np.testing.assert_array_equal(found[:, :, :64], old)
@@ -104,9 +106,9 @@ def test_a_prompt_is_spread_to_the_first_slots(apart):
   prompt = rows(length)
   groups = GROUPS * beams if apart else GROUPS
   zeros = jnp.zeros((BATCH, groups, slots if apart else slots * beams, WIDTH))
-  held = cache.spread(
-    cache.keep(*prompt),
-    cache.keep(zeros, zeros, 1 if apart else beams),
+  held = kv_cache.spread(
+    kv_cache.keep(*prompt),
+    kv_cache.keep(zeros, zeros, 1 if apart else beams),
     beams,
     apart,
   )
@@ -128,10 +130,10 @@ def test_a_step_copies_no_cache(slots):
   def step(carry):
     index, state, held = carry
     fresh = jnp.tanh(state)
-    held = cache.write(held, fresh, fresh, index, abreast=1)
+    held = kv_cache.write(held, fresh, fresh, index, abreast=1)
     out, _ = kernels.XlaAttention()(
       state,
-      *cache.read(held),
+      *kv_cache.read(held),
       AttentionMask(),
       scale=1.0,
       bias=None,
@@ -149,7 +151,7 @@ def test_a_step_copies_no_cache(slots):
   zeros = jnp.zeros((BATCH, GROUPS, slots, WIDTH))
   state = jnp.ones((BATCH, 1, GROUPS, WIDTH))
   compiled = jax.jit(search, donate_argnums=1).lower(
-    state, cache.keep(zeros, zeros)
+    state, kv_cache.keep(zeros, zeros)
   )
   text = compiled.compile().as_text()
   size = f"{BATCH},{GROUPS}"
