@@ -21,7 +21,7 @@ def unstack(params: Params, dtype: Any = None) -> Params:
   that all share is there once: a program would return each one more as a copy.
 
   On a CPU the decoder's kernels are `transposed`, `O I`, as it multiplies a few
-  rows fastest; see `encdec.layers.products`. Accelerators do not mind.
+  rows fastest; see `encdec.layers.matmul`. Accelerators do not mind.
 
   Raises:
     ValueError: a leaf is split over an axis of type Explicit.

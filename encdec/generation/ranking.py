@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from encdec.layers.products import FEW_ROWS
+from encdec.layers.matmul import FEW_ROWS
 
 # A row of a TPU's registers, and so much of a row that a GPU reads at once.
 STRETCH = 128

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from encdec.layers.products import few_by_many
+from encdec.layers.matmul import few_by_many
 
 
 class Dense(nn.Module):

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
 from encdec.layers.dense import Dense
+from encdec.layers.matmul import few_by_many
 from encdec.layers.mlp import activation
 from encdec.layers.norm import layer_norm
-from encdec.layers.products import few_by_many
 
 
 class Head(nn.Module):

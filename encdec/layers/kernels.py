@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from encdec import sharding
 from encdec.layers import dropout as dropout_lib
-from encdec.layers.products import few_by_many
+from encdec.layers.matmul import few_by_many
 from encdec.masks import dense_mask
 from encdec.types import AttentionMask, KeyBlocks
 

@@ -7,7 +7,7 @@ import pytest
 
 from encdec.generation import ranking
 from encdec.generation.ranking import STRETCH, stretch, stretched, top_k
-from encdec.layers.products import few_by_many
+from encdec.layers.matmul import few_by_many
 
 
 @pytest.mark.parametrize("across", [False, True])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encdec.layers.dense import Dense
-from encdec.layers.products import FEW_ROWS, few_by_many
+from encdec.layers.matmul import FEW_ROWS, few_by_many
 
 # Few, many, and the axes of `jax.lax.dot_general`.
 CASES = {
