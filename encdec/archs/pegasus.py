@@ -8,7 +8,7 @@ import numpy as np
 
 from encdec.archs import bart
 from encdec.config import NormPosition, PositionKind, Role, StackConfig
-from encdec.layers.sinusoids import sinusoids
+from encdec.layers.positions import sinusoids
 
 PYTORCH_CLASSES = ("PegasusModel", "PegasusForCausalLM")
 TOKENIZER = "roberta"

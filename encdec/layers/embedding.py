@@ -11,7 +11,7 @@ from encdec.config import PositionKind, StackConfig
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.dense import Dense
 from encdec.layers.norm import layer_norm
-from encdec.layers.sinusoids import sinusoids
+from encdec.layers.positions import sinusoids
 
 
 class Table(nn.Module):

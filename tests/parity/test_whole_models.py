@@ -10,7 +10,7 @@ import transformers
 from encdec import FlaxEncoderDecoderModel
 from encdec.archs import ARCHS
 from encdec.hub import LoadingError, formats
-from encdec.layers.sinusoids import sinusoids
+from encdec.layers.positions import sinusoids
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
 BERT = {
