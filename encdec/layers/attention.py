@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import StackConfig
-from encdec.layers import kernels
 from encdec.layers.dense import Dense
+from encdec.layers.kernels.xla import xla
 from encdec.types import AttentionMask, KeyBlocks
 
 
@@ -25,7 +25,7 @@ def attention(
   bias: Float[Array, "#B #H T S"] | None = None,
   softcap: float | None = None,
   sinks: Float[Array, "H"] | None = None,
-  dropout: kernels.AttentionDropout | None = None,
+  dropout: xla.AttentionDropout | None = None,
   implementation: str = "auto",
   return_weights: bool = False,
 ) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
@@ -38,10 +38,10 @@ def attention(
   Raises:
     ValueError: the named implementation does not exist or refuses the call.
   """
-  facts = kernels.AttentionFacts(
+  facts = xla.AttentionFacts(
     platform=jax.default_backend(),
     query_shape=q.shape,
-    key_shape=kernels.key_shape(k),
+    key_shape=xla.key_shape(k),
     key_blocks=isinstance(k, KeyBlocks),
     dtype=str(q.dtype),
     dense=mask.dense is not None,
@@ -52,7 +52,7 @@ def attention(
     weights_dropout=dropout is not None and dropout.mode == "weights",
     return_weights=return_weights,
   )
-  return kernels.select(implementation, facts)(
+  return xla.select(implementation, facts)(
     q,
     k,
     v,
@@ -111,7 +111,7 @@ class Attention(nn.Module):
     mask: AttentionMask,
     *,
     divisor: Float[Array, ""] | None = None,
-    dropout: kernels.AttentionDropout | None = None,
+    dropout: xla.AttentionDropout | None = None,
     return_weights: bool = False,
     apart: bool = False,
   ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers import kernels
 from encdec.layers.attention import attention
-from encdec.layers.kernels import AttentionDropout
+from encdec.layers.kernels.xla import xla
+from encdec.layers.kernels.xla.xla import AttentionDropout
 from encdec.types import AttentionMask
 
 B, T, S, H, G, K = 2, 4, 5, 4, 2, 8
@@ -157,12 +157,12 @@ def test_dropped_weights_differ_between_queries():
 
 
 def test_a_named_implementation_raises_its_reason(monkeypatch):
-  class Refusing(kernels.XlaAttention):
+  class Refusing(xla.XlaAttention):
     def refuses(self, facts):
       return "it has no bias" if facts.bias else None
 
-  table = {"fussy": Refusing(), **kernels.IMPLEMENTATIONS}
-  monkeypatch.setattr(kernels, "IMPLEMENTATIONS", table)
+  table = {"fussy": Refusing(), **xla.IMPLEMENTATIONS}
+  monkeypatch.setattr(xla, "IMPLEMENTATIONS", table)
   q, k, v = _arrays()
   bias = jnp.zeros((B, H, T, S))
   with pytest.raises(ValueError, match="'fussy' refuses: it has no bias"):

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers import kernels, kv_cache
+from encdec.layers import kv_cache
 from encdec.layers.attention import attention
+from encdec.layers.kernels.xla import xla
 from encdec.types import AttentionMask, KeyBlocks
 
 BATCH, GROUPS, WIDTH = 2, 3, 8
@@ -30,7 +31,7 @@ def test_what_is_kept_is_what_was_given(slots, abreast):
   assert isinstance(held[0], KeyBlocks), "a CPU keeps keys in blocks"
   assert held[0].blocks.shape[-1] % abreast == 0
   expected = (BATCH, slots * abreast, GROUPS, WIDTH)
-  assert kernels.key_shape(held[0]) == expected
+  assert xla.key_shape(held[0]) == expected
   for found, expected in zip(plain(held), given, strict=True):
     np.testing.assert_array_equal(found, expected)
 
@@ -131,7 +132,7 @@ def test_a_step_copies_no_cache(slots):
     index, state, held = carry
     fresh = jnp.tanh(state)
     held = kv_cache.write(held, fresh, fresh, index, abreast=1)
-    out, _ = kernels.XlaAttention()(
+    out, _ = xla.XlaAttention()(
       state,
       *kv_cache.read(held),
       AttentionMask(),

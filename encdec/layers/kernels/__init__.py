@@ -1,0 +1,1 @@
+"""Implementations of attention behind one signature, and the choice of one."""
