@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import programs
 from encdec.generation import options
 from encdec.generation.options import SearchOptions
-from encdec.generation.search import Search
+from encdec.generation.search.context.context import Search
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.programs import Generated, Prompt
 from encdec.types import Params

@@ -21,7 +21,7 @@ from encdec.generation import (
 )
 from encdec.generation.groups import Groups
 from encdec.generation.sampling import Samples
-from encdec.generation.search import Search
+from encdec.generation.search.context.context import Search
 from encdec.layers import kv_cache as cache_lib
 from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule

@@ -19,7 +19,7 @@ from encdec.generate import check, start_prompt
 from encdec.generation import loop
 from encdec.generation.options import SearchOptions
 from encdec.generation.refilling import Seating
-from encdec.generation.search import Search
+from encdec.generation.search.context.context import Search
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, Params
 

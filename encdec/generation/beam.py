@@ -14,7 +14,7 @@ from encdec.generation import hypotheses, ranking, sampling
 from encdec.generation.hypotheses import Hypotheses, take
 from encdec.generation.options import SearchOptions
 from encdec.generation.scoring import length_divisor
-from encdec.generation.search import Search, is_end, step_scores
+from encdec.generation.search.context.context import Search, is_end, step_scores
 
 # What a text counts that is not one yet: below every sum of log-probabilities.
 WORST = -1.0e9

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from encdec.generation import beam, hypotheses
 from encdec.generation.beam import WORST, Candidates, Finished
 from encdec.generation.hypotheses import Hypotheses, take
-from encdec.generation.search import Search, is_end, step_scores
+from encdec.generation.search.context.context import Search, is_end, step_scores
 
 
 @struct.dataclass

@@ -17,7 +17,7 @@ from encdec.generation.groups import Groups
 from encdec.generation.hypotheses import Hypotheses, select_rows
 from encdec.generation.options import SearchOptions
 from encdec.generation.sampling import Samples
-from encdec.generation.search import Search
+from encdec.generation.search.context.context import Search
 from encdec.types import DecodeView, SelfCache
 
 Step = Callable[

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec.generation import hypotheses, ranking
 from encdec.generation.hypotheses import Hypotheses
 from encdec.generation.scoring import length_divisor
-from encdec.generation.search import Search, is_end, step_scores
+from encdec.generation.search.context.context import Search, is_end, step_scores
 
 
 @struct.dataclass

@@ -12,7 +12,7 @@ from encdec import programs, sharding
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation.options import Rules, SearchOptions, Warps
-from encdec.generation.search import Search
+from encdec.generation.search.context.context import Search
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 ROWS, SOURCE, SLOTS = 40, 8, 11

@@ -1,0 +1,1 @@
+"""Searches over a function that scores next tokens; none knows a model."""
