@@ -11,12 +11,13 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.generation import beam, groups, hypotheses, sampling
-from encdec.generation.beam import Beams
+from encdec.generation import groups, hypotheses, sampling
 from encdec.generation.groups import Groups
 from encdec.generation.hypotheses import Hypotheses, select_rows
 from encdec.generation.options import SearchOptions
 from encdec.generation.sampling import Samples
+from encdec.generation.search import beam
+from encdec.generation.search.beam import Beams
 from encdec.generation.search.context.context import Search
 from encdec.types import DecodeView, SelfCache
 
