@@ -11,17 +11,11 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import axis_types, sharding
-from encdec.generation import (
-  groups,
-  hypotheses,
-  loop,
-  ranking,
-  refilling,
-  sampling,
-)
-from encdec.generation.groups import Groups
+from encdec.generation import hypotheses, loop, ranking, refilling, sampling
 from encdec.generation.sampling import Samples
+from encdec.generation.search import diverse_beam
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.diverse_beam import Groups
 from encdec.layers import kv_cache as cache_lib
 from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule
@@ -303,7 +297,7 @@ def result(
   else:
     found = state.finished
     if isinstance(state, Groups):
-      found = groups.best(state, returned)
+      found = diverse_beam.best(state, returned)
     tokens, lengths = found.tokens, found.lengths
     scores, parents = found.scores, found.parents
 

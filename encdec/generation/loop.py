@@ -11,14 +11,14 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.generation import groups, hypotheses, sampling
-from encdec.generation.groups import Groups
+from encdec.generation import hypotheses, sampling
 from encdec.generation.hypotheses import Hypotheses, select_rows
 from encdec.generation.options import SearchOptions
 from encdec.generation.sampling import Samples
-from encdec.generation.search import beam
+from encdec.generation.search import beam, diverse_beam
 from encdec.generation.search.beam import Beams
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.diverse_beam import Groups
 from encdec.types import DecodeView, SelfCache
 
 Step = Callable[
@@ -49,7 +49,7 @@ def start(
 ) -> State:
   """The search that the options ask for, before its first step."""
   if options.num_groups > 1:
-    return groups.start(
+    return diverse_beam.start(
       texts, options.num_groups, keep_parents=options.keep_scores
     )
   if options.num_beams > 1:
@@ -110,7 +110,7 @@ def _advance(rows: Any, shared: Any) -> tuple[State, Float[Array, "B N V"]]:
   elif isinstance(before, Beams):
     state, scores = beam.advance(before, logits, search, next_slot)
   else:
-    state, scores = groups.advance(before, logits, search, next_slot)
+    state, scores = diverse_beam.advance(before, logits, search, next_slot)
   state = jax.tree.map(
     lambda new, old: select_rows(before.done, old, new), state, before
   )
