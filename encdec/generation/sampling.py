@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import hypotheses, ranking
-from encdec.generation.hypotheses import Hypotheses
+from encdec.generation import ranking
 from encdec.generation.scoring import length_divisor
+from encdec.generation.search import hypotheses
 from encdec.generation.search.context.context import Search, is_end, step_scores
+from encdec.generation.search.hypotheses import Hypotheses
 
 
 @struct.dataclass

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation import hypotheses
-from encdec.generation.hypotheses import Hypotheses, take
-from encdec.generation.search import beam
+from encdec.generation.search import beam, hypotheses
 from encdec.generation.search.beam import WORST, Candidates, Finished
 from encdec.generation.search.context.context import Search, is_end, step_scores
+from encdec.generation.search.hypotheses import Hypotheses, take
 
 
 @struct.dataclass
