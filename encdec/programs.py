@@ -11,9 +11,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import axis_types, sharding
-from encdec.generation import loop, ranking, refilling, sampling
+from encdec.generation import ranking, refilling, sampling
 from encdec.generation.sampling import Samples
-from encdec.generation.search import diverse_beam, hypotheses
+from encdec.generation.search import diverse_beam, hypotheses, loop
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.diverse_beam import Groups
 from encdec.layers import kv_cache as cache_lib

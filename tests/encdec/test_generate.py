@@ -10,9 +10,9 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
-from encdec.generation import loop, sampling
+from encdec.generation import sampling
 from encdec.generation.options import Rules, SearchOptions
-from encdec.generation.search import hypotheses
+from encdec.generation.search import hypotheses, loop
 from encdec.generation.search.context.context import Search
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import SelfCache

@@ -8,9 +8,9 @@ import scipy.stats
 import torch
 from transformers.generation import logits_process as theirs
 
-from encdec.generation import loop, sampling
+from encdec.generation import sampling
 from encdec.generation.options import SearchOptions, Warps
-from encdec.generation.search import hypotheses
+from encdec.generation.search import hypotheses, loop
 from encdec.generation.search.context.context import Search
 from encdec.generation.warpers import warp
 from encdec.types import SelfCache
