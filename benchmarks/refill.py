@@ -22,7 +22,7 @@ from encdec.archs import bert
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
-from encdec.generation.options import SearchOptions
+from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.streaming import generate_stream
 

@@ -9,9 +9,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import programs
-from encdec.generation import options
-from encdec.generation.options import SearchOptions
+from encdec.generation.search import options
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.programs import Generated, Prompt
 from encdec.types import Params

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float32, Int32
 
 from encdec import programs, sharding
 from encdec.generate import check, start_prompt
-from encdec.generation.options import SearchOptions
 from encdec.generation.refilling import Seating
 from encdec.generation.search import loop
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, Params
 

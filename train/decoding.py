@@ -13,7 +13,7 @@ from jaxtyping import Int32
 
 from data import device, examples
 from encdec.decoding_form import unstack
-from encdec.generation.options import SearchOptions
+from encdec.generation.search.options import SearchOptions
 from encdec.masks import token_positions
 from encdec.sharding import Rules
 from encdec.sharing import expand

@@ -15,8 +15,8 @@ import numpy as np
 from absl import logging
 
 from encdec import hub
-from encdec.generation import options as search
-from encdec.generation.options import SearchOptions
+from encdec.generation.search import options as search
+from encdec.generation.search.options import SearchOptions
 from encdec.special_tokens import SpecialTokens
 from train.config import Config
 

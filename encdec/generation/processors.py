@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation.options import Rules, SearchOptions, SequenceBias
+from encdec.generation.search.options import Rules, SearchOptions, SequenceBias
 
 Scores = Float[Array, "B N V"]
 BAN = -jnp.inf

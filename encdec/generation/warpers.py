@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation.options import Warps
+from encdec.generation.search.options import Warps
 
 Scores = Float[Array, "B N V"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key, UInt32
 from encdec import axis_types
 from encdec import generate as search
 from encdec.config import StackConfig
-from encdec.generation.options import Processor, Rules
+from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.calls import CallableModel
 from encdec.hub.generation import request

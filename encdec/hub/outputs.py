@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generate import Generated
-from encdec.generation.options import SearchOptions
+from encdec.generation.search.options import SearchOptions
 from encdec.hub.host import Held, numpy_of
 from encdec.types import CrossCache, SelfCache
 

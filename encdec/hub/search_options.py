@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from encdec.generation.options import (
+from encdec.generation.search.options import (
   Processor,
   Rules,
   SearchOptions,
@@ -36,7 +36,7 @@ def search_options(
   Args:
     values: options that are set; one that is not has PyTorch's default.
     max_length, min_length: with the prompt, see `Request.lengths`.
-    word_starts: see `encdec.generation.options.Rules`.
+    word_starts: see `encdec.generation.search.options.Rules`.
 
   Raises:
     ValueError: a value out of its range, or an id outside the vocabulary.

@@ -11,9 +11,9 @@ from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
 from encdec.generation import sampling
-from encdec.generation.options import Rules, SearchOptions
 from encdec.generation.search import hypotheses, loop
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.options import Rules, SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import SelfCache
 

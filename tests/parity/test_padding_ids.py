@@ -18,7 +18,7 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 from data.examples import Tokens, collate, make_example
 from encdec import FlaxEncoderDecoderModel
 from encdec.decoding_form import unstack
-from encdec.generation.options import SearchOptions
+from encdec.generation.search.options import SearchOptions
 from encdec.masks import last_positions, token_positions
 from encdec.sharing import expand
 from encdec.streaming import generate_stream

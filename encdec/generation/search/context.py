@@ -7,8 +7,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec import sharding
 from encdec.generation import processors, ranking
-from encdec.generation.options import SearchOptions
 from encdec.generation.search.hypotheses import Hypotheses
+from encdec.generation.search.options import SearchOptions
 from encdec.generation.warpers import warp
 
 

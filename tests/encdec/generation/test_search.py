@@ -11,7 +11,7 @@ from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
 from encdec.generation import ranking
-from encdec.generation.options import Rules, SearchOptions, Warps
+from encdec.generation.search.options import Rules, SearchOptions, Warps
 from encdec.layers import kv_cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
 

@@ -11,8 +11,8 @@ import pytest
 from encdec import programs, sharding
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
-from encdec.generation.options import Rules, SearchOptions, Warps
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.options import Rules, SearchOptions, Warps
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 ROWS, SOURCE, SLOTS = 40, 8, 11

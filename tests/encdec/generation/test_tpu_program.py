@@ -22,8 +22,8 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import start_prompt
-from encdec.generation.options import SearchOptions
 from encdec.generation.search.context.context import Search
+from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 pytestmark = pytest.mark.skipif(
