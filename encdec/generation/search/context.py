@@ -6,7 +6,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec import sharding
-from encdec.generation import processors, ranking
+from encdec.generation import ranking
+from encdec.generation.search import processors
 from encdec.generation.search.hypotheses import Hypotheses
 from encdec.generation.search.options import SearchOptions
 from encdec.generation.warpers import warp

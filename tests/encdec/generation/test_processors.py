@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.generation.processors import repeats_words
 from encdec.generation.search import options as options_lib
 from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.search.processors import repeats_words
 
 # Tokens 0-3 begin a word, 4 and 5 continue one.
 STARTS = np.array([True, True, True, True, False, False])
