@@ -11,9 +11,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import axis_types, sharding
-from encdec.generation import ranking, refilling, sampling
+from encdec.generation import refilling, sampling
 from encdec.generation.sampling import Samples
-from encdec.generation.search import diverse_beam, hypotheses, loop
+from encdec.generation.search import diverse_beam, hypotheses, loop, topk
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.diverse_beam import Groups
 from encdec.layers import kv_cache as cache_lib
@@ -141,7 +141,7 @@ def run(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
     if not search.across(logits):
-      logits = ranking.stretch(logits)
+      logits = topk.stretch(logits)
     # Whole rows of the vocabulary are ranked: within a row's device.
     axes = ("batch", None, None)
     return sharding.constrain(logits, axes, module.rules), cache
@@ -208,7 +208,7 @@ def start(
     batch,
     slots,
     options.width,
-    ranking.stretched(module.config.decoder_vocab_rows),
+    topk.stretched(module.config.decoder_vocab_rows),
   )
   return loop.Progress(
     state=state,

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import ranking
 from encdec.generation.scoring import length_divisor
-from encdec.generation.search import hypotheses
+from encdec.generation.search import hypotheses, topk
 from encdec.generation.search.context.context import Search, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses
 
@@ -63,7 +62,7 @@ def advance(
     drawn = scores + noise(
       state.keys, state.texts.length - search.prompt, scores
     )
-  tokens = ranking.argmax(drawn, across=search.across(drawn))
+  tokens = topk.argmax(drawn, across=search.across(drawn))
   total = state.scores
   if total is not None:
     own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]

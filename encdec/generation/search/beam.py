@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import ranking, sampling
+from encdec.generation import sampling
 from encdec.generation.scoring import length_divisor
-from encdec.generation.search import hypotheses
+from encdec.generation.search import hypotheses, topk
 from encdec.generation.search.context.context import Search, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 from encdec.generation.search.options import SearchOptions
@@ -104,7 +104,7 @@ def advance(
 ) -> tuple[Beams, Float[Array, "B N V"]]:
   """Continues every source's beams by a token; also the step's scores."""
   options, texts = search.options, state.texts
-  log_probs = ranking.log_softmax(logits, across=search.across(logits))
+  log_probs = topk.log_softmax(logits, across=search.across(logits))
   scores = step_scores(log_probs, texts, search)
   found = candidates(
     texts, scores + state.scores[..., None], search, state.keys
@@ -153,7 +153,7 @@ def candidates(
     ranked = total + sampling.noise(keys, step, total)
   # Of each beam first: that sorts rows of V, never of N * V.
   each = min(count, vocab)
-  rank, tokens = ranking.top_k(ranked, each, across=search.across(ranked))
+  rank, tokens = topk.top_k(ranked, each, across=search.across(ranked))
   _, best = jax.lax.top_k(rank.reshape(rank.shape[0], -1), count)
   values = rank
   if keys is not None:

@@ -6,8 +6,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from encdec import sharding
-from encdec.generation import ranking
-from encdec.generation.search import processors
+from encdec.generation.search import processors, topk
 from encdec.generation.search.hypotheses import Hypotheses
 from encdec.generation.search.options import SearchOptions
 from encdec.generation.warpers import warp
@@ -48,7 +47,7 @@ class Search:
       or options.keep_scores
       or options.keep_logits
     )
-    return not turned and ranking.lie_across(rows)
+    return not turned and topk.lie_across(rows)
 
 
 def step_scores(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.generation import ranking
-from encdec.generation.ranking import STRETCH, stretch, stretched, top_k
+from encdec.generation.search import topk
+from encdec.generation.search.topk import STRETCH, stretch, stretched, top_k
 from encdec.layers.matmul import few_by_many
 
 
@@ -33,17 +33,17 @@ def test_the_best_is_the_first_of_equals(vocab, across):
     scores = random.integers(-values, values, (3, 2, vocab)).astype(np.float32)
     scores[random.random(scores.shape) < 0.5] = -np.inf
     scores[0, 0] = -np.inf
-    found = ranking.argmax(jnp.asarray(scores), across=across)
+    found = topk.argmax(jnp.asarray(scores), across=across)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, jnp.argmax(scores, axis=-1))
   nan = jnp.full((2, 1, vocab), jnp.nan).at[0, 0, 9].set(-5.0)
-  assert set(ranking.argmax(nan, across=across).flatten().tolist()) <= {0, 9}
+  assert set(topk.argmax(nan, across=across).flatten().tolist()) <= {0, 9}
 
 
 def test_log_probabilities_of_scores_that_lie_across():
   logits = jax.random.normal(jax.random.key(0), (3, 4, 500)) * 30
   logits = logits.at[..., 7].set(-jnp.inf)
-  found = ranking.log_softmax(logits, across=True)
+  found = topk.log_softmax(logits, across=True)
   expected = jax.nn.log_softmax(logits, axis=-1)
   np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
 
@@ -56,11 +56,11 @@ def test_rows_are_ranked_as_a_cpu_leaves_them():
     axes = (((2,), (1,)), ((), ()))
     bias = jnp.arange(1000, dtype=jnp.float32)
     logits = few_by_many(few, many, axes, jnp.float32, bias=bias)
-    scores = ranking.log_softmax(logits, across=True)
-    return ranking.top_k(jnp.where(scores < -1e5, 0.0, scores), 3, across=True)
+    scores = topk.log_softmax(logits, across=True)
+    return topk.top_k(jnp.where(scores < -1e5, 0.0, scores), 3, across=True)
 
   text = jax.jit(best).lower(many, few).compile().as_text()
-  assert ranking.lie_across(16)
+  assert topk.lie_across(16)
   assert "f32[1000,16]" in text
   entry = text.split("ENTRY")[1]
   assert "f32[4,4,1000]" not in entry

@@ -10,7 +10,7 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, row_keys, start_prompt
-from encdec.generation import ranking
+from encdec.generation.search import topk
 from encdec.generation.search.options import Rules, SearchOptions, Warps
 from encdec.layers import kv_cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
@@ -152,16 +152,16 @@ def test_logits_are_ranked_as_they_lie(set_constant, mode, rules):
   source = tuple(jnp.tile(part, (3, 1)) for part in _source())
   source = (source[0].at[:6, 0].set(jnp.arange(100, 106)), *source[1:])
   turned = []
-  lie_across = ranking.lie_across
+  lie_across = topk.lie_across
 
   def lie(rows):
     turned.append(rows)
     return lie_across(rows)
 
-  set_constant(ranking, "lie_across", lie)
+  set_constant(topk, "lie_across", lie)
   lying = _run(model, source, **options)
   assert turned and all(map(lie_across, turned)), "this is what is tested"
-  set_constant(ranking, "lie_across", lambda rows: False)
+  set_constant(topk, "lie_across", lambda rows: False)
   standing = _run(model, source, **options)
   np.testing.assert_array_equal(lying.tokens, standing.tokens)
   assert len(set(np.asarray(lying.lengths).tolist())) > 1
