@@ -11,11 +11,17 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import axis_types, sharding
-from encdec.generation import refilling, sampling
-from encdec.generation.sampling import Samples
-from encdec.generation.search import diverse_beam, hypotheses, loop, topk
+from encdec.generation import refilling
+from encdec.generation.search import (
+  diverse_beam,
+  hypotheses,
+  loop,
+  sampling,
+  topk,
+)
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.diverse_beam import Groups
+from encdec.generation.search.sampling import Samples
 from encdec.layers import kv_cache as cache_lib
 from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule

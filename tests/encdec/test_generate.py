@@ -10,8 +10,7 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
-from encdec.generation import sampling
-from encdec.generation.search import hypotheses, loop
+from encdec.generation.search import hypotheses, loop, sampling
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.options import Rules, SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params

@@ -8,8 +8,7 @@ import scipy.stats
 import torch
 from transformers.generation import logits_process as theirs
 
-from encdec.generation import sampling
-from encdec.generation.search import hypotheses, loop
+from encdec.generation.search import hypotheses, loop, sampling
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.options import SearchOptions, Warps
 from encdec.generation.warpers import warp

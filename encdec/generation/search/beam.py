@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec.generation import sampling
 from encdec.generation.scoring import length_divisor
-from encdec.generation.search import hypotheses, topk
+from encdec.generation.search import hypotheses, sampling, topk
 from encdec.generation.search.context.context import Search, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 from encdec.generation.search.options import SearchOptions

@@ -11,14 +11,13 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
-from encdec.generation import sampling
-from encdec.generation.sampling import Samples
-from encdec.generation.search import beam, diverse_beam, hypotheses
+from encdec.generation.search import beam, diverse_beam, hypotheses, sampling
 from encdec.generation.search.beam import Beams
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.hypotheses import Hypotheses, select_rows
 from encdec.generation.search.options import SearchOptions
+from encdec.generation.search.sampling import Samples
 from encdec.types import DecodeView, SelfCache
 
 Step = Callable[
