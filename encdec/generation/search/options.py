@@ -107,7 +107,7 @@ class SearchOptions:
   Attributes:
     max_length: in tokens, the prompt included.
     pad_token: fills a text after its end.
-    length_penalty: the exponent; see `encdec.generation.scoring`.
+    length_penalty: the exponent; see `encdec.generation.search.length_penalty`.
     end_tokens: any of them ends a text.
     num_beams: 1: no beams.
     num_groups: of beams, each kept apart from those before it.
