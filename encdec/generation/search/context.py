@@ -9,7 +9,7 @@ from encdec import sharding
 from encdec.generation.search import processors, topk
 from encdec.generation.search.hypotheses import Hypotheses
 from encdec.generation.search.options import SearchOptions
-from encdec.generation.warpers import warp
+from encdec.generation.search.warpers import warp
 
 
 @struct.dataclass
