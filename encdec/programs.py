@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import axis_types, sharding
-from encdec.generation import refilling
+from encdec.generation import scheduler
 from encdec.generation.search import (
   diverse_beam,
   hypotheses,
@@ -277,7 +277,7 @@ def refill(
     lambda leaf: ("batch", "kv_heads") if leaf.ndim > 2 else ("batch",),
     seated,
   )
-  seated = refilling.take_rows(seated, waiting, taken, axes, module.rules)
+  seated = scheduler.take_rows(seated, waiting, taken, axes, module.rules)
   empty = (taken >= 0) & ~jnp.any(seated.segments != 0, axis=1)
   state = dataclasses.replace(state, done=state.done | empty)
   return dataclasses.replace(progress, state=state), seated

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float32, Int32
 
 from encdec import programs, sharding
 from encdec.generate import check, start_prompt
-from encdec.generation.refilling import Seating
+from encdec.generation.scheduler import Seating
 from encdec.generation.search import loop
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.options import SearchOptions

@@ -10,7 +10,7 @@ import pytest
 from encdec import sharding
 from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
-from encdec.generation.refilling import Seating
+from encdec.generation.scheduler import Seating
 from encdec.generation.search.options import Rules, SearchOptions
 from encdec.layers import kv_cache
 from encdec.streaming import generate_stream
