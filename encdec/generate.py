@@ -8,12 +8,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
-from encdec import programs
+from encdec.generation import programs
+from encdec.generation.programs import Generated, Prompt
 from encdec.generation.search import options
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.programs import Generated, Prompt
 from encdec.types import Params
 
 __all__ = ["Generated", "Prompt", "generate", "row_keys", "start_prompt"]

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-from encdec import programs, sharding
+from encdec import sharding
 from encdec.generate import check, start_prompt
+from encdec.generation import programs
 from encdec.generation.scheduler import Seating
 from encdec.generation.search import loop
 from encdec.generation.search.context.context import Search

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec import FlaxEncoderDecoderModel, programs, shift_tokens_right
+from encdec import FlaxEncoderDecoderModel, shift_tokens_right
+from encdec.generation import programs
 from encdec.hub import (
   LoadingError,
   compose_config,
