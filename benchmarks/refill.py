@@ -20,8 +20,8 @@ import numpy as np
 
 from encdec.archs import bert
 from encdec.config import EncDecConfig
-from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
+from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.streaming import generate_stream

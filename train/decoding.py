@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int32
 
 from data import device, examples
-from encdec.decoding_form import unstack
+from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
 from encdec.masks import token_positions
 from encdec.sharding import Rules

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
-from encdec.decoding_form import unstack
+from encdec.generation.decode_params import unstack
 from encdec.hub.inputs import SideInputs, default_positions
 from encdec.hub.outputs import DecoderCache
 from encdec.layers import kv_cache as cache_lib

@@ -14,7 +14,7 @@ class Dense(nn.Module):
   """kernel^T x + bias, over the last `axes` axes of x.
 
   In decoding form the kernel may be given as `transposed`, `O I`, all output
-  and all input axes in one; see `encdec.decoding_form`.
+  and all input axes in one; see `encdec.generation.decode_params`.
   """
 
   features: tuple[int, ...]

@@ -10,7 +10,7 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
-from encdec.decoding_form import unstack
+from encdec.generation.decode_params import unstack
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 
 SMALL = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from encdec import sharding
-from encdec.decoding_form import unstack
 from encdec.generate import generate, start_prompt
+from encdec.generation.decode_params import unstack
 from encdec.generation.scheduler import Seating
 from encdec.generation.search.options import Rules, SearchOptions
 from encdec.layers import kv_cache

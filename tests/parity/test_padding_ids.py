@@ -17,7 +17,7 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from data.examples import Tokens, collate, make_example
 from encdec import FlaxEncoderDecoderModel
-from encdec.decoding_form import unstack
+from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
 from encdec.masks import last_positions, token_positions
 from encdec.sharing import expand

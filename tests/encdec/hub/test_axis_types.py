@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from encdec.axis_types import check
-from encdec.decoding_form import unstack
+from encdec.generation.decode_params import unstack
 from encdec.sharing import expand
 
 ROWS = 4
