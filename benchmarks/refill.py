@@ -23,8 +23,8 @@ from encdec.config import EncDecConfig
 from encdec.generate import generate, start_prompt
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
+from encdec.generation.streaming import generate_stream
 from encdec.model import FlaxEncoderDecoderModule, init_params
-from encdec.streaming import generate_stream
 
 START, END, PAD = 101, 102, 0
 

@@ -14,10 +14,10 @@ from jaxtyping import Int32
 from data import device, examples
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
+from encdec.generation.streaming import generate_stream
 from encdec.masks import token_positions
 from encdec.sharding import Rules
 from encdec.sharing import expand
-from encdec.streaming import generate_stream
 from encdec.types import Params
 from train import datasets, generation_settings
 from train.config import Config

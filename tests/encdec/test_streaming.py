@@ -12,8 +12,8 @@ from encdec.generate import generate, start_prompt
 from encdec.generation.decode_params import unstack
 from encdec.generation.scheduler import Seating
 from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.streaming import generate_stream
 from encdec.layers import kv_cache
-from encdec.streaming import generate_stream
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 SOURCES, LENGTH, SLOTS, ROWS = 37, 8, 11, 4

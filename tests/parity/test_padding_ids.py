@@ -19,9 +19,9 @@ from data.examples import Tokens, collate, make_example
 from encdec import FlaxEncoderDecoderModel
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
+from encdec.generation.streaming import generate_stream
 from encdec.masks import last_positions, token_positions
 from encdec.sharing import expand
-from encdec.streaming import generate_stream
 from train import step
 
 END, PAD = 4, 1
