@@ -20,8 +20,8 @@ import numpy as np
 
 from encdec.archs import bert
 from encdec.config import EncDecConfig
-from encdec.generate import generate, start_prompt
 from encdec.generation.decode_params import unstack
+from encdec.generation.generate import generate, start_prompt
 from encdec.generation.search.options import SearchOptions
 from encdec.generation.streaming import generate_stream
 from encdec.model import FlaxEncoderDecoderModule, init_params

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32
 
 from encdec import sharding
-from encdec.generate import check, start_prompt
 from encdec.generation import programs
+from encdec.generation.generate import check, start_prompt
 from encdec.generation.scheduler import Seating
 from encdec.generation.search import loop
 from encdec.generation.search.context.context import Search

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from encdec.config import StackConfig
-from encdec.generate import Prompt, row_keys
+from encdec.generation.generate import Prompt, row_keys
 from encdec.hub.forward import is_traced
 from encdec.hub.host import Held, numpy_of
 from encdec.hub.inputs import SideInputs

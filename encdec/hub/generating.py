@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 from encdec import axis_types
-from encdec import generate as search
 from encdec.config import StackConfig
+from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.calls import CallableModel

@@ -14,7 +14,7 @@ from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generate import Generated
+from encdec.generation.generate import Generated
 from encdec.generation.search.options import SearchOptions
 from encdec.hub.host import Held, numpy_of
 from encdec.types import CrossCache, SelfCache

@@ -7,9 +7,9 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
-from encdec.generate import generate, start_prompt
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
+from encdec.generation.generate import generate, start_prompt
 from encdec.generation.search import hypotheses, loop, sampling
 from encdec.generation.search.context.context import Search
 from encdec.generation.search.options import Rules, SearchOptions

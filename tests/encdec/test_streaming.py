@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from encdec import sharding
-from encdec.generate import generate, start_prompt
 from encdec.generation.decode_params import unstack
+from encdec.generation.generate import generate, start_prompt
 from encdec.generation.scheduler import Seating
 from encdec.generation.search.options import Rules, SearchOptions
 from encdec.generation.streaming import generate_stream

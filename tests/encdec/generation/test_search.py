@@ -7,9 +7,9 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
-from encdec.generate import generate, row_keys, start_prompt
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
+from encdec.generation.generate import generate, row_keys, start_prompt
 from encdec.generation.search import topk
 from encdec.generation.search.options import Rules, SearchOptions, Warps
 from encdec.layers import kv_cache
