@@ -13,9 +13,9 @@ from transformers import (
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
+from encdec.hub.error_text import fault, quoted
 from encdec.hub.files import HubError, Origin
 from encdec.hub.presets import TOKEN_IDS, near_preset, preset
-from encdec.hub.quoted import fault, quoted
 from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 
 COMPOSITE_TYPES = ("encoder-decoder", "encoder_decoder")

@@ -8,9 +8,9 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import errors
 
+from encdec.hub.error_text import fault
 from encdec.hub.formats import FORMATS, open_weights, shard_names
 from encdec.hub.mapped import WeightFileError, WeightFiles
-from encdec.hub.quoted import fault
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]

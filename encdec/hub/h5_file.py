@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from encdec.hub.error_text import clipped
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
-from encdec.hub.quoted import clipped
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1

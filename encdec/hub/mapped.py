@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from encdec.hub.quoted import clipped, quoted
+from encdec.hub.error_text import clipped, quoted
 
 # Numpy knows as many axes, and no larger numbers.
 _MAX_AXES = 64

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from encdec.hub.error_text import fault, quoted
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
-from encdec.hub.quoted import fault, quoted
 from encdec.hub.state_dict import (
   MAX_PICKLE,
   Pickle,

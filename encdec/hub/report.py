@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from encdec.hub.error_text import few, plain
 from encdec.hub.mapped import WeightFileError
 from encdec.hub.names import is_projection
-from encdec.hub.quoted import few, plain
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 

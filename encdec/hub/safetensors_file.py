@@ -10,8 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from encdec.hub.error_text import fault, quoted
 from encdec.hub.mapped import MappedFile, Tensor, WeightFileError
-from encdec.hub.quoted import fault, quoted
 
 # The format's own limit.
 MAX_HEADER = 100_000_000

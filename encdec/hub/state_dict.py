@@ -14,8 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from encdec.hub.error_text import clipped, fault, quoted
 from encdec.hub.mapped import WeightFileError
-from encdec.hub.quoted import clipped, fault, quoted
 
 # A tensor takes some 200 bytes of it.
 MAX_PICKLE = 4 << 20

@@ -14,9 +14,9 @@ from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
 from encdec.hub.checkpoint import Checkpoint, Tensors, match, unique
+from encdec.hub.error_text import few
 from encdec.hub.found import Found, Place
 from encdec.hub.names import Slot, flatten, slots
-from encdec.hub.quoted import few
 from encdec.hub.report import (
   OF_PYTHON,
   LoadingError,
