@@ -15,7 +15,7 @@ from encdec.hub.configs import (
   stack_config,
   token_sources,
 )
-from encdec.hub.files import HubError, Origin
+from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.generation import (
   SUPPORTED,
   is_option,

@@ -14,7 +14,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
 from encdec.hub.error_text import fault, quoted
-from encdec.hub.files import HubError, Origin
+from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.presets import TOKEN_IDS, near_preset, preset
 from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 
@@ -48,7 +48,7 @@ def load_side_config(name: str, **where: Any) -> PretrainedConfig:
 
   Args:
     name: a preset ("bert:tiny"), a folder, or a Hub id.
-    **where: the other fields of `encdec.hub.files.Origin`.
+    **where: the other fields of `encdec.hub.files.repo.Origin`.
 
   Raises:
     HubError: it cannot be reached or holds no config.

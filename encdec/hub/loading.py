@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, read_config, stack_config
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 from encdec.hub.found import Place
 from encdec.hub.layers import take_layers
 from encdec.hub.positions import extend_checkpoint

@@ -22,7 +22,7 @@ from encdec.hub.configs import (
   encdec_config,
   read_config,
 )
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 from encdec.hub.pairs import read_pair
 from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part

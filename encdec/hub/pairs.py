@@ -18,7 +18,7 @@ from encdec.hub.configs import (
   stack_config,
   tied_by,
 )
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 from encdec.hub.pooler import fit_pooler
 from encdec.hub.positions import extend_checkpoint
 from encdec.hub.report import OF_PYTHON, LoadingReport, Remedies

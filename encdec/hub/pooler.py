@@ -4,7 +4,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import set_pooler, stack_config
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 from encdec.hub.names import arch_of
 from encdec.hub.weights import Checkpoint
 

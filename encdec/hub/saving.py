@@ -18,7 +18,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
-from encdec.hub.files import HTTPError, HubError, first_line
+from encdec.hub.files.repo.repo import HTTPError, HubError, first_line
 from encdec.hub.weights import outgoing
 from encdec.hub.writer import PARTIAL, parse_size, write_text, write_weights
 from encdec.sharing import share_of

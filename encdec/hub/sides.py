@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from encdec.config import PositionKind, Role
 from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config, stack_config
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 from encdec.hub.layers import choose_layers, take_layers
 from encdec.hub.pooler import choose_pooler, fit_pooler
 from encdec.hub.positions import extend_checkpoint

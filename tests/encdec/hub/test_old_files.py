@@ -23,7 +23,7 @@ import torch
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import WeightFileError, formats, msgpack_file
-from encdec.hub.files import Origin
+from encdec.hub.files.repo.repo import Origin
 
 FRAMEWORKS = ["flax", "tf"]
 

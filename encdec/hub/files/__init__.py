@@ -1,0 +1,1 @@
+"""Files of the Hub: weights on disk, read with suspicion and written whole."""
