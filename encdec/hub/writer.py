@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from encdec.hub.copying import Scratch
-from encdec.hub.formats import INDEX, SINGLE
+from encdec.hub.files.formats import INDEX, SINGLE
 from encdec.hub.safetensors_file import DTYPES
 
 # Bytes of one write: of larger ones the kernel makes larger pages, for which it

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import LoadingError, WeightFileError, formats
+from encdec.hub import LoadingError, WeightFileError
+from encdec.hub.files import formats
 
 PAIRS = (
   "bert-bert",

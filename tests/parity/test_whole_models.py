@@ -9,7 +9,8 @@ import transformers
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.archs import ARCHS
-from encdec.hub import LoadingError, formats
+from encdec.hub import LoadingError
+from encdec.hub.files import formats
 from encdec.layers.positions import sinusoids
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained

@@ -9,7 +9,7 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from encdec.hub.error_text import fault
-from encdec.hub.formats import FORMATS, open_weights, shard_names
+from encdec.hub.files.formats import FORMATS, open_weights, shard_names
 from encdec.hub.mapped import WeightFileError, WeightFiles
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import formats, to_flax457
+from encdec.hub import to_flax457
+from encdec.hub.files import formats
 
 load = FlaxEncoderDecoderModel.from_pretrained
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained

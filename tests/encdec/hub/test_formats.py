@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from encdec.hub import formats, writer
+from encdec.hub import writer
+from encdec.hub.files import formats
 from encdec.hub.mapped import WeightFileError
 
 

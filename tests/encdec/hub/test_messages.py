@@ -11,7 +11,8 @@ import safetensors.numpy
 import torch
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import HubError, WeightFileError, formats, load_side_config
+from encdec.hub import HubError, WeightFileError, load_side_config
+from encdec.hub.files import formats
 
 # Of a message without the file's path.
 MOST = 500

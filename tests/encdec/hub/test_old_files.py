@@ -22,7 +22,8 @@ import safetensors.numpy
 import torch
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import WeightFileError, formats, msgpack_file
+from encdec.hub import WeightFileError, msgpack_file
+from encdec.hub.files import formats
 from encdec.hub.files.repo.repo import Origin
 
 FRAMEWORKS = ["flax", "tf"]

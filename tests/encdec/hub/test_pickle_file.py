@@ -17,7 +17,8 @@ import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import formats, state_dict
+from encdec.hub import state_dict
+from encdec.hub.files import formats
 from encdec.hub.mapped import WeightFileError
 
 NAME = "pytorch_model.bin"
