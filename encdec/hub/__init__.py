@@ -15,6 +15,7 @@ from encdec.hub.configs import (
   stack_config,
   token_sources,
 )
+from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.generation import (
   SUPPORTED,
@@ -24,7 +25,6 @@ from encdec.hub.generation import (
 )
 from encdec.hub.layers import choose_layers
 from encdec.hub.loading import initial_params, load_params
-from encdec.hub.mapped import WeightFileError
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
 from encdec.hub.pairs import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from encdec.hub.error_text import clipped
-from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
+from encdec.hub.files.mmap import MappedFile, Tensor, WeightFileError, damaged
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NOWHERE = (1 << 64) - 1

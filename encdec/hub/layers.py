@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.mapped import Renamed
+from encdec.hub.files.mmap import Renamed
 from encdec.hub.names import arch_of
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from encdec.hub.mapped import MappedFile, Tensor, checked_shape, damaged
+from encdec.hub.files.mmap import MappedFile, Tensor, checked_shape, damaged
 
 _MAX_DEPTH = 32
 # Of maps' entries: a model has some hundreds.

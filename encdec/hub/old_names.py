@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from encdec.archs import ARCHS
-from encdec.hub.mapped import Tensor, damaged
+from encdec.hub.files.mmap import Tensor, damaged
 
 _FLAX = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 _TENSORFLOW = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec.hub.error_text import fault, quoted
-from encdec.hub.mapped import MappedFile, Tensor, WeightFileError, damaged
+from encdec.hub.files.mmap import MappedFile, Tensor, WeightFileError, damaged
 from encdec.hub.state_dict import (
   MAX_PICKLE,
   Pickle,

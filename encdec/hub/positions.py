@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub import computed as computed_lib
 from encdec.hub.configs import stack_config
-from encdec.hub.mapped import Replaced
+from encdec.hub.files.mmap import Replaced
 from encdec.hub.names import arch_of, in_composite, modern
 from encdec.hub.weights import Checkpoint
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from encdec.hub.error_text import few, plain
-from encdec.hub.mapped import WeightFileError
+from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.names import is_projection
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]

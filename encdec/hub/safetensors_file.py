@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from encdec.hub.error_text import fault, quoted
-from encdec.hub.mapped import MappedFile, Tensor, WeightFileError
+from encdec.hub.files.mmap import MappedFile, Tensor, WeightFileError
 
 # The format's own limit.
 MAX_HEADER = 100_000_000

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from encdec.hub.error_text import clipped, fault, quoted
-from encdec.hub.mapped import WeightFileError
+from encdec.hub.files.mmap import WeightFileError
 
 # A tensor takes some 200 bytes of it.
 MAX_PICKLE = 4 << 20

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from encdec.hub.error_text import fault, quoted
+from encdec.hub.files.mmap import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.h5_file import read_h5
-from encdec.hub.mapped import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.msgpack_file import read_msgpack
 from encdec.hub.old_names import in_pytorch_words
 from encdec.hub.pickle_file import read_pytorch

@@ -10,7 +10,7 @@ from huggingface_hub import errors
 
 from encdec.hub.error_text import fault
 from encdec.hub.files.formats import FORMATS, open_weights, shard_names
-from encdec.hub.mapped import WeightFileError, WeightFiles
+from encdec.hub.files.mmap import WeightFileError, WeightFiles
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from encdec.hub import writer
 from encdec.hub.files import formats
-from encdec.hub.mapped import WeightFileError
+from encdec.hub.files.mmap import WeightFileError
 
 
 def _tensors(seed):

@@ -19,7 +19,7 @@ import transformers
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import state_dict
 from encdec.hub.files import formats
-from encdec.hub.mapped import WeightFileError
+from encdec.hub.files.mmap import WeightFileError
 
 NAME = "pytorch_model.bin"
 ZIPPED = [pytest.param(True, id="zip"), pytest.param(False, id="old")]
