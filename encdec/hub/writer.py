@@ -16,7 +16,7 @@ import numpy as np
 
 from encdec.hub.copying import Scratch
 from encdec.hub.files.formats import INDEX, SINGLE
-from encdec.hub.safetensors_file import DTYPES
+from encdec.hub.files.safetensors import DTYPES
 
 # Bytes of one write: of larger ones the kernel makes larger pages, for which it
 # may have to make room first.
