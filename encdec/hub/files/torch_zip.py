@@ -12,7 +12,7 @@ from typing import Any
 
 from encdec.hub.error_text import fault, quoted
 from encdec.hub.files.mmap import MappedFile, Tensor, WeightFileError, damaged
-from encdec.hub.state_dict import (
+from encdec.hub.files.unpickle import (
   MAX_PICKLE,
   Pickle,
   Storage,

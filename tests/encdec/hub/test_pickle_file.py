@@ -17,8 +17,7 @@ import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import state_dict
-from encdec.hub.files import formats
+from encdec.hub.files import formats, unpickle
 from encdec.hub.files.mmap import WeightFileError
 
 NAME = "pytorch_model.bin"
@@ -272,7 +271,7 @@ def _replaced(ending, content):
     (lambda m: [x for x in m if "/data/" not in x[0]], {}, "no storage"),
     (_replaced("/data/0", b"short"), {}, "5 bytes"),
     (_replaced("byteorder", b"big"), {}, "big-endian"),
-    (_replaced("data.pkl", b"(" * state_dict.MAX_PICKLE + b"."), {}, "damaged"),
+    (_replaced("data.pkl", b"(" * unpickle.MAX_PICKLE + b"."), {}, "damaged"),
   ],
 )
 def test_archives_that_pytorch_does_not_write_are_refused(
@@ -315,11 +314,11 @@ def test_a_truncated_file_is_an_error_wherever_it_ends(tmp_path, seed, zipped):
 def test_instructions_that_no_weights_need_are_refused(tmp_path, code):
   # Each is one that Python's own disassembler knows.
   with pytest.raises(WeightFileError):
-    state_dict.read_pickle(tmp_path / NAME, io.BytesIO(b"\x80\x02" + code[:-1]))
+    unpickle.read_pickle(tmp_path / NAME, io.BytesIO(b"\x80\x02" + code[:-1]))
   if code.startswith((b"c", b"\x8c", b"(S", b"\x82")):
     assert list(pickletools.genops(code))
     with pytest.raises(WeightFileError, match="nothing was run"):
-      state_dict.read_pickle(tmp_path / NAME, io.BytesIO(code))
+      unpickle.read_pickle(tmp_path / NAME, io.BytesIO(code))
 
 
 def test_values_that_share_parts_without_end_are_not_printed(tmp_path):
@@ -327,7 +326,7 @@ def test_values_that_share_parts_without_end_are_not_printed(tmp_path):
     b"((g%d\ng%d\ntp%d\n0" % (n, n, n + 1) for n in range(60)
   )
   with pytest.raises(WeightFileError) as caught:
-    state_dict.read_pickle(tmp_path / NAME, io.BytesIO(laughs + b"g60\n."))
+    unpickle.read_pickle(tmp_path / NAME, io.BytesIO(laughs + b"g60\n."))
   assert len(str(caught.value)) < 1000
 
 
