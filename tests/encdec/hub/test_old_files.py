@@ -22,8 +22,9 @@ import safetensors.numpy
 import torch
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub import WeightFileError, msgpack_file
+from encdec.hub import WeightFileError
 from encdec.hub.files import formats
+from encdec.hub.files import msgpack as msgpack_lib
 from encdec.hub.files.repo.repo import Origin
 
 FRAMEWORKS = ["flax", "tf"]
@@ -184,7 +185,7 @@ def _deep(levels):
 def test_a_tree_that_is_none_of_arrays_is_refused(tmp_path, tree):
   path = tmp_path / "flax_model.msgpack"
   path.write_bytes(msgpack.packb({"t": _array()}))
-  assert set(msgpack_file.read_msgpack(path)) == {"t"}
+  assert set(msgpack_lib.read_msgpack(path)) == {"t"}
   path.write_bytes(msgpack.packb(tree))
   with pytest.raises(WeightFileError, match=r"flax_model\.msgpack"):
     formats.open_weights(tmp_path)
