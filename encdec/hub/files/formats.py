@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from encdec.hub.error_text import fault, quoted
+from encdec.hub.files.h5 import read_h5
 from encdec.hub.files.mmap import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.files.msgpack import read_msgpack
 from encdec.hub.files.safetensors import DAMAGE, MAX_HEADER, read_safetensors
 from encdec.hub.files.torch_zip import read_pytorch
-from encdec.hub.h5_file import read_h5
 from encdec.hub.old_names import in_pytorch_words
 
 SINGLE = "model.safetensors"
