@@ -79,8 +79,8 @@ def parse() -> argparse.Namespace:
 def write(folder: Path, form: str) -> int:
   """The checkpoint; gives the bytes of its parameters."""
   from encdec.hub import compose_config, encdec_config, load_side_config
+  from encdec.hub.files.writer import Outgoing, write_weights
   from encdec.hub.names import flatten, hub_shape, slots
-  from encdec.hub.writer import Outgoing, write_weights
   from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
   hub = compose_config(

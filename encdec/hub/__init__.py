@@ -17,6 +17,7 @@ from encdec.hub.configs import (
 )
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo.repo import HubError, Origin
+from encdec.hub.files.writer import PARTIAL
 from encdec.hub.generation import (
   SUPPORTED,
   is_option,
@@ -41,7 +42,6 @@ from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
 from encdec.hub.weights import hub_from_tree, tree_from_hub
-from encdec.hub.writer import PARTIAL
 
 __all__ = [
   "EXTENSIONS",

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig
+from encdec.hub.files.writer import Outgoing
 from encdec.hub.names import arch_of
 from encdec.hub.report import LoadingError
-from encdec.hub.writer import Outgoing
 
 
 def computed(config: EncDecConfig) -> dict[str, np.ndarray]:

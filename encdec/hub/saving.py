@@ -19,8 +19,13 @@ from encdec.archs import ARCHS
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
 from encdec.hub.files.repo.repo import HTTPError, HubError, first_line
+from encdec.hub.files.writer import (
+  PARTIAL,
+  parse_size,
+  write_text,
+  write_weights,
+)
 from encdec.hub.weights import outgoing
-from encdec.hub.writer import PARTIAL, parse_size, write_text, write_weights
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
@@ -50,7 +55,7 @@ def save_folder(
     source_tokenizer: saved at the root, where AutoTokenizer looks; anything
       with `save_pretrained(folder)` or `save(folder)`.
     target_tokenizer: saved in target_tokenizer/; None where it is the same.
-    max_shard_size: see `encdec.hub.writer.write_weights`.
+    max_shard_size: see `encdec.hub.files.writer.write_weights`.
     unread: see `encdec.hub.weights.outgoing`.
 
   Raises:

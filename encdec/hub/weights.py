@@ -15,6 +15,7 @@ from encdec.hub import computed as computed_lib
 from encdec.hub import names as names_lib
 from encdec.hub.checkpoint import Checkpoint, Tensors, match, unique
 from encdec.hub.error_text import few
+from encdec.hub.files.writer import Outgoing
 from encdec.hub.found import Found, Place
 from encdec.hub.names import Slot, flatten, slots
 from encdec.hub.report import (
@@ -25,7 +26,6 @@ from encdec.hub.report import (
   check,
 )
 from encdec.hub.shared import check_shared
-from encdec.hub.writer import Outgoing
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
 

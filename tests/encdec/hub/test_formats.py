@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from encdec.hub import writer
-from encdec.hub.files import formats
+from encdec.hub.files import formats, writer
 from encdec.hub.files.mmap import WeightFileError
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
-from encdec.hub import configs, writer
-from encdec.hub.files import formats
+from encdec.hub import configs
+from encdec.hub.files import formats, writer
 from encdec.hub.names import flatten, hub_shape, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
