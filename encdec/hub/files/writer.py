@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from encdec.hub.copying import Scratch
+from encdec.hub.files.copying import Scratch
 from encdec.hub.files.formats import INDEX, SINGLE
 from encdec.hub.files.safetensors import DTYPES
 

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from encdec.hub.copying import Scratch, aligned_zeros, copy_transposed
+from encdec.hub.files.copying import Scratch, aligned_zeros, copy_transposed
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (16, 3), (33, 17), (0, 4)])
