@@ -41,7 +41,10 @@ from encdec.hub.report import LoadingError, LoadingReport, Remedies
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
-from encdec.hub.weights import hub_from_tree, tree_from_hub
+from encdec.hub.weights.conversion.conversion import (
+  hub_from_tree,
+  tree_from_hub,
+)
 
 __all__ = [
   "EXTENSIONS",

@@ -30,7 +30,7 @@ from encdec.hub.generation import SUPPORTED, Request, request
 from encdec.hub.names import flatten, unflatten
 from encdec.hub.report import LoadingReport
 from encdec.hub.trees import cast, overlaid, plain_tree
-from encdec.hub.weights import leaf_shapes
+from encdec.hub.weights.conversion.conversion import leaf_shapes
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
   HUB_NAMES,

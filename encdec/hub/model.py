@@ -27,7 +27,7 @@ from encdec.hub.pairs import read_pair
 from encdec.hub.resizing import ResizableModel
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.sides import read_side, route
-from encdec.hub.weights import Checkpoint, find
+from encdec.hub.weights.conversion.conversion import Checkpoint, find
 
 _Path = str | os.PathLike[str]
 _PARAM_DTYPES = ("float32", "bfloat16", "float16")

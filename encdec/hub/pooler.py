@@ -6,7 +6,7 @@ from encdec.config import Role, StackConfig
 from encdec.hub.configs import set_pooler, stack_config
 from encdec.hub.files.repo.repo import Origin
 from encdec.hub.names import arch_of
-from encdec.hub.weights import Checkpoint
+from encdec.hub.weights.conversion.conversion import Checkpoint
 
 
 def fit_pooler(config: PretrainedConfig, checkpoint: Checkpoint) -> None:

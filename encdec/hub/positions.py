@@ -12,7 +12,7 @@ from encdec.hub import computed as computed_lib
 from encdec.hub.configs import stack_config
 from encdec.hub.files.mmap import Replaced
 from encdec.hub.names import arch_of, in_composite, modern
-from encdec.hub.weights import Checkpoint
+from encdec.hub.weights.conversion.conversion import Checkpoint
 
 # "repeat_last": new rows equal the last one. "interpolate": the learned rows
 # are stretched over the new length, first and last staying what they are.

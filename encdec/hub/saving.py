@@ -25,7 +25,7 @@ from encdec.hub.files.writer import (
   write_text,
   write_weights,
 )
-from encdec.hub.weights import outgoing
+from encdec.hub.weights.conversion.conversion import outgoing
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
@@ -56,7 +56,7 @@ def save_folder(
       with `save_pretrained(folder)` or `save(folder)`.
     target_tokenizer: saved in target_tokenizer/; None where it is the same.
     max_shard_size: see `encdec.hub.files.writer.write_weights`.
-    unread: see `encdec.hub.weights.outgoing`.
+    unread: see `encdec.hub.weights.conversion.outgoing`.
 
   Raises:
     ValueError: the tree does not fit the config, or a size is none; the folder

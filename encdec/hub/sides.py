@@ -17,7 +17,7 @@ from encdec.hub.layers import choose_layers, take_layers
 from encdec.hub.pooler import choose_pooler, fit_pooler
 from encdec.hub.positions import extend_checkpoint
 from encdec.hub.promises import names_of
-from encdec.hub.weights import Checkpoint, outgoing
+from encdec.hub.weights.conversion.conversion import Checkpoint, outgoing
 
 # Options of reading files; alone they are both sides', with a prefix one's.
 FILE_OPTIONS = (

@@ -1,0 +1,1 @@
+"""Between the Hub's tensors and the parameter tree."""
