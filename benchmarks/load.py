@@ -80,7 +80,7 @@ def write(folder: Path, form: str) -> int:
   """The checkpoint; gives the bytes of its parameters."""
   from encdec.hub import compose_config, encdec_config, load_side_config
   from encdec.hub.files.writer import Outgoing, write_weights
-  from encdec.hub.names import flatten, hub_shape, slots
+  from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
   from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
   hub = compose_config(

@@ -27,10 +27,10 @@ from encdec.hub.configs import (
 )
 from encdec.hub.found import Found
 from encdec.hub.generation import SUPPORTED, Request, request
-from encdec.hub.names import flatten, unflatten
 from encdec.hub.report import LoadingReport
 from encdec.hub.trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion.conversion import leaf_shapes
+from encdec.hub.weights.tensor_map import flatten, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
   HUB_NAMES,

@@ -9,11 +9,11 @@ import numpy as np
 
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub import computed as computed_lib
-from encdec.hub import names as names_lib
 from encdec.hub.files.mmap import Renamed
-from encdec.hub.names import Slot, arch_of
 from encdec.hub.promises import promise_head
 from encdec.hub.report import LoadingError, LoadingReport
+from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.weights.tensor_map import Slot, arch_of
 
 Tensors = Mapping[str, np.ndarray]
 _HEAD = "decoder/head/"

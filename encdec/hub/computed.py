@@ -7,8 +7,8 @@ import numpy as np
 
 from encdec.config import EncDecConfig
 from encdec.hub.files.writer import Outgoing
-from encdec.hub.names import arch_of
 from encdec.hub.report import LoadingError
+from encdec.hub.weights.tensor_map import arch_of
 
 
 def computed(config: EncDecConfig) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Key
 
 from encdec.hub.files.copying import aligned_zeros
 from encdec.hub.files.mmap import check_unchanged
-from encdec.hub.names import Slot, flatten, slots, unflatten
+from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params
 

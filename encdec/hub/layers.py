@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
 from encdec.hub.files.mmap import Renamed
-from encdec.hub.names import arch_of
+from encdec.hub.weights.tensor_map import arch_of
 
 
 def choose_layers(

@@ -12,11 +12,11 @@ from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
 from encdec.hub.configs import encdec_config, sides_of, tied_by
-from encdec.hub.names import Slot, flatten, slots, unflatten
 from encdec.hub.weights.conversion.conversion import (
   hub_from_tree,
   tree_from_hub,
 )
+from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
 from encdec.sharing import share_of
 from encdec.types import Params
 

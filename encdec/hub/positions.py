@@ -11,8 +11,8 @@ from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub import computed as computed_lib
 from encdec.hub.configs import stack_config
 from encdec.hub.files.mmap import Replaced
-from encdec.hub.names import arch_of, in_composite, modern
 from encdec.hub.weights.conversion.conversion import Checkpoint
+from encdec.hub.weights.tensor_map import arch_of, in_composite, modern
 
 # "repeat_last": new rows equal the last one. "interpolate": the learned rows
 # are stretched over the new length, first and last staying what they are.

@@ -6,7 +6,7 @@ from typing import Any
 
 from encdec.hub.error_text import few, plain
 from encdec.hub.files.mmap import WeightFileError
-from encdec.hub.names import is_projection
+from encdec.hub.weights.tensor_map import is_projection
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 

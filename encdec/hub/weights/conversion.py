@@ -12,12 +12,10 @@ from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
-from encdec.hub import names as names_lib
 from encdec.hub.checkpoint import Checkpoint, Tensors, match, unique
 from encdec.hub.error_text import few
 from encdec.hub.files.writer import Outgoing
 from encdec.hub.found import Found, Place
-from encdec.hub.names import Slot, flatten, slots
 from encdec.hub.report import (
   OF_PYTHON,
   LoadingError,
@@ -26,6 +24,8 @@ from encdec.hub.report import (
   check,
 )
 from encdec.hub.shared import check_shared
+from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.weights.tensor_map import Slot, flatten, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
 

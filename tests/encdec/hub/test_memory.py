@@ -12,7 +12,7 @@ import transformers
 
 from encdec.hub import configs
 from encdec.hub.files import formats, writer
-from encdec.hub.names import flatten, hub_shape, slots
+from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 # The baseline is taken between the two lines that it prints.

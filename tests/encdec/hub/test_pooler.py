@@ -20,7 +20,7 @@ from encdec.hub import (
   load_side_config,
   to_flax457,
 )
-from encdec.hub.names import flatten
+from encdec.hub.weights.tensor_map import flatten
 from encdec.model import FlaxEncoderDecoderModule
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained

@@ -21,11 +21,11 @@ from encdec.hub import (
   initial_params,
   load_params,
   load_side_config,
-  names,
   set_dropout,
   set_init_std,
   token_sources,
 )
+from encdec.hub.weights import tensor_map
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
@@ -116,9 +116,9 @@ def _assert_side(model, side, torch_model):
   """Every tensor of the PyTorch model that the side has is in it."""
   tensors = {k: v.numpy() for k, v in torch_model.state_dict().items()}
   config = model.module.config
-  own = names.in_composite(tensors, side, getattr(config, side))
-  leaves = names.flatten(model.params)
-  held = [s for s in names.slots(config) if s.name in own]
+  own = tensor_map.in_composite(tensors, side, getattr(config, side))
+  leaves = tensor_map.flatten(model.params)
+  held = [s for s in tensor_map.slots(config) if s.name in own]
   assert held
   for slot in held:
     leaf = slot.cut(np.asarray(leaves[slot.path]))
@@ -258,7 +258,7 @@ def test_initial_params_draws_a_side_without_a_name(saved):
     params["decoder"],
     drawn["decoder"],
   )
-  assert set(placed) == set(names.flatten(drawn))
+  assert set(placed) == set(tensor_map.flatten(drawn))
   assert set(report.initialised) == set(report.expected)
   table = params["encoder"]["embeddings"]["tokens"]["embedding"]
   wanted = saved["bert"][1].embeddings.word_embeddings.weight.detach()
