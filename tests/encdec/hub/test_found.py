@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import WeightFileError, compose_config
-from encdec.hub.found import Found
+from encdec.hub.weights.lazy_params import Found
 
 WEIGHTS = "model.safetensors"
 SIDE = {
