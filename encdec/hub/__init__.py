@@ -25,7 +25,6 @@ from encdec.hub.generation import (
   options_of,
 )
 from encdec.hub.layers import choose_layers
-from encdec.hub.loading import initial_params, load_params
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
 from encdec.hub.pairs import (
@@ -41,6 +40,7 @@ from encdec.hub.report import LoadingError, LoadingReport, Remedies
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
+from encdec.hub.weights.compose import initial_params, load_params
 from encdec.hub.weights.conversion.conversion import (
   hub_from_tree,
   tree_from_hub,
