@@ -21,11 +21,11 @@ from encdec.hub.report import (
   Remedies,
   check,
 )
-from encdec.hub.shared import check_shared
 from encdec.hub.weights import tensor_map as names_lib
 from encdec.hub.weights.lazy_params import Found, Place
 from encdec.hub.weights.match import Checkpoint, Tensors, match, unique
 from encdec.hub.weights.tensor_map import Slot, flatten, slots
+from encdec.hub.weights.tying import check_shared
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
 
