@@ -36,7 +36,6 @@ from encdec.hub.pairs import (
 )
 from encdec.hub.pooler import fit_pooler_to
 from encdec.hub.positions import EXTENSIONS, set_max_positions
-from encdec.hub.report import LoadingError, LoadingReport, Remedies
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
@@ -45,6 +44,7 @@ from encdec.hub.weights.conversion.conversion import (
   hub_from_tree,
   tree_from_hub,
 )
+from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies
 
 __all__ = [
   "EXTENSIONS",

@@ -26,10 +26,10 @@ from encdec.hub.configs import (
   token_sources,
 )
 from encdec.hub.generation import SUPPORTED, Request, request
-from encdec.hub.report import LoadingReport
 from encdec.hub.trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import Found
+from encdec.hub.weights.report import LoadingReport
 from encdec.hub.weights.tensor_map import flatten, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (

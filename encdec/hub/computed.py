@@ -7,7 +7,7 @@ import numpy as np
 
 from encdec.config import EncDecConfig
 from encdec.hub.files.writer import Outgoing
-from encdec.hub.report import LoadingError
+from encdec.hub.weights.report import LoadingError
 from encdec.hub.weights.tensor_map import arch_of
 
 

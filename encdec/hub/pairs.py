@@ -21,8 +21,8 @@ from encdec.hub.configs import (
 from encdec.hub.files.repo.repo import Origin
 from encdec.hub.pooler import fit_pooler
 from encdec.hub.positions import extend_checkpoint
-from encdec.hub.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.tying import detect_share
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import collapse, expand

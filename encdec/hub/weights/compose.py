@@ -13,9 +13,9 @@ from encdec.hub.files.repo.repo import Origin
 from encdec.hub.layers import take_layers
 from encdec.hub.positions import extend_checkpoint
 from encdec.hub.promises import names_of
-from encdec.hub.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
 from encdec.hub.weights.lazy_params import Place
+from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 

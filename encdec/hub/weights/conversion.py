@@ -14,16 +14,16 @@ from encdec.config import EncDecConfig, Share
 from encdec.hub import computed as computed_lib
 from encdec.hub.error_text import few
 from encdec.hub.files.writer import Outgoing
-from encdec.hub.report import (
+from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.weights.lazy_params import Found, Place
+from encdec.hub.weights.match import Checkpoint, Tensors, match, unique
+from encdec.hub.weights.report import (
   OF_PYTHON,
   LoadingError,
   LoadingReport,
   Remedies,
   check,
 )
-from encdec.hub.weights import tensor_map as names_lib
-from encdec.hub.weights.lazy_params import Found, Place
-from encdec.hub.weights.match import Checkpoint, Tensors, match, unique
 from encdec.hub.weights.tensor_map import Slot, flatten, slots
 from encdec.hub.weights.tying import check_shared
 from encdec.model import FlaxEncoderDecoderModule, param_shapes

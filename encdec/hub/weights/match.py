@@ -11,8 +11,8 @@ from encdec.config import EncDecConfig, StackConfig
 from encdec.hub import computed as computed_lib
 from encdec.hub.files.mmap import Renamed
 from encdec.hub.promises import promise_head
-from encdec.hub.report import LoadingError, LoadingReport
 from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.weights.report import LoadingError, LoadingReport
 from encdec.hub.weights.tensor_map import Slot, arch_of
 
 Tensors = Mapping[str, np.ndarray]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from encdec.config import EncDecConfig, Share
-from encdec.hub.report import LoadingError
+from encdec.hub.weights.report import LoadingError
 from encdec.hub.weights.tensor_map import Slot, slots
 
 Tensors = Mapping[str, np.ndarray]
