@@ -24,7 +24,6 @@ from encdec.hub.generation import (
   is_supported,
   options_of,
 )
-from encdec.hub.layers import choose_layers
 from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.old_tree import from_flax457, to_flax457
 from encdec.hub.pairs import (
@@ -35,7 +34,6 @@ from encdec.hub.pairs import (
   target_tokenizer_of,
 )
 from encdec.hub.pooler import fit_pooler_to
-from encdec.hub.positions import EXTENSIONS, set_max_positions
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
@@ -44,6 +42,8 @@ from encdec.hub.weights.conversion.conversion import (
   hub_from_tree,
   tree_from_hub,
 )
+from encdec.hub.weights.layer_subset import choose_layers
+from encdec.hub.weights.position_tables import EXTENSIONS, set_max_positions
 from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies
 
 __all__ = [

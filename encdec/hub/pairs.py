@@ -20,8 +20,8 @@ from encdec.hub.configs import (
 )
 from encdec.hub.files.repo.repo import Origin
 from encdec.hub.pooler import fit_pooler
-from encdec.hub.positions import extend_checkpoint
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.tying import detect_share
 from encdec.model import FlaxEncoderDecoderModule
@@ -105,8 +105,8 @@ def pair_params(
     module: of the pair's config, but for longer tables of positions and for
       what its sides share: less than was saved, or what is equal in it.
     key: of nothing but what the files of such a pair may lack.
-    position_extension: see `encdec.hub.positions`; None: a longer table is an
-      error.
+    position_extension: see `position_tables.EXTENSIONS`; None: a longer table
+      is an error.
     remedies: what errors advise.
 
   Raises:

@@ -15,8 +15,8 @@ from encdec.config import EncDecConfig, Role, Share
 from encdec.hub.base import RandomKey, typed_key
 from encdec.hub.configs import encdec_config, set_vocab_size
 from encdec.hub.generating import GeneratingModel
-from encdec.hub.positions import PATH as POSITIONS
-from encdec.hub.positions import check_extension, extended
+from encdec.hub.weights.position_tables import PATH as POSITIONS
+from encdec.hub.weights.position_tables import check_extension, extended
 from encdec.hub.weights.tensor_map import VOCABULARY_AXIS, flatten, unflatten
 from encdec.special_tokens import HUB_NAMES, ROLES
 from encdec.types import Params

@@ -13,11 +13,11 @@ from encdec.config import PositionKind, Role
 from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.layers import choose_layers, take_layers
 from encdec.hub.pooler import choose_pooler, fit_pooler
-from encdec.hub.positions import extend_checkpoint
 from encdec.hub.promises import names_of
 from encdec.hub.weights.conversion.conversion import Checkpoint, outgoing
+from encdec.hub.weights.layer_subset import choose_layers, take_layers
+from encdec.hub.weights.position_tables import extend_checkpoint
 
 # Options of reading files; alone they are both sides', with a prefix one's.
 FILE_OPTIONS = (
@@ -63,7 +63,7 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
   Args:
     options: `model`, or `config` and those of reading files; `layers`, the
       numbers of those that are taken; `position_extension`, see
-      `encdec.hub.positions`; `add_pooling_layer` of an encoder; the others
+      `position_tables.EXTENSIONS`; `add_pooling_layer` of an encoder; the others
       change values of the side's config.
 
   Raises:

@@ -10,11 +10,11 @@ from jaxtyping import Array, Key
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, read_config, stack_config
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.layers import take_layers
-from encdec.hub.positions import extend_checkpoint
 from encdec.hub.promises import names_of
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.weights.layer_subset import take_layers
 from encdec.hub.weights.lazy_params import Place
+from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
@@ -45,7 +45,7 @@ def initial_params(
     layers: by side, the numbers of the checkpoint's layers that are taken, in
       their order; none: all.
     position_extension: how tables of positions become as long as the module's,
-      see `encdec.hub.positions`; None: a longer one is an error.
+      see `encdec.hub.weights.position_tables`; None: a longer one is an error.
     place: takes each leaf's path and host array as soon as it is there, and
       gives what the tree holds; default: the host array.
     initialise_missing: draws what a checkpoint lacks instead of raising.

@@ -8,7 +8,7 @@ import transformers
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import LoadingError
-from encdec.hub.positions import extended
+from encdec.hub.weights.position_tables import extended
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
 SHAPE = {
