@@ -15,7 +15,7 @@ from encdec.hub.files.mmap import Tensor, WeightFileError, WeightFiles, stamp_of
 from encdec.hub.files.msgpack import read_msgpack
 from encdec.hub.files.safetensors import DAMAGE, MAX_HEADER, read_safetensors
 from encdec.hub.files.torch_zip import read_pytorch
-from encdec.hub.old_names import in_pytorch_words
+from encdec.hub.weights.legacy_names import in_pytorch_words
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
