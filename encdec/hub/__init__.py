@@ -25,7 +25,6 @@ from encdec.hub.generation import (
   options_of,
 )
 from encdec.hub.model import FlaxEncoderDecoderModel
-from encdec.hub.old_tree import from_flax457, to_flax457
 from encdec.hub.pairs import (
   SavedPair,
   is_pair,
@@ -43,6 +42,7 @@ from encdec.hub.weights.conversion.conversion import (
   tree_from_hub,
 )
 from encdec.hub.weights.layer_subset import choose_layers
+from encdec.hub.weights.legacy_tree import from_flax457, to_flax457
 from encdec.hub.weights.position_tables import EXTENSIONS, set_max_positions
 from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies
 
