@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
-from encdec.hub import computed as computed_lib
 from encdec.hub.error_text import few
 from encdec.hub.files.writer import Outgoing
+from encdec.hub.weights import derived_tensors as computed_lib
 from encdec.hub.weights import tensor_map as names_lib
 from encdec.hub.weights.lazy_params import Found, Place
 from encdec.hub.weights.match import Checkpoint, Tensors, match, unique
