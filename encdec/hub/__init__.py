@@ -32,7 +32,6 @@ from encdec.hub.pairs import (
   read_pair,
   target_tokenizer_of,
 )
-from encdec.hub.pooler import fit_pooler_to
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
@@ -43,6 +42,7 @@ from encdec.hub.weights.conversion.conversion import (
 )
 from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.legacy_tree import from_flax457, to_flax457
+from encdec.hub.weights.pooler import fit_pooler_to
 from encdec.hub.weights.position_tables import EXTENSIONS, set_max_positions
 from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies
 

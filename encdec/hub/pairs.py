@@ -19,8 +19,8 @@ from encdec.hub.configs import (
   tied_by,
 )
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.pooler import fit_pooler
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.weights.pooler import fit_pooler
 from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.tying import detect_share
