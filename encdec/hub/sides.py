@@ -13,11 +13,11 @@ from encdec.config import PositionKind, Role
 from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.promises import names_of
 from encdec.hub.weights.conversion.conversion import Checkpoint, outgoing
 from encdec.hub.weights.layer_subset import choose_layers, take_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import extend_checkpoint
+from encdec.hub.weights.promises import names_of
 
 # Options of reading files; alone they are both sides', with a prefix one's.
 FILE_OPTIONS = (

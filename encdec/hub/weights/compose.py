@@ -10,11 +10,11 @@ from jaxtyping import Array, Key
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, read_config, stack_config
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.promises import names_of
 from encdec.hub.weights.conversion.conversion import Checkpoint, load
 from encdec.hub.weights.layer_subset import take_layers
 from encdec.hub.weights.lazy_params import Place
 from encdec.hub.weights.position_tables import extend_checkpoint
+from encdec.hub.weights.promises import names_of
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params

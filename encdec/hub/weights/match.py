@@ -9,9 +9,9 @@ import numpy as np
 
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub.files.mmap import Renamed
-from encdec.hub.promises import promise_head
 from encdec.hub.weights import derived_tensors as computed_lib
 from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.weights.promises import promise_head
 from encdec.hub.weights.report import LoadingError, LoadingReport
 from encdec.hub.weights.tensor_map import Slot, arch_of
 
