@@ -25,14 +25,14 @@ from encdec.hub.generation import (
   options_of,
 )
 from encdec.hub.model import FlaxEncoderDecoderModel
-from encdec.hub.pairs import (
+from encdec.hub.resizing import NewRows, resize_vocabulary
+from encdec.hub.saved_pair import (
   SavedPair,
   is_pair,
   pair_params,
   read_pair,
   target_tokenizer_of,
 )
-from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.search_options import search_options
 from encdec.hub.weights.compose import initial_params, load_params
