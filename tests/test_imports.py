@@ -107,7 +107,7 @@ def test_packages_of_the_checkout_are_no_namespaces():
     ("encdec.model", "from encdec import hub"),
     ("encdec.layers.mlp", "from ..hub import weights"),
     ("encdec.archs.bert", "import transformers"),
-    ("encdec.hub.model", "import train"),
+    ("encdec.hub.facade.model", "import train"),
     ("configs.dates", "from encdec import model"),
     ("train.step", "from configs import common"),
     ("train.step", "import orbax.checkpoint as ocp"),
@@ -123,8 +123,14 @@ def test_a_wrong_edge_is_caught(module, source):
 @pytest.mark.parametrize(
   "module, source",
   [
-    ("encdec.hub.model", "from encdec import model\nimport transformers"),
-    ("encdec.__init__", "from encdec.hub.model import FlaxEncoderDecoderModel"),
+    (
+      "encdec.hub.facade.model",
+      "from encdec import model\nimport transformers",
+    ),
+    (
+      "encdec.__init__",
+      "from encdec.hub.facade.model import FlaxEncoderDecoderModel",
+    ),
     ("encdec.model", "from . import masks"),
     ("train.checkpoint", "import orbax.checkpoint as ocp"),
     ("launch.sweep", "from launch import local\nimport configs.common"),

@@ -15,6 +15,7 @@ from encdec.hub.configs import (
   stack_config,
   token_sources,
 )
+from encdec.hub.facade.model import FlaxEncoderDecoderModel
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.files.writer import PARTIAL
@@ -24,7 +25,6 @@ from encdec.hub.generation import (
   is_supported,
   options_of,
 )
-from encdec.hub.model import FlaxEncoderDecoderModel
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saved_pair import (
   SavedPair,

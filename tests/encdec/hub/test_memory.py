@@ -18,7 +18,7 @@ from encdec.model import FlaxEncoderDecoderModule, param_shapes
 # The baseline is taken between the two lines that it prints.
 CHILD = """
 import sys
-from encdec.hub.model import FlaxEncoderDecoderModel
+from encdec.hub.facade.model import FlaxEncoderDecoderModel
 print("imported", flush=True)
 sys.stdin.readline()
 model = FlaxEncoderDecoderModel.from_pretrained(sys.argv[1])

@@ -1,0 +1,1 @@
+"""FlaxEncoderDecoderModel: Hugging Face's names around the module, in parts."""
