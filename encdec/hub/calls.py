@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from encdec.hub import forward
-from encdec.hub.base import ModelBase, RandomKey
 from encdec.hub.buckets import length_bucket
+from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.generation import request
 from encdec.hub.host import Held
 from encdec.hub.inputs import (

@@ -10,8 +10,8 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from encdec.config import PositionKind, Role
-from encdec.hub.base import ModelBase
 from encdec.hub.configs import load_side_config, side_config, stack_config
+from encdec.hub.facade.base import ModelBase
 from encdec.hub.files.repo.repo import Origin
 from encdec.hub.weights.conversion.conversion import Checkpoint, outgoing
 from encdec.hub.weights.layer_subset import choose_layers, take_layers
