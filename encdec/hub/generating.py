@@ -15,7 +15,7 @@ from encdec.config import StackConfig
 from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
-from encdec.hub.calls import CallableModel
+from encdec.hub.facade.call import CallableModel
 from encdec.hub.generation import request
 from encdec.hub.host import Held, numpy_of
 from encdec.hub.inputs import (
