@@ -14,7 +14,7 @@ from transformers import EncoderDecoderConfig
 from encdec.config import EncDecConfig, Role, Share
 from encdec.hub.configs import encdec_config, set_vocab_size
 from encdec.hub.facade.base import RandomKey, typed_key
-from encdec.hub.generating import GeneratingModel
+from encdec.hub.facade.generate import GeneratingModel
 from encdec.hub.weights.position_tables import PATH as POSITIONS
 from encdec.hub.weights.position_tables import check_extension, extended
 from encdec.hub.weights.tensor_map import VOCABULARY_AXIS, flatten, unflatten
