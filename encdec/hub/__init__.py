@@ -15,16 +15,16 @@ from encdec.hub.configs import (
   stack_config,
   token_sources,
 )
-from encdec.hub.facade.model import FlaxEncoderDecoderModel
-from encdec.hub.files.mmap import WeightFileError
-from encdec.hub.files.repo.repo import HubError, Origin
-from encdec.hub.files.writer import PARTIAL
-from encdec.hub.generation import (
+from encdec.hub.facade.generation_options import (
   SUPPORTED,
   is_option,
   is_supported,
   options_of,
 )
+from encdec.hub.facade.model import FlaxEncoderDecoderModel
+from encdec.hub.files.mmap import WeightFileError
+from encdec.hub.files.repo.repo import HubError, Origin
+from encdec.hub.files.writer import PARTIAL
 from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saved_pair import (
   SavedPair,

@@ -25,7 +25,7 @@ from encdec.hub.configs import (
   tied_by,
   token_sources,
 )
-from encdec.hub.generation import SUPPORTED, Request, request
+from encdec.hub.facade.generation_options import SUPPORTED, Request, request
 from encdec.hub.trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import Found

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.hub import forward
 from encdec.hub.buckets import length_bucket
 from encdec.hub.facade.base import ModelBase, RandomKey
-from encdec.hub.generation import request
+from encdec.hub.facade.generation_options import request
 from encdec.hub.host import Held
 from encdec.hub.inputs import (
   SideInputs,

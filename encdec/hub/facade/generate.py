@@ -16,7 +16,7 @@ from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.facade.call import CallableModel
-from encdec.hub.generation import request
+from encdec.hub.facade.generation_options import request
 from encdec.hub.host import Held, numpy_of
 from encdec.hub.inputs import (
   SideInputs,
