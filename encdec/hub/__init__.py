@@ -22,6 +22,7 @@ from encdec.hub.facade.generation_options import (
   options_of,
 )
 from encdec.hub.facade.model import FlaxEncoderDecoderModel
+from encdec.hub.facade.search_options import search_options
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.files.writer import PARTIAL
@@ -34,7 +35,6 @@ from encdec.hub.saved_pair import (
   target_tokenizer_of,
 )
 from encdec.hub.saving import push_folder, save_folder
-from encdec.hub.search_options import search_options
 from encdec.hub.weights.compose import initial_params, load_params
 from encdec.hub.weights.conversion.conversion import (
   hub_from_tree,

@@ -17,6 +17,7 @@ from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
+from encdec.hub.facade.search_options import search_options
 from encdec.hub.host import Held, numpy_of
 from encdec.hub.inputs import (
   SideInputs,
@@ -26,7 +27,6 @@ from encdec.hub.inputs import (
   side_inputs,
 )
 from encdec.hub.outputs import GenerateOutput, generate_output
-from encdec.hub.search_options import search_options
 
 # One key, or one a row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from encdec.special_tokens import TokenSource, token_source
 
 DEFAULT_NEW_TOKENS = 20
-# Options of this library's search, see `encdec.hub.search_options`.
+# Options of this library's search, see `encdec.hub.facade.search_options`.
 SUPPORTED = {
   "max_length", "max_new_tokens", "min_length", "min_new_tokens",
   "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id",
