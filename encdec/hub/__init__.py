@@ -22,11 +22,11 @@ from encdec.hub.facade.generation_options import (
   options_of,
 )
 from encdec.hub.facade.model import FlaxEncoderDecoderModel
+from encdec.hub.facade.resize import NewRows, resize_vocabulary
 from encdec.hub.facade.search_options import search_options
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo.repo import HubError, Origin
 from encdec.hub.files.writer import PARTIAL
-from encdec.hub.resizing import NewRows, resize_vocabulary
 from encdec.hub.saved_pair import (
   SavedPair,
   is_pair,

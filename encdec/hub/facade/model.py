@@ -22,8 +22,8 @@ from encdec.hub.configs import (
   encdec_config,
   read_config,
 )
+from encdec.hub.facade.resize import ResizableModel
 from encdec.hub.files.repo.repo import Origin
-from encdec.hub.resizing import ResizableModel
 from encdec.hub.saved_pair import read_pair
 from encdec.hub.saving import push_folder, save_folder, save_part
 from encdec.hub.sides import read_side, route

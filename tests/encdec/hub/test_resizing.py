@@ -11,7 +11,7 @@ from encdec import FlaxEncoderDecoderModel
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub import compose_config
-from encdec.hub.resizing import NewRows, resize_vocabulary
+from encdec.hub.facade.resize import NewRows, resize_vocabulary
 from encdec.hub.weights.tensor_map import flatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
