@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from transformers import EncoderDecoderConfig
 
+  from encdec.hub.facade.inputs import shift_tokens_right
   from encdec.hub.facade.model import FlaxEncoderDecoderModel
-  from encdec.hub.inputs import shift_tokens_right
   from encdec.model import FlaxEncoderDecoderModule
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
     return FlaxEncoderDecoderModel
   if name == "shift_tokens_right":
-    from encdec.hub.inputs import shift_tokens_right
+    from encdec.hub.facade.inputs import shift_tokens_right
 
     return shift_tokens_right
   if name == "EncoderDecoderConfig":

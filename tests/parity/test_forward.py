@@ -12,7 +12,7 @@ import torch
 from encdec.generation.decode_params import unstack as unstack_eagerly
 from encdec.generation.generate import Prompt, generate, start_prompt
 from encdec.generation.search.options import Rules, SearchOptions
-from encdec.hub.inputs import mean_loss
+from encdec.hub.facade.inputs import mean_loss
 from encdec.types import DecodeView
 
 NAMES = [

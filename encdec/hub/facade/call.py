@@ -11,8 +11,7 @@ from encdec.hub import forward
 from encdec.hub.buckets import length_bucket
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
-from encdec.hub.host import Held
-from encdec.hub.inputs import (
+from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
   as_mask,
@@ -25,6 +24,7 @@ from encdec.hub.inputs import (
   mean_loss,
   side_inputs,
 )
+from encdec.hub.host import Held
 from encdec.hub.outputs import (
   DecoderCache,
   DecoderOutput,

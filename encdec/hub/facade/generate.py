@@ -17,15 +17,15 @@ from encdec.generation.search.options import Processor, Rules
 from encdec.hub import buckets, forward
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
-from encdec.hub.facade.search_options import search_options
-from encdec.hub.host import Held, numpy_of
-from encdec.hub.inputs import (
+from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
   as_mask,
   check_shape,
   side_inputs,
 )
+from encdec.hub.facade.search_options import search_options
+from encdec.hub.host import Held, numpy_of
 from encdec.hub.outputs import GenerateOutput, generate_output
 
 # One key, or one a row; typed or raw.
