@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec.generation.decode_params import unstack
 from encdec.hub.facade.inputs import SideInputs, default_positions
-from encdec.hub.outputs import DecoderCache
+from encdec.hub.facade.outputs import DecoderCache
 from encdec.layers import kv_cache as cache_lib
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand

@@ -24,13 +24,13 @@ from encdec.hub.facade.inputs import (
   mean_loss,
   side_inputs,
 )
-from encdec.hub.host import Held
-from encdec.hub.outputs import (
+from encdec.hub.facade.outputs import (
   DecoderCache,
   DecoderOutput,
   EncoderOutput,
   Seq2SeqOutput,
 )
+from encdec.hub.host import Held
 from encdec.types import Params
 
 OptionalTree = Mapping[str, Any] | None

@@ -24,9 +24,9 @@ from encdec.hub.facade.inputs import (
   check_shape,
   side_inputs,
 )
+from encdec.hub.facade.outputs import GenerateOutput, generate_output
 from encdec.hub.facade.search_options import search_options
 from encdec.hub.host import Held, numpy_of
-from encdec.hub.outputs import GenerateOutput, generate_output
 
 # One key, or one a row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]
