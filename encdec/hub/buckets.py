@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 from encdec.config import StackConfig
 from encdec.generation.generate import Prompt, row_keys
 from encdec.hub.facade.inputs import SideInputs
-from encdec.hub.forward import is_traced
+from encdec.hub.facade.jitted import is_traced
 from encdec.hub.host import Held, numpy_of
 
 

@@ -17,7 +17,6 @@ from transformers import (
 )
 
 from encdec.config import Share
-from encdec.hub import forward
 from encdec.hub.configs import (
   decoder_bos,
   encdec_config,
@@ -25,6 +24,7 @@ from encdec.hub.configs import (
   tied_by,
   token_sources,
 )
+from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
 from encdec.hub.trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion.conversion import leaf_shapes
@@ -253,9 +253,9 @@ class ModelBase:
         for reference, leaf in zip(held, leaves, strict=True)
       ):
         return form
-    form = forward.decoding_form(self.module, tree)
+    form = jitted.decoding_form(self.module, tree)
     if all(isinstance(leaf, jax.Array) for leaf in leaves) and (
-      not forward.is_traced(form)
+      not jitted.is_traced(form)
     ):
       self._decoding = ([weakref.ref(leaf) for leaf in leaves], form)
     return form

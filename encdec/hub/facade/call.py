@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from encdec.hub import forward
 from encdec.hub.buckets import length_bucket
+from encdec.hub.facade import jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
 from encdec.hub.facade.inputs import (
@@ -96,7 +96,7 @@ class CallableModel(ModelBase):
           "pass its result as encoder_outputs with a mask of [batch, length]"
         )
       encoded = _encoder_output(
-        forward.encode(self.module, tree, source, key, *flags)
+        jitted.encode(self.module, tree, source, key, *flags)
       )
     if (
       labels is not None and decoder_input_ids is decoder_inputs_embeds is None
@@ -148,7 +148,7 @@ class CallableModel(ModelBase):
       input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
     )
     output = _encoder_output(
-      forward.encode(
+      jitted.encode(
         self.module,
         tree,
         source,
@@ -207,7 +207,7 @@ class CallableModel(ModelBase):
       raise ValueError(
         f"batch_size={batch_size}, and encoder_outputs hold {batch} rows"
       )
-    return forward.empty_cache(self.module, batch_size, max_length, sources)
+    return jitted.empty_cache(self.module, batch_size, max_length, sources)
 
   def _source(self, ids, mask, position_ids, types, embeds) -> SideInputs:
     return side_inputs(
@@ -260,7 +260,7 @@ class CallableModel(ModelBase):
       embeds=embeds,
       ids_name="decoder_input_ids",
     )
-    output, logits = forward.decode(
+    output, logits = jitted.decode(
       self.module, tree, inputs, states, segments, key, *flags
     )
     return DecoderOutput(
@@ -285,14 +285,12 @@ class CallableModel(ModelBase):
     if cache is None:
       check_length(config, count, "decoder_input_ids")
       slots = length_bucket(count + 1, config.max_positions)
-      cache = forward.empty_cache(self.module, batch, slots, states.shape[1])
-    elif not forward.is_traced(cache):
+      cache = jitted.empty_cache(self.module, batch, slots, states.shape[1])
+    elif not jitted.is_traced(cache):
       needed = int(cache.length) + count
       check_length(config, needed, "decoder_input_ids with the cache")
       if needed > cache.slots:
-        cache = forward.grown(
-          cache, length_bucket(needed, config.max_positions)
-        )
+        cache = jitted.grown(cache, length_bucket(needed, config.max_positions))
     if mask is not None:
       key_mask = cache_mask(mask, batch, cache.slots)
       cache = dataclasses.replace(cache, key_mask=key_mask)
@@ -301,7 +299,7 @@ class CallableModel(ModelBase):
       limit = config.max_positions + first
       rows = as_ids(position_ids, "decoder_position_ids", limit)
       position_ids = jnp.broadcast_to(rows, ids.shape) - first
-    logits, cache = forward.decode_cached(
+    logits, cache = jitted.decode_cached(
       self.module,
       self._decoding_params(tree),
       ids,

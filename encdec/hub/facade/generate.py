@@ -14,7 +14,8 @@ from encdec import axis_types
 from encdec.config import StackConfig
 from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, Rules
-from encdec.hub import buckets, forward
+from encdec.hub import buckets
+from encdec.hub.facade import jitted
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
 from encdec.hub.facade.inputs import (
@@ -251,7 +252,7 @@ class GeneratingModel(CallableModel):
     return jax.random.wrap_key_data(key)
 
   def _encoded(self, tree, source: SideInputs):
-    return forward.encode(self.module, tree, source, None, False, False).states
+    return jitted.encode(self.module, tree, source, None, False, False).states
 
   def _search_source(
     self, given: tuple[Any, Any, Any, Any], states: Any
@@ -273,7 +274,7 @@ class GeneratingModel(CallableModel):
         f"{list(source.segments.shape)} hold no source: pass at least one row "
         "with a token"
       )
-    if forward.is_traced(source):
+    if jitted.is_traced(source):
       return source
     if (empty := ~np.any(np.asarray(source.segments), axis=1)).any():
       raise ValueError(
@@ -301,7 +302,7 @@ class GeneratingModel(CallableModel):
         f"decoder_input_ids of shape {list(ids.shape)} for {batch} sources: "
         "pass a prompt of at least one token for each"
       )
-    if not forward.is_traced(ids):
+    if not jitted.is_traced(ids):
       ids, segments = _begun(ids, segments, start)
     return search.Prompt(ids, segments)
 
