@@ -7,7 +7,6 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from encdec.hub.buckets import length_bucket
 from encdec.hub.facade import jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
@@ -30,6 +29,7 @@ from encdec.hub.facade.outputs import (
   EncoderOutput,
   Seq2SeqOutput,
 )
+from encdec.hub.facade.padding import length_bucket
 from encdec.hub.host import Held
 from encdec.types import Params
 

@@ -14,8 +14,7 @@ from encdec import axis_types
 from encdec.config import StackConfig
 from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, Rules
-from encdec.hub import buckets
-from encdec.hub.facade import jitted
+from encdec.hub.facade import jitted, padding
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
 from encdec.hub.facade.inputs import (
@@ -130,7 +129,7 @@ class GeneratingModel(CallableModel):
     key = self._sampling_key(prng_key, options.sample)
     tree = self._params_or(params)
     shape = source.segments.shape
-    source, states, prompt, key = buckets.in_buckets(
+    source, states, prompt, key = padding.in_buckets(
       self.module.config.encoder, source, states, prompt, key
     )
     if states is None and source.types is not None:
@@ -143,7 +142,7 @@ class GeneratingModel(CallableModel):
       source.positions if states is None else None,
       options=options,
       prompt=prompt,
-      cache_length=buckets.length_bucket(longest - 1, config.max_positions),
+      cache_length=padding.length_bucket(longest - 1, config.max_positions),
       encoder_states=states,
       key=key,
     )
