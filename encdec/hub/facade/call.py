@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.hub.facade import jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
+from encdec.hub.facade.host_arrays import Held
 from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
@@ -30,7 +31,6 @@ from encdec.hub.facade.outputs import (
   Seq2SeqOutput,
 )
 from encdec.hub.facade.padding import length_bucket
-from encdec.hub.host import Held
 from encdec.types import Params
 
 OptionalTree = Mapping[str, Any] | None

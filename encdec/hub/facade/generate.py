@@ -17,6 +17,7 @@ from encdec.generation.search.options import Processor, Rules
 from encdec.hub.facade import jitted, padding
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
+from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
@@ -26,7 +27,6 @@ from encdec.hub.facade.inputs import (
 )
 from encdec.hub.facade.outputs import GenerateOutput, generate_output
 from encdec.hub.facade.search_options import search_options
-from encdec.hub.host import Held, numpy_of
 
 # One key, or one a row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec import axis_types
 from encdec.config import StackConfig
-from encdec.hub.host import Held, numpy_of
+from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.masks import shift_right, token_positions
 from encdec.special_tokens import SpecialTokens
 

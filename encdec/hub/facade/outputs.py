@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generation.generate import Generated
 from encdec.generation.search.options import SearchOptions
-from encdec.hub.host import Held, numpy_of
+from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.types import CrossCache, SelfCache
 
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Key
 
 from encdec.config import StackConfig
 from encdec.generation.generate import Prompt, row_keys
+from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.jitted import is_traced
-from encdec.hub.host import Held, numpy_of
 
 
 def length_bucket(length: int, limit: int, step: int = 32) -> int:
