@@ -23,10 +23,10 @@ from encdec.hub.configs import (
   read_config,
 )
 from encdec.hub.facade.resize import ResizableModel
+from encdec.hub.facade.sides import read_side, route
 from encdec.hub.files.repo.repo import Origin
 from encdec.hub.saved_pair import read_pair
 from encdec.hub.saving import push_folder, save_folder, save_part
-from encdec.hub.sides import read_side, route
 from encdec.hub.weights.conversion.conversion import Checkpoint, find
 
 _Path = str | os.PathLike[str]
