@@ -62,9 +62,9 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
 
   Args:
     options: `model`, or `config` and those of reading files; `layers`, the
-      numbers of those that are taken; `position_extension`, see
-      `position_tables.EXTENSIONS`; `add_pooling_layer` of an encoder; the others
-      change values of the side's config.
+      numbers of those that are taken; `position_extension`, one of
+      `position_tables.EXTENSIONS`; `add_pooling_layer` of an encoder; the
+      others change values of the side's config.
 
   Raises:
     TypeError: an option that the side's config does not have.
