@@ -11,7 +11,7 @@ from array_record.python import (
 )
 
 from data import files
-from data.quoted import fault
+from data.error_text import fault
 from data.records import Faults, Record, from_json
 from data.spans import file_of
 

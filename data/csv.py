@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from data import files
+from data.error_text import fault
 from data.extensions import extension
-from data.quoted import fault
 from data.records import Record, check_fields, decode
 from data.spans import Spans
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from data.quoted import fault
+from data.error_text import fault
 
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 _CHUNK = 1 << 20

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data import arrow
-from data.quoted import clipped, fault, few, plain
+from data.error_text import clipped, fault, few, plain
 from data.records import Faults, Record, check_fields
 
 _INSTALL = "pip install 'datasets>=4'"

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.encoded import Counts, digest
 from data.encoding import Encoding
-from data.quoted import DAMAGE, fault
+from data.error_text import DAMAGE, fault
 from data.sources import Source
 
 FORMAT = 1

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from data.atomic import replacing
+from data.error_text import fault
 from data.plan import Members, epoch_key, feistel
-from data.quoted import fault
 
 # Pairs a window. On log-normal lengths 1024 fill half a percent less, 16384 a
 # twentieth of a percent more at nearly twice the time.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import arrow, files
-from data.quoted import clipped, fault
+from data.error_text import clipped, fault
 from data.records import Faults, Record, check_fields
 from data.spans import file_of
 

@@ -11,9 +11,9 @@ from jaxtyping import Int64
 
 from data import manifest, shards
 from data.encoded import Pairs
+from data.error_text import fault
 from data.examples import Example, Tokens
 from data.manifest import LENGTHS, RECORDS, File, damaged
-from data.quoted import fault
 from data.sources import Source
 
 

@@ -11,7 +11,7 @@ import transformers
 from jaxtyping import Bool
 
 from data import languages
-from data.quoted import clipped
+from data.error_text import clipped
 
 
 class Tokenizer:

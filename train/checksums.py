@@ -17,7 +17,7 @@ import pathlib
 import re
 from typing import Any
 
-from data.quoted import DAMAGE, fault
+from data.error_text import DAMAGE, fault
 
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _SEAL = "checksums-commit.json"

@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from data import atomic
-from data.quoted import few, plain, quoted
+from data.error_text import few, plain, quoted
 from train import command_line, processes, validate, workdir
 
 # What is added to the object of a source.

@@ -12,8 +12,8 @@ from typing import Any
 from absl import logging
 
 from data import atomic
-from data.quoted import DAMAGE, fault, quoted
-from data.quoted import plain as plain_text
+from data.error_text import DAMAGE, fault, quoted
+from data.error_text import plain as plain_text
 from train import command_line, processes, validate
 from train.config import Config
 from train.generation_settings import UNSET

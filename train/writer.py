@@ -13,7 +13,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 from data import atomic
-from data.quoted import DAMAGE, quoted
+from data.error_text import DAMAGE, quoted
 
 # Protocol buffers make their classes when they are imported.
 _proto: Any = event_pb2

@@ -12,7 +12,7 @@ from array_record.python import (
 )
 
 from data import manifest, packing, sources, tokenizer_training, tokenizers
-from data.quoted import few
+from data.error_text import few
 
 LONG = "secret " * 1000
 MOST = 700
