@@ -1,0 +1,1 @@
+"""One file a scheme of URIs, and what the schemes share."""
