@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from data import arrow
 from data.error_text import clipped, fault, few, plain
 from data.records import Faults, Record, check_fields
+from data.schemes import arrow_values
 
 _INSTALL = "pip install 'datasets>=4'"
 # Rows read at a time when all are.
@@ -81,7 +81,9 @@ class HubDataset:
     if self._others is None:
       return {}
     row = self._others[number]
-    return {name: arrow.value(row.column(name)[0]) for name in row.column_names}
+    return {
+      name: arrow_values.value(row.column(name)[0]) for name in row.column_names
+    }
 
   def _other_fields_text(self, number: int) -> bytes:
     fields = self._other_fields(number)

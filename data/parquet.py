@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import arrow, files
+from data import files
 from data.error_text import clipped, fault
 from data.records import Faults, Record, check_fields
+from data.schemes import arrow_values
 from data.spans import file_of
 
 # Row groups in memory, and the most that one of them may hold there.
@@ -90,7 +91,7 @@ class Rows:
     for field in table.column_names:
       cell, asked = table.column(field)[row], field in self._fields
       try:
-        value = cell.as_py() if asked else arrow.value(cell)
+        value = cell.as_py() if asked else arrow_values.value(cell)
       except UnicodeDecodeError as error:
         raise ValueError(
           f"is not UTF-8 in the column {field!r} ({error.reason})"
