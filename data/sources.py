@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import dates, files, hf, jsonl, parquet, python_docs, text, tfds
+from data import files, hf, jsonl, parquet, python_docs, text, tfds
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
-from data.schemes import arrayrecord, csv
+from data.schemes import arrayrecord, csv, dates
 
 # Schemes that read files, which have one split: all.
 _FILES = {

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from data import dates
+from data.schemes import dates
 
 SPLITS = ("train", "valid", "test")
 GOLDEN = {
