@@ -35,9 +35,10 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
-from data import pool, preparing, python_docs, tokenizer_training
+from data import pool, preparing, tokenizer_training
 from data.encoding import Encoding
 from data.examples import Tokens
+from data.schemes import pydoc
 
 NEEDED = 0.7e6
 
@@ -96,7 +97,7 @@ class Generated:
 
 def generate(args: argparse.Namespace) -> tuple[Generated, Encoding]:
   """The source, and tokenizers trained on its text."""
-  text = [pair["source"] for pair in python_docs.records("valid")]
+  text = [pair["source"] for pair in pydoc.records("valid")]
   words = " ".join(text).split()
   source = Generated(tuple(words), args.pairs, args.words, args.seed)
   encoding = Encoding(

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import files, hf, jsonl, parquet, python_docs, text, tfds
+from data import files, hf, jsonl, parquet, text, tfds
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
-from data.schemes import arrayrecord, csv, dates
+from data.schemes import arrayrecord, csv, dates, pydoc
 
 # Schemes that read files, which have one split: all.
 _FILES = {
@@ -22,7 +22,7 @@ _FILES = {
 }
 # Schemes whose data sets have splits of their own.
 _SETS = {"hf": hf.open_dataset, "tfds": tfds.open_dataset}
-_BUILT_IN = {"dates": dates.records, "pydoc": python_docs.records}
+_BUILT_IN = {"dates": dates.records, "pydoc": pydoc.records}
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _SPLIT = re.compile(
   r"(?P<name>[A-Za-z_]\w*)(\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?"

@@ -10,12 +10,12 @@ import textwrap
 
 import pytest
 
-from data import python_docs
+from data.schemes import pydoc
 
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[dict[str, str]]]:
-  return {s: python_docs.records(s) for s in python_docs.SPLITS}
+  return {s: pydoc.records(s) for s in pydoc.SPLITS}
 
 
 def test_sizes(splits):
@@ -67,7 +67,7 @@ def test_docstring_is_gone_and_code_remains(splits):
       continue
     assert node.name == record["name"].rpartition(".")[2]
     docstring = ast.get_docstring(node) or ""
-    assert python_docs.first_sentence(docstring) != record["target"]
+    assert pydoc.first_sentence(docstring) != record["target"]
 
 
 def test_another_process_sees_the_same_and_imports_nothing():
@@ -86,14 +86,14 @@ def test_another_process_sees_the_same_and_imports_nothing():
     check=True,
     env=environment,
   )
-  names = [p["name"] for p in python_docs.pairs_of(folder)]
+  names = [p["name"] for p in pydoc.pairs_of(folder)]
   assert result.stdout == f"set() {names}\n" and len(names) > 50
 
 
 def _pairs(tmp_path, text, name="module.py"):
   (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
   (tmp_path / name).write_bytes(textwrap.dedent(text).encode())
-  return {r["name"]: r for r in python_docs.pairs_of(tmp_path)}
+  return {r["name"]: r for r in pydoc.pairs_of(tmp_path)}
 
 
 def test_code_as_cut_out(tmp_path):
@@ -157,4 +157,4 @@ def test_excluded_folders_bad_files_and_doubles(tmp_path):
   ],
 )
 def test_first_sentence(docstring, want):
-  assert python_docs.first_sentence(docstring) == want
+  assert pydoc.first_sentence(docstring) == want
