@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import files, parquet, text, tfds
+from data import files, text, tfds
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
-from data.schemes import arrayrecord, csv, dates, hf, jsonl, pydoc
+from data.schemes import arrayrecord, csv, dates, hf, jsonl, parquet, pydoc
 
 # Schemes that read files, which have one split: all.
 _FILES = {

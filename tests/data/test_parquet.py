@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import parquet
+from data.schemes import parquet
 from data.sources import open_source
 
 FIELDS = ("source", "target")
