@@ -7,10 +7,19 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import files, text, tfds
+from data import files, tfds
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
-from data.schemes import arrayrecord, csv, dates, hf, jsonl, parquet, pydoc
+from data.schemes import (
+  arrayrecord,
+  csv,
+  dates,
+  hf,
+  jsonl,
+  parquet,
+  pydoc,
+  text,
+)
 
 # Schemes that read files, which have one split: all.
 _FILES = {
