@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import files, tfds
+from data import files
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
 from data.schemes import (
@@ -19,6 +19,7 @@ from data.schemes import (
   parquet,
   pydoc,
   text,
+  tfds,
 )
 
 # Schemes that read files, which have one split: all.
