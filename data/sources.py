@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data import files
 from data.extensions import suggest, uri_of
 from data.records import Record, check_fields
 from data.schemes import (
   arrayrecord,
   csv,
   dates,
+  files,
   hf,
   jsonl,
   parquet,

@@ -10,9 +10,9 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from data import files
 from data.error_text import fault
 from data.records import Faults, Record, from_json
+from data.schemes import files
 from data.spans import file_of
 
 # Files open at a time, and records read at once when all are.

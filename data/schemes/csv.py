@@ -8,10 +8,10 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from data import files
 from data.error_text import fault
 from data.extensions import extension
 from data.records import Record, check_fields, decode
+from data.schemes import files
 from data.spans import Spans
 
 # A cell may be as long as a line; the module's own limit is 128 KiB.

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import files
 from data.error_text import clipped, fault
 from data.records import Faults, Record, check_fields
-from data.schemes import arrow_values
+from data.schemes import arrow_values, files
 from data.spans import file_of
 
 # Row groups in memory, and the most that one of them may hold there.

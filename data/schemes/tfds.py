@@ -10,9 +10,9 @@ from typing import Any
 
 from array_record.python import array_record_data_source
 
-from data import files
 from data.error_text import fault, few, plain
 from data.records import Record, as_json
+from data.schemes import files
 
 
 class _BadRecord(ValueError):

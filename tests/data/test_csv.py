@@ -2,7 +2,7 @@
 
 import pytest
 
-from data import files
+from data.schemes import files
 from data.sources import open_source
 
 

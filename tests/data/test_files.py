@@ -10,7 +10,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from data import files
+from data.schemes import files
 
 TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
 

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from data import files, remembered
+from data import remembered
+from data.schemes import files
 from train import datasets, initialize, loop, processes, workdir
 from train.validate import Refusal
 
