@@ -12,7 +12,7 @@ from data.error_text import fault
 from data.extensions import extension
 from data.records import Record, check_fields, decode
 from data.schemes import files
-from data.spans import Spans
+from data.schemes.spans import Spans
 
 # A cell may be as long as a line; the module's own limit is 128 KiB.
 csv.field_size_limit(files.MAX_LINE)

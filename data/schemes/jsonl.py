@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from data.records import Record, from_json
 from data.schemes import files
-from data.spans import Spans
+from data.schemes.spans import Spans
 
 
 @dataclasses.dataclass(frozen=True)

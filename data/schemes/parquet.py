@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data.error_text import clipped, fault
 from data.records import Faults, Record, check_fields
 from data.schemes import arrow_values, files
-from data.spans import file_of
+from data.schemes.spans import file_of
 
 # Row groups in memory, and the most that one of them may hold there.
 _GROUPS = 2

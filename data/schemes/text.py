@@ -11,7 +11,7 @@ import numpy as np
 
 from data.records import Faults, Record, check_fields, decode
 from data.schemes import files
-from data.spans import file_of
+from data.schemes.spans import file_of
 
 FIELDS = ("source", "target")
 
