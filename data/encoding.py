@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.examples import Example, Tokens, make_example
-from data.records import Record
+from data.schemes.records import Record
 from data.sources import Source, check_on_bad_record
 from data.tokenizers import Tokenizer
 

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from data import packing, plan
 from data.packing import Fill
-from data.records import Record
+from data.schemes.records import Record
 from data.sources import Source
 
 Shape = tuple[int, int]

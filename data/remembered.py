@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import atomic
-from data.records import Record
+from data.schemes.records import Record
 from data.sources import Source, files_of, open_whole, sliced, whole_uri
 
 # Of what is written; another one is not read.

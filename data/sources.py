@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from data.extensions import suggest, uri_of
-from data.records import Record, check_fields
 from data.schemes import (
   arrayrecord,
   csv,
@@ -21,6 +20,7 @@ from data.schemes import (
   text,
   tfds,
 )
+from data.schemes.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.
 _FILES = {

@@ -11,8 +11,8 @@ from array_record.python import (
 )
 
 from data.error_text import fault
-from data.records import Faults, Record, from_json
 from data.schemes import files
+from data.schemes.records import Faults, Record, from_json
 from data.schemes.spans import file_of
 
 # Files open at a time, and records read at once when all are.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.records import as_json
+from data.schemes.records import as_json
 
 
 def value(scalar: pa.Scalar) -> Any:

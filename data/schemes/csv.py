@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from data.error_text import fault
 from data.extensions import extension
-from data.records import Record, check_fields, decode
 from data.schemes import files
+from data.schemes.records import Record, check_fields, decode
 from data.schemes.spans import Spans
 
 # A cell may be as long as a line; the module's own limit is 128 KiB.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from data.error_text import clipped, fault, few, plain
-from data.records import Faults, Record, check_fields
 from data.schemes import arrow_values
+from data.schemes.records import Faults, Record, check_fields
 
 _INSTALL = "pip install 'datasets>=4'"
 # Rows read at a time when all are.

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from data.records import Record, from_json
 from data.schemes import files
+from data.schemes.records import Record, from_json
 from data.schemes.spans import Spans
 
 

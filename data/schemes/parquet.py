@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.error_text import clipped, fault
-from data.records import Faults, Record, check_fields
 from data.schemes import arrow_values, files
+from data.schemes.records import Faults, Record, check_fields
 from data.schemes.spans import file_of
 
 # Row groups in memory, and the most that one of them may hold there.

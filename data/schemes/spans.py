@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from data.records import Faults, Record
 from data.schemes import files
+from data.schemes.records import Faults, Record
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.records import Faults, Record, check_fields, decode
 from data.schemes import files
+from data.schemes.records import Faults, Record, check_fields, decode
 from data.schemes.spans import file_of
 
 FIELDS = ("source", "target")

@@ -11,8 +11,8 @@ from typing import Any
 from array_record.python import array_record_data_source
 
 from data.error_text import fault, few, plain
-from data.records import Record, as_json
 from data.schemes import files
+from data.schemes.records import Record, as_json
 
 
 class _BadRecord(ValueError):

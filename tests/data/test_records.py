@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import records
+from data.schemes import records
 from data.sources import open_source
 
 
