@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data.extensions import suggest, uri_of
 from data.schemes import (
   arrayrecord,
   csv,
@@ -20,6 +19,7 @@ from data.schemes import (
   text,
   tfds,
 )
+from data.schemes.file_extensions import suggest, uri_of
 from data.schemes.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.

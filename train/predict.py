@@ -17,7 +17,7 @@ import tqdm
 from absl import logging
 
 from data import examples, sources
-from data.extensions import EXTENSIONS, uri_of
+from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import (
   command_line,
   decoding,

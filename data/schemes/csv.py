@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from data.error_text import fault
-from data.extensions import extension
 from data.schemes import files
+from data.schemes.file_extensions import extension
 from data.schemes.records import Record, check_fields, decode
 from data.schemes.spans import Spans
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.extensions import uri_of
+from data.schemes.file_extensions import uri_of
 
 
 @pytest.mark.parametrize(

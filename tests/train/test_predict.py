@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import dates
-from data.extensions import uri_of
+from data.schemes.file_extensions import uri_of
 from train import predict, validate
 
 
