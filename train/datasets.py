@@ -14,7 +14,7 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
 from data.preparing import prepare
-from data.remembered import open_remembered
+from data.store.source_cache import open_remembered
 from train import command_line, processes, run_tokenizers, validate
 from train.config import Config
 from train.initialize import Task

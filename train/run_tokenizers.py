@@ -8,7 +8,7 @@ from typing import Any
 
 from data import sources, tokenizer_training, tokenizers
 from data.languages import LanguageError
-from data.remembered import open_remembered
+from data.store.source_cache import open_remembered
 from encdec import hub
 from encdec.archs import ARCHS
 from train import languages, validate

@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 
-from data import remembered, sources
-from data.remembered import Remembered, open_remembered
+from data import sources
+from data.store import source_cache
+from data.store.source_cache import Remembered, open_remembered
 
 FIELDS = ("source", "target")
 
@@ -15,13 +16,13 @@ FIELDS = ("source", "target")
 @pytest.fixture
 def store(tmp_path):
   """A folder; nothing is known in this process either."""
-  remembered._opened.cache_clear()
+  source_cache._opened.cache_clear()
   (tmp_path / "store").mkdir()
   return tmp_path / "store"
 
 
 def _forget():
-  remembered._opened.cache_clear()
+  source_cache._opened.cache_clear()
 
 
 def _open(uri, store, **changes):
@@ -61,7 +62,7 @@ def test_nothing_is_read_of_what_is_remembered(tmp_path, store, monkeypatch):
   # Within a process a source is opened once.
   assert _open(uri, tmp_path / "none").base is first.base
   _forget()
-  monkeypatch.setattr(remembered, "open_whole", None)
+  monkeypatch.setattr(source_cache, "open_whole", None)
   assert (len(_open(uri, store)), _open(uri, store).fingerprint) == (
     2,
     first.fingerprint,
@@ -136,6 +137,6 @@ def test_a_folder_that_cannot_be_written_is_no_fault(
   def full(path):
     raise OSError("full")
 
-  monkeypatch.setattr(remembered.atomic, "sync", full)
+  monkeypatch.setattr(source_cache.atomic, "sync", full)
   assert len(_open(_write(tmp_path / "a.jsonl", "one"), store)) == 1
   assert not list(store.iterdir())

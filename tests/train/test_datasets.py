@@ -6,8 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from data import remembered
 from data.schemes import files
+from data.store import source_cache
 from train import datasets, initialize, loop, processes, workdir
 from train.validate import Refusal
 
@@ -99,7 +99,7 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
     return lines(self, file)
 
   monkeypatch.setattr(files.Bytes, "lines", counted)
-  remembered._opened.cache_clear()
+  source_cache._opened.cache_clear()
   # The held-out set is a slice of the same file.
   tiny_config.data.test = tiny_config.data.eval
   # Trains tokenizers, prepares, looks for duplicates.
@@ -108,7 +108,7 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
   initialize.record(this.task, this.folder)
   workdir.record(this.config, this.folder, {}, 0)
   # Whoever goes on, in another process, reads none of it.
-  remembered._opened.cache_clear()
+  source_cache._opened.cache_clear()
   loop.prepare(tiny_config, tmp_path / "run")
   assert len(scans) == 1
 

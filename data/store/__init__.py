@@ -1,0 +1,1 @@
+"""Tokenised sets on disk: made once, verified, and read by number."""
