@@ -36,9 +36,9 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
 from data import pool, preparing, tokenizer_training
-from data.encoding import Encoding
 from data.examples import Tokens
 from data.schemes import pydoc
+from data.store.encode import Encoding
 
 NEEDED = 0.7e6
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from data import plan
-from data.encoding import Encoding
 from data.examples import Example, Tokens
 from data.sources import Source
+from data.store.encode import Encoding
 
 
 @dataclasses.dataclass(frozen=True)

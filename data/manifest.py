@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data.encoded import Counts, digest
-from data.encoding import Encoding
 from data.error_text import DAMAGE, fault
 from data.sources import Source
+from data.store.encode import Encoding
 
 FORMAT = 1
 NAME = "manifest.json"

@@ -7,14 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import (
-  encoded,
-  encoding,
-  examples,
-  sources,
-  tokenizer_training,
-  tokenizers,
-)
+from data import encoded, examples, sources, tokenizer_training, tokenizers
+from data.store import encode as encode_lib
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -50,7 +44,7 @@ def write_jsonl(tmp_path: pathlib.Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def make_encoding(wordpiece, bpe) -> Callable[..., encoding.Encoding]:
+def make_encoding(wordpiece, bpe) -> Callable[..., encode_lib.Encoding]:
   """An encoding with the small tokenizers."""
   settings = {
     "source_field": "source",
@@ -61,7 +55,7 @@ def make_encoding(wordpiece, bpe) -> Callable[..., encoding.Encoding]:
     "max_source_length": 32,
     "max_target_length": 12,
   }
-  return lambda **changes: encoding.Encoding(**settings | changes)
+  return lambda **changes: encode_lib.Encoding(**settings | changes)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import dates
-from data import encoding
+from data.store import encode
 from train import datasets, initialize, prepare, validate
 
 
@@ -23,7 +23,7 @@ def test_a_run_reads_what_was_prepared(
     assert f" MB in {store / name}, checksums verified\n" in printed
   # No run has begun, and nothing is tokenised again.
   assert {path.name for path in folder.iterdir()} == {"tokenizers"}
-  monkeypatch.setattr(encoding.Encoding, "examples", None)
+  monkeypatch.setattr(encode.Encoding, "examples", None)
   prepare.run(tiny_config, str(folder))
   assert capsys.readouterr().out == printed
   task = initialize.build(tiny_config, folder)
