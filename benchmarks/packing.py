@@ -31,12 +31,12 @@ sys.path[0] = str(Path(__file__).parents[1])
 # ruff: noqa: E402
 from configs import common
 from data import inspection, sources
-from data.encoded import EncodedPairs, encode_pairs
 from data.examples import Tokens
 from data.mixture import Mixture
 from data.packing import fill, pack
 from data.pipeline import Pipeline, eval_batches, make_pipeline, train_batches
 from data.store.encode import Encoding
+from data.store.pairs import EncodedPairs, encode_pairs
 from data.tokenizer_training import train_bpe, train_wordpiece
 from encdec.archs import bert, gpt2
 from encdec.config import EncDecConfig

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.encoded import Counts, digest
 from data.error_text import DAMAGE, fault
 from data.sources import Source
 from data.store.encode import Encoding
+from data.store.pairs import Counts, digest
 
 FORMAT = 1
 NAME = "manifest.json"

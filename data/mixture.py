@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 from jaxtyping import Int64
 
-from data.encoded import Pairs
 from data.examples import Example, Tokens
+from data.store.pairs import Pairs
 
 
 @dataclasses.dataclass(frozen=True)

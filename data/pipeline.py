@@ -14,11 +14,11 @@ from jaxtyping import Int64
 
 from data import device, pool
 from data.buckets import Shape, bucket_batches, choose_bucket
-from data.encoded import Pairs
 from data.examples import Batch, collate
 from data.mixture import Mixture
 from data.packing import Fill, fill, stored_rows
 from data.plan import OnePairRows, Plan, Units
+from data.store.pairs import Pairs
 
 PACKINGS = ("none", "bucket", "pack")
 

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from data import manifest, shards
-from data.encoded import Pairs
 from data.error_text import fault
 from data.examples import Example, Tokens
 from data.manifest import LENGTHS, RECORDS, File, damaged
 from data.sources import Source
+from data.store.pairs import Pairs
 
 
 class PreparedPairs(Pairs):

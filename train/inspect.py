@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from data import inspection, round_trip, rows, sources
-from data.encoded import encode_pairs
 from data.inspection import Lengths
 from data.mixture import Mixture
 from data.pipeline import Pipeline
+from data.store.pairs import encode_pairs
 from train import datasets, initialize, targets, validate, workdir
 from train.config import Config
 from train.initialize import Task

@@ -8,10 +8,10 @@ import jax
 from absl import logging
 
 from data import round_trip, sources
-from data.encoded import encode_pairs
 from data.inspection import Sample
 from data.mixture import Mixture
 from data.round_trip import RoundTrips
+from data.store.pairs import encode_pairs
 from encdec.archs import ARCHS
 from train import datasets, decoding
 from train.config import Config

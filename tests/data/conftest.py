@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import encoded, examples, sources, tokenizer_training, tokenizers
+from data import examples, sources, tokenizer_training, tokenizers
 from data.store import encode as encode_lib
+from data.store import pairs
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -59,18 +60,18 @@ def make_encoding(wordpiece, bpe) -> Callable[..., encode_lib.Encoding]:
 
 
 @pytest.fixture
-def encode(make_encoding) -> Callable[..., encoded.EncodedPairs]:
+def encode(make_encoding) -> Callable[..., pairs.EncodedPairs]:
   """`encode_pairs` with the small tokenizers."""
-  return lambda source, **changes: encoded.encode_pairs(
+  return lambda source, **changes: pairs.encode_pairs(
     source, make_encoding(**changes)
   )
 
 
 @pytest.fixture
-def make_pairs(write_jsonl, encode) -> Callable[..., encoded.EncodedPairs]:
+def make_pairs(write_jsonl, encode) -> Callable[..., pairs.EncodedPairs]:
   """The first `size` pairs of unequal lengths; target i ends in number i."""
 
-  def make(size: int, **changes) -> encoded.EncodedPairs:
+  def make(size: int, **changes) -> pairs.EncodedPairs:
     records = [
       {
         "source": TEXTS[i % len(TEXTS)] + f" {i}",
@@ -86,12 +87,12 @@ def make_pairs(write_jsonl, encode) -> Callable[..., encoded.EncodedPairs]:
 
 
 @pytest.fixture(scope="session")
-def pairs_of_lengths() -> Callable[..., encoded.EncodedPairs]:
+def pairs_of_lengths() -> Callable[..., pairs.EncodedPairs]:
   """Pairs of these (source, target) lengths; no id stands twice on a side."""
 
   source = sources.open_source("dates@train[:1]", fields=("source", "target"))
 
-  def make(lengths, first=1000) -> encoded.EncodedPairs:
+  def make(lengths, first=1000) -> pairs.EncodedPairs:
     starts = np.cumsum([(0, 0), *lengths], axis=0)
     made = [
       examples.Example(
@@ -102,7 +103,7 @@ def pairs_of_lengths() -> Callable[..., encoded.EncodedPairs]:
       )
       for before, pair in zip(starts, lengths, strict=False)
     ]
-    return encoded.EncodedPairs(
+    return pairs.EncodedPairs(
       source,
       examples.Tokens(start=1, end=2, source_pad=0, target_pad=0),
       records=[0] * len(lengths),

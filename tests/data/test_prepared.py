@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import encoded, manifest, pipeline, prepared, preparing, sources
+from data import manifest, pipeline, prepared, preparing, sources
 from data.mixture import Mixture
+from data.store import pairs as pairs_lib
 
 FIELDS = ("source", "target")
 # In words, which are tokens: "go" and "a" are in the tokenizers.
@@ -31,7 +32,7 @@ class Listed:
 
   def __init__(self, records, name="list"):
     self.records, self.name, self.skipped = records, name, 0
-    self.fingerprint = encoded.digest(repr(records))
+    self.fingerprint = pairs_lib.digest(repr(records))
 
   def __len__(self):
     return len(self.records)
@@ -43,7 +44,7 @@ class Listed:
     return f"{self.name}: record {index}"
 
 
-def assert_same(pairs: encoded.Pairs, other: encoded.Pairs):
+def assert_same(pairs: pairs_lib.Pairs, other: pairs_lib.Pairs):
   every = np.arange(len(other))
   assert len(pairs) == len(other) and pairs.counts == other.counts
   assert pairs.tokens == other.tokens
@@ -66,18 +67,18 @@ def small_shards(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def make_encoding(wordpiece, bpe) -> Callable[..., encoded.Encoding]:
+def make_encoding(wordpiece, bpe) -> Callable[..., pairs_lib.Encoding]:
   settings = {
     "source_field": "source",
     "target_field": "target",
     "source_tokenizer": wordpiece,
     "target_tokenizer": bpe,
-    "tokens": encoded.Tokens(start=0, end=0, source_pad=0, target_pad=0),
+    "tokens": pairs_lib.Tokens(start=0, end=0, source_pad=0, target_pad=0),
     "max_source_length": 8,
     "max_target_length": 5,
     "on_bad_record": "skip",
   }
-  return lambda **changes: encoded.Encoding(**settings | changes)
+  return lambda **changes: pairs_lib.Encoding(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_pairs_are_those_encoded_in_memory(lengths, make_encoding):
       assert not list(Path(store).glob("*.partial"))
       return
     pairs = prepare(source, encoding, Path(store))
-    expected = encoded.encode_pairs(source, encoding)
+    expected = pairs_lib.encode_pairs(source, encoding)
     assert_same(pairs, expected)
     counts = pairs.counts
     assert counts.empty_sources == sum(s == 0 for s, _ in lengths)
@@ -128,7 +129,7 @@ def test_wide_ids_are_stored_in_four_bytes(
   jsonl, make_encoding, tmp_path, monkeypatch
 ):
   encoding = make_encoding()
-  expected = encoded.encode_pairs(jsonl, encoding)
+  expected = pairs_lib.encode_pairs(jsonl, encoding)
   monkeypatch.setattr(encoding.target_tokenizer, "vocab_size", (1 << 16) + 1)
   pairs = prepare(jsonl, encoding, tmp_path)
   assert manifest.read(pairs.folder).id_bytes == 4
@@ -160,7 +161,7 @@ def test_threads_read_the_same(pairs, seed):
 
 
 def test_batches_are_those_of_pairs_in_memory(pairs, jsonl, make_encoding):
-  held = encoded.encode_pairs(jsonl, make_encoding())
+  held = pairs_lib.encode_pairs(jsonl, make_encoding())
   one, other = (
     pipeline.make_pipeline(
       Mixture((part,)),
@@ -252,7 +253,7 @@ def test_files_that_are_anothers_are_refused(
     prepared.open_prepared(pairs.folder, jsonl)
   shutil.rmtree(pairs.folder)
   again = prepare(jsonl, make_encoding(), tmp_path / "store")
-  assert_same(again, encoded.encode_pairs(jsonl, make_encoding()))
+  assert_same(again, pairs_lib.encode_pairs(jsonl, make_encoding()))
 
 
 def test_only_its_own_source_opens_a_folder(pairs):

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64
 
-from data.encoded import Pairs
 from data.pipeline import eval_batches
+from data.store.pairs import Pairs
 from encdec.types import Params
 from train import datasets, workdir
 from train.config import Config
