@@ -35,9 +35,10 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
-from data import pool, preparing, tokenizer_training
+from data import pool, tokenizer_training
 from data.examples import Tokens
 from data.schemes import pydoc
+from data.store import prepare as prepare_lib
 from data.store.encode import Encoding
 
 NEEDED = 0.7e6
@@ -117,7 +118,7 @@ def generate(args: argparse.Namespace) -> tuple[Generated, Encoding]:
 
 def prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
   start = time.perf_counter()
-  pairs = preparing.prepare(source, encoding, folder / "store", show=True)
+  pairs = prepare_lib.prepare(source, encoding, folder / "store", show=True)
   seconds = time.perf_counter() - start
   every = np.arange(len(pairs))
   tokens = pairs.source_lengths(every).sum() + pairs.target_lengths(every).sum()
@@ -133,7 +134,7 @@ def _pipeline(args, folder: Path, source, encoding):
   from data.mixture import Mixture
 
   start = time.perf_counter()
-  pairs = preparing.prepare(source, encoding, folder / "store")
+  pairs = prepare_lib.prepare(source, encoding, folder / "store")
   opened = time.perf_counter()
   batches = pipeline.make_pipeline(
     Mixture((pairs,)),

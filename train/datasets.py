@@ -11,9 +11,9 @@ from data.buckets import Shape, make_buckets
 from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
 from data.prepared import PreparedPairs
-from data.preparing import prepare
 from data.store.encode import Encoding
 from data.store.pairs import Pairs
+from data.store.prepare import prepare
 from data.store.source_cache import open_remembered
 from train import command_line, processes, run_tokenizers, validate
 from train.config import Config

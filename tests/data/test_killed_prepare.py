@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from data import preparing, sources
+from data import sources
+from data.store import prepare
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # Up to twenty-one commands, each of which imports and starts processes.
@@ -55,9 +56,9 @@ def task(write_jsonl, make_encoding, tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def whole(task, tmp_path, monkeypatch) -> dict[str, bytes]:
-  monkeypatch.setattr(preparing, "_RECORDS", 100)
+  monkeypatch.setattr(prepare, "_RECORDS", 100)
   source, encoding = pickle.loads(task.read_bytes())
-  preparing.prepare(source, encoding, tmp_path / "whole", workers=1)
+  prepare.prepare(source, encoding, tmp_path / "whole", workers=1)
   return bits(tmp_path / "whole")
 
 

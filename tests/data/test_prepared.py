@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import manifest, pipeline, prepared, preparing, sources
+from data import manifest, pipeline, prepared, sources
 from data.mixture import Mixture
 from data.store import pairs as pairs_lib
+from data.store import prepare as prepare_lib
 
 FIELDS = ("source", "target")
 # In words, which are tokens: "go" and "a" are in the tokenizers.
 LENGTHS = st.integers(0, 12)
 
 
-prepare = functools.partial(preparing.prepare, workers=1)
+prepare = functools.partial(prepare_lib.prepare, workers=1)
 
 
 class Listed:
@@ -63,7 +64,7 @@ def assert_same(pairs: pairs_lib.Pairs, other: pairs_lib.Pairs):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-  monkeypatch.setattr(preparing, "_RECORDS", 4)
+  monkeypatch.setattr(prepare_lib, "_RECORDS", 4)
 
 
 @pytest.fixture(scope="module")
