@@ -6,14 +6,15 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from data import duplicates, prepared, sources
+from data import duplicates, sources
 from data.buckets import Shape, make_buckets
 from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
-from data.prepared import PreparedPairs
+from data.store import prepared
 from data.store.encode import Encoding
 from data.store.pairs import Pairs
 from data.store.prepare import prepare
+from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
 from train import command_line, processes, run_tokenizers, validate
 from train.config import Config

@@ -20,14 +20,15 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data import manifest, pool, prepared, shards
+from data import manifest, pool, shards
 from data.atomic import locked, replacing, sync
 from data.examples import Example
 from data.manifest import LENGTHS, RECORDS, File, Manifest, Shard
-from data.prepared import PreparedPairs
 from data.sources import Source
+from data.store import prepared
 from data.store.encode import Encoding
 from data.store.pairs import Counts, check_some, measure
+from data.store.prepared import PreparedPairs
 
 # Records of a shard: few enough for a kill to cost little and for all cores to
 # have one; twice as many, and so on, where a set would have over 256 of them,
