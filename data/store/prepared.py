@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from data import manifest, shards
+from data import shards
 from data.error_text import fault
 from data.examples import Example, Tokens
-from data.manifest import LENGTHS, RECORDS, File, damaged
 from data.sources import Source
+from data.store import manifest
+from data.store.manifest import LENGTHS, RECORDS, File, damaged
 from data.store.pairs import Pairs
 
 

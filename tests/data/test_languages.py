@@ -11,8 +11,8 @@ import transformers
 
 from data import sources, tokenizers
 from data.examples import Tokens, collate
-from data.manifest import facts, key
 from data.store.encode import Encoding
+from data.store.manifest import facts, key
 from data.store.pairs import encode_pairs
 from data.store.prepare import prepare
 from tests import translators

@@ -11,8 +11,9 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from data import manifest, packing, sources, tokenizer_training, tokenizers
+from data import packing, sources, tokenizer_training, tokenizers
 from data.error_text import few
+from data.store import manifest
 
 LONG = "secret " * 1000
 MOST = 700

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import manifest, pipeline, sources
+from data import pipeline, sources
 from data.mixture import Mixture
+from data.store import manifest, prepared
 from data.store import pairs as pairs_lib
 from data.store import prepare as prepare_lib
-from data.store import prepared
 
 FIELDS = ("source", "target")
 # In words, which are tokens: "go" and "a" are in the tokenizers.

@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from data import manifest, pool, sources
+from data import pool, sources
+from data.store import manifest, prepared
 from data.store import prepare as prepare_lib
-from data.store import prepared
 
 SMALL = 4
 
