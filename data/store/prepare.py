@@ -20,11 +20,11 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data import pool, shards
+from data import pool
 from data.atomic import locked, replacing, sync
 from data.examples import Example
 from data.sources import Source
-from data.store import manifest, prepared
+from data.store import manifest, prepared, shards
 from data.store.encode import Encoding
 from data.store.manifest import LENGTHS, RECORDS, File, Manifest, Shard
 from data.store.pairs import Counts, check_some, measure

@@ -1,6 +1,6 @@
 """Prepared pairs: ids in a folder, each pair found by number.
 
-A folder holds shards of ids (data/shards.py), a table of lengths (int32
+A folder holds shards of ids (data/store/shards.py), a table of lengths (int32
 [N, 2]: tokens of source and target), one of records (int64 [N]) and a manifest.
 """
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from data import shards
 from data.error_text import fault
 from data.examples import Example, Tokens
 from data.sources import Source
-from data.store import manifest
+from data.store import manifest, shards
 from data.store.manifest import LENGTHS, RECORDS, File, damaged
 from data.store.pairs import Pairs
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import shards
 from data.examples import Example
+from data.store import shards
 
 IDS = st.lists(st.integers(0, (1 << 16) - 1), max_size=9)
 
