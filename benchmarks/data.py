@@ -35,10 +35,11 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
-from data import pool, tokenizer_training
+from data import tokenizer_training
 from data.examples import Tokens
 from data.schemes import pydoc
 from data.store import prepare as prepare_lib
+from data.store import workers as workers_lib
 from data.store.encode import Encoding
 
 NEEDED = 0.7e6
@@ -126,7 +127,7 @@ def prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
     f"  {len(pairs):,} pairs, {tokens / len(pairs):.0f} tokens each, "
     f"{pairs.bytes / tokens:.2f} bytes a token"
   )
-  return int(tokens), seconds, pool.cores()
+  return int(tokens), seconds, workers_lib.cores()
 
 
 def _pipeline(args, folder: Path, source, encoding):

@@ -20,11 +20,11 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data import pool
 from data.atomic import locked, replacing, sync
 from data.examples import Example
 from data.sources import Source
 from data.store import manifest, prepared, shards
+from data.store import workers as workers_lib
 from data.store.encode import Encoding
 from data.store.manifest import LENGTHS, RECORDS, File, Manifest, Shard
 from data.store.pairs import Counts, check_some, measure
@@ -195,14 +195,14 @@ def _make(work: Work, folder: Path, workers: int, show: bool) -> None:
 
 def _make_shards(work: Work, workers: int, show: bool) -> None:
   records = len(work.source)
-  processes = max(1, min(workers or pool.cores(), work.shards))
+  processes = max(1, min(workers or workers_lib.cores(), work.shards))
   logging.info(
     "preparing %s: %d records, by %d processes, in %s",
     *(work.source.name, records, processes, work.folder),
   )
   hidden = not (show and sys.stderr.isatty())
   with tqdm.tqdm(total=records, unit="record", disable=hidden) as bar:
-    for index in pool.in_order(work, work.shards, processes):
+    for index in workers_lib.in_order(work, work.shards, processes):
       bar.update(len(work.records(index)))
 
 

@@ -10,9 +10,10 @@ import threading
 
 import pytest
 
-from data import pool, sources
+from data import sources
 from data.store import manifest, prepared
 from data.store import prepare as prepare_lib
+from data.store import workers as workers_lib
 
 SMALL = 4
 
@@ -187,7 +188,7 @@ def test_a_second_run_waits_for_the_first(
     threading.Event(),
     threading.Event(),
     [],
-    pool.in_order,
+    workers_lib.in_order,
   )
 
   def slow(*args):
@@ -196,7 +197,7 @@ def test_a_second_run_waits_for_the_first(
     assert go_on.wait(60)
     return real(*args)
 
-  monkeypatch.setattr(pool, "in_order", slow)
+  monkeypatch.setattr(workers_lib, "in_order", slow)
   results = []
 
   def ask():
@@ -236,7 +237,7 @@ def test_a_finished_set_is_read_where_nothing_may_be_written(
   store = tmp_path / "whole"
   (store / f"{finished(store).name}.lock").unlink()
   monkeypatch.setattr("fcntl.flock", None)
-  monkeypatch.setattr(pool, "in_order", None)
+  monkeypatch.setattr(workers_lib, "in_order", None)
   prepare_lib.prepare(source, make_encoding(), store)
   assert len(list(store.iterdir())) == 1
 
