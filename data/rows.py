@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.examples import Batch
-from data.tokenizers import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 _WIDTH = 100
 _TEXT = 300

@@ -7,7 +7,7 @@ import tokenizers
 import transformers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from data.tokenizers import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 
 def train_wordpiece(

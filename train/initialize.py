@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from transformers import EncoderDecoderConfig
 
-from data import tokenizers
 from data.examples import Tokens
+from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub
 from encdec.config import Role
 from encdec.layers.mlp import activation
@@ -57,8 +57,8 @@ class Task:
 
   hub_config: EncoderDecoderConfig
   generation: Mapping[str, Any] | None
-  source_tokenizer: tokenizers.Tokenizer
-  target_tokenizer: tokenizers.Tokenizer
+  source_tokenizer: tokenizer_lib.Tokenizer
+  target_tokenizer: tokenizer_lib.Tokenizer
   tokens: SpecialTokens
   module: FlaxEncoderDecoderModule
   rules: Rules
@@ -186,7 +186,7 @@ def _resolve_tokens(
   config: Config,
   hub_config: EncoderDecoderConfig,
   generation: Mapping[str, Any] | None,
-  tokenizer: tokenizers.Tokenizer,
+  tokenizer: tokenizer_lib.Tokenizer,
 ) -> SpecialTokens:
   """The table of decision by precedence: the run's words first."""
   chosen = {}
@@ -220,7 +220,7 @@ def _resolve_tokens(
 def _generation_settings(
   config: Config,
   generation: Mapping[str, Any] | None,
-  tokenizer: tokenizers.Tokenizer,
+  tokenizer: tokenizer_lib.Tokenizer,
   tokens: SpecialTokens,
 ) -> GenerationSettings:
   # A decoder's own options are of another task.
@@ -235,7 +235,7 @@ def _task(
   hub_config: EncoderDecoderConfig,
   share: str,
   generation: Mapping[str, Any] | None,
-  read: Mapping[str, tokenizers.Tokenizer],
+  read: Mapping[str, tokenizer_lib.Tokenizer],
   tokens: SpecialTokens,
 ) -> Task:
   for side in SIDES:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import EncoderDecoderConfig
 
-from data import tokenizers
+from data.tokenizers import tokenizer as tokenizer_lib
 from encdec.special_tokens import SpecialTokens, TokenSource
 from train import validate
 from train.config import Config
@@ -17,7 +17,7 @@ _WRAPPED = ("mbart",)
 
 def load_tokenizer(
   config: Config, kind: str, name: str, subfolder: str = ""
-) -> tokenizers.Tokenizer:
+) -> tokenizer_lib.Tokenizer:
   """A side's tokenizer, with the languages of the configuration.
 
   Args:
@@ -28,7 +28,7 @@ def load_tokenizer(
     LanguageError: it has not the language of its side.
     ValueError: there is none.
   """
-  return tokenizers.load(
+  return tokenizer_lib.load(
     name,
     subfolder,
     target=kind == "target",
@@ -47,7 +47,7 @@ def check_trained(config: Config, kind: str) -> None:
     )
 
 
-def start_id(tokenizer: tokenizers.Tokenizer) -> int | None:
+def start_id(tokenizer: tokenizer_lib.Tokenizer) -> int | None:
   """The token that starts a target, as its tokenizer has it.
 
   With a language that is what ends a target: mBART's code, and the end token of
@@ -60,7 +60,7 @@ def start_id(tokenizer: tokenizers.Tokenizer) -> int | None:
 
 
 def preset_start(
-  preset: Mapping[str, Any], tokenizer: tokenizers.Tokenizer
+  preset: Mapping[str, Any], tokenizer: tokenizer_lib.Tokenizer
 ) -> int | None:
   """The start token of a preset that takes its ids from its tokenizer."""
   start = start_id(tokenizer)
@@ -74,7 +74,7 @@ def preset_start(
 def start_sources(
   config: Config,
   hub_config: EncoderDecoderConfig,
-  tokenizer: tokenizers.Tokenizer,
+  tokenizer: tokenizer_lib.Tokenizer,
 ) -> tuple[TokenSource, ...]:
   """The start token where the target's language decides it, and no file.
 
@@ -94,7 +94,7 @@ def start_sources(
 
 
 def options(
-  tokenizer: tokenizers.Tokenizer, tokens: SpecialTokens, chosen: bool
+  tokenizer: tokenizer_lib.Tokenizer, tokens: SpecialTokens, chosen: bool
 ) -> Mapping[str, Any]:
   """Options of generation that follow from the target's language.
 
@@ -113,7 +113,7 @@ def options(
 
 
 def check_forced(
-  tokenizer: tokenizers.Tokenizer, saved: Mapping[str, Any]
+  tokenizer: tokenizer_lib.Tokenizer, saved: Mapping[str, Any]
 ) -> None:
   """Raises Refusal where a saved pair writes another language than its targets.
 

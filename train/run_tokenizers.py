@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data import sources, tokenizer_training, tokenizers
+from data import sources, tokenizer_training
 from data.languages import LanguageError
 from data.store.source_cache import open_remembered
+from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub
 from encdec.archs import ARCHS
 from train import languages, validate
@@ -17,7 +18,7 @@ from train.naming import naming
 
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
-TRAINERS: dict[str, Callable[..., tokenizers.Tokenizer]] = {
+TRAINERS: dict[str, Callable[..., tokenizer_lib.Tokenizer]] = {
   "wordpiece": tokenizer_training.train_wordpiece,
   "gpt2": tokenizer_training.train_bpe,
   "roberta": functools.partial(tokenizer_training.train_bpe, family="roberta"),
@@ -41,10 +42,10 @@ def make(
   _save(made, folder)
 
 
-def read(folder: Path) -> dict[str, tokenizers.Tokenizer]:
+def read(folder: Path) -> dict[str, tokenizer_lib.Tokenizer]:
   """By side, as `make` wrote them: they keep their languages."""
   return {
-    side: tokenizers.load(
+    side: tokenizer_lib.load(
       str(folder / "tokenizers" / kind), target=kind == "target"
     )
     for side, kind in SIDES.items()
@@ -53,7 +54,7 @@ def read(folder: Path) -> dict[str, tokenizers.Tokenizer]:
 
 def _tokenizer(
   config: Config, side: str, sides: Mapping[str, Any], share: str
-) -> tokenizers.Tokenizer:
+) -> tokenizer_lib.Tokenizer:
   """Named by the config, the model's own, or trained on the training split.
 
   Sides that share embeddings have one tokenizer, of both sides' texts.
@@ -93,7 +94,7 @@ def _tokenizer(
 
 def _pair_tokenizer(
   config: Config, side: str, sides: Mapping[str, Any]
-) -> tokenizers.Tokenizer:
+) -> tokenizer_lib.Tokenizer:
   """A saved pair's: the source's at its root, the target's beside it."""
   name, kind = config.model.pair, SIDES[side]
   subfolder = ""
@@ -117,7 +118,7 @@ def _pair_tokenizer(
     ) from error
 
 
-def _check_one(share: str, made: Mapping[str, tokenizers.Tokenizer]) -> None:
+def _check_one(share: str, made: Mapping[str, tokenizer_lib.Tokenizer]) -> None:
   """Raises Refusal where the sides share embeddings of different ids."""
   one, other = made.values()
   if share != "none" and one.vocabulary != other.vocabulary:
@@ -128,7 +129,7 @@ def _check_one(share: str, made: Mapping[str, tokenizers.Tokenizer]) -> None:
     )
 
 
-def _save(made: Mapping[str, tokenizers.Tokenizer], folder: Path) -> None:
+def _save(made: Mapping[str, tokenizer_lib.Tokenizer], folder: Path) -> None:
   # Without config.json no run has begun: what lies here is a failed start's.
   final, partial = folder / "tokenizers", folder / "tokenizers.partial"
   for old in (final, partial):

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import logging
 
-from data import tokenizers
+from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub
 from encdec.config import Role
 from train import languages, validate
@@ -101,7 +101,7 @@ def tell_replaced(config: Config) -> None:
 
 def grow_vocabularies(
   sides: Mapping[str, Any],
-  own: Mapping[str, tokenizers.Tokenizer],
+  own: Mapping[str, tokenizer_lib.Tokenizer],
   share: str,
 ) -> None:
   """Gives a side a row for each token of its tokenizer.
@@ -122,7 +122,7 @@ def grow_vocabularies(
       hub.set_vocab_size(hub_config, sizes[side])
 
 
-def fit_preset(hub_config: Any, tokenizer: tokenizers.Tokenizer) -> None:
+def fit_preset(hub_config: Any, tokenizer: tokenizer_lib.Tokenizer) -> None:
   """A preset takes its vocabulary and ids from its tokenizer."""
   values = {
     "vocab_size": tokenizer.vocab_size,

@@ -8,7 +8,7 @@ from typing import Any
 from data.examples import Example, Tokens, make_example
 from data.schemes.records import Record
 from data.sources import Source, check_on_bad_record
-from data.tokenizers import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 
 _CHUNK = 1024
 

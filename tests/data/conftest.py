@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import examples, sources, tokenizer_training, tokenizers
+from data import examples, sources, tokenizer_training
 from data.store import encode as encode_lib
 from data.store import pairs
+from data.tokenizers import tokenizer
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -19,12 +20,12 @@ TEXTS = [
 
 
 @pytest.fixture(scope="session")
-def wordpiece() -> tokenizers.Tokenizer:
+def wordpiece() -> tokenizer.Tokenizer:
   return tokenizer_training.train_wordpiece(TEXTS, 200)
 
 
 @pytest.fixture(scope="session")
-def bpe() -> tokenizers.Tokenizer:
+def bpe() -> tokenizer.Tokenizer:
   return tokenizer_training.train_bpe(TEXTS, 300)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import transformers
 
-from data import sources, tokenizers
+from data import sources
 from data.examples import Tokens, collate
 from data.store.encode import Encoding
 from data.store.manifest import facts, key
 from data.store.pairs import encode_pairs
 from data.store.prepare import prepare
+from data.tokenizers import tokenizer as tokenizer_lib
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
 
@@ -45,8 +46,8 @@ def _load(folders, kind):
   ours, theirs = _options(kind)
   load = transformers.AutoTokenizer.from_pretrained
   return (
-    tokenizers.load(folders[kind], **ours),
-    tokenizers.load(folders[kind], target=True, **ours),
+    tokenizer_lib.load(folders[kind], **ours),
+    tokenizer_lib.load(folders[kind], target=True, **ours),
     load(folders[kind], **theirs),
   )
 
@@ -63,7 +64,7 @@ def test_targets_are_those_of_text_target(folders, kind, tmp_path):
   for _ in range(2):
     assert target.encode_batch(TEXTS) == want["target"]
     assert source.encode_batch(TEXTS) == want["source"]
-  one = tokenizers.Tokenizer(source.inner, target=True)
+  one = tokenizer_lib.Tokenizer(source.inner, target=True)
   for _ in range(2):
     assert one.encode_batch(TEXTS) == want["target"]
     assert source.encode_batch(TEXTS) == want["source"]
@@ -80,13 +81,13 @@ def test_targets_are_those_of_text_target(folders, kind, tmp_path):
   assert [source.decode(each) for each in ids] == ENGLISH
   # As a run keeps it and a process that tokenises gets it.
   target.save(str(tmp_path))
-  again = tokenizers.load(str(tmp_path), target=True)
+  again = tokenizer_lib.load(str(tmp_path), target=True)
   sent = pickle.loads(pickle.dumps(target))
   for other in (again, sent):
     assert other.encode_batch(TEXTS) == want["target"]
     assert other.fingerprint == target.fingerprint
-  assert tokenizers.load(str(tmp_path)).encode_batch(TEXTS) == want["source"]
-  assert again.saved == tokenizers.load(str(tmp_path)).saved == source.saved
+  assert tokenizer_lib.load(str(tmp_path)).encode_batch(TEXTS) == want["source"]
+  assert again.saved == tokenizer_lib.load(str(tmp_path)).saved == source.saved
   assert source.vocabulary == target.vocabulary
   assert source.fingerprint != target.fingerprint
 
@@ -173,8 +174,8 @@ def test_word_starts_are_those_of_targets(folders, kind):
 
 def test_each_of_marians_vocabularies_reads_its_side(tmp_path):
   folder = translators.save("marian", tmp_path / "two", separate_vocabs=True)
-  source = tokenizers.load(folder)
-  target = tokenizers.load(folder, target=True)
+  source = tokenizer_lib.load(folder)
+  target = tokenizer_lib.load(folder, target=True)
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   ids = theirs(ENGLISH[:9])["input_ids"]
   assert source.encode_batch(ENGLISH[:9]) == ids
@@ -196,20 +197,20 @@ def test_a_fingerprint_is_of_both_models_and_of_the_languages(
   other = translators.save("marian", tmp_path / "marian")
   translators.spm(tmp_path / "marian/target.spm", [*GERMAN, *GERMAN[:5] * 9])
   for target in (True, False):
-    one = tokenizers.load(folders["marian"], target=target)
-    two = tokenizers.load(other, target=target)
+    one = tokenizer_lib.load(folders["marian"], target=target)
+    two = tokenizer_lib.load(other, target=target)
     assert one.inner.get_vocab() == two.inner.get_vocab()
     assert one.fingerprint != two.fingerprint
   for kind in OF_LANGUAGES:
     digests = {
-      tokenizers.load(
+      tokenizer_lib.load(
         folders[kind], target=True, target_language=language
       ).fingerprint
       for language in LANGUAGES[kind]
     }
     assert len(digests) == 3
     digests = {
-      tokenizers.load(folders[kind], source_language=language).fingerprint
+      tokenizer_lib.load(folders[kind], source_language=language).fingerprint
       for language in LANGUAGES[kind]
     }
     assert len(digests) == 3
@@ -250,8 +251,8 @@ def test_a_set_of_another_language_is_another(folders, write_jsonl, tmp_path):
   source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
   keys, targets = set(), []
   for language in ("de_DE", "fr_XX"):
-    one = tokenizers.load(folders["mbart50"], source_language="en_XX")
-    other = tokenizers.load(
+    one = tokenizer_lib.load(folders["mbart50"], source_language="en_XX")
+    other = tokenizer_lib.load(
       folders["mbart50"], target=True, target_language=language
     )
     encoding = Encoding(
@@ -269,22 +270,22 @@ def test_a_language_that_there_is_not_is_refused(folders, wordpiece, tmp_path):
   for key_, side in (("source_language", False), ("target_language", True)):
     for name in (str(tmp_path), folders["marian"]):
       with pytest.raises(ValueError, match=rf"data\.{key_} = 'de_DE': .*'' *"):
-        tokenizers.load(name, target=side, **{key_: "de_DE"})
+        tokenizer_lib.load(name, target=side, **{key_: "de_DE"})
     with pytest.raises(
       ValueError, match=rf"data\.{key_} = 'de' is no language .*de_DE"
     ):
-      tokenizers.load(folders["mbart"], target=side, **{key_: "de"})
+      tokenizer_lib.load(folders["mbart"], target=side, **{key_: "de"})
 
 
 def test_a_missing_target_language_is_said(folders, caplog):
   """mBART then takes the source's, M2M has no target mode at all."""
   with caplog.at_level("WARNING", logger="absl"):
-    target = tokenizers.load(
+    target = tokenizer_lib.load(
       folders["mbart"], target=True, source_language="de_DE"
     )
   assert "data.target_language is empty" in caplog.text
   assert "de_DE" in caplog.text
   assert target.token_strings(target.suffix) == ["</s>", "de_DE"]
   with pytest.raises(ValueError, match=r"data\.target_language is empty.*set"):
-    tokenizers.load(folders["m2m100"], target=True)
-  assert tokenizers.load(folders["m2m100"]).saved
+    tokenizer_lib.load(folders["m2m100"], target=True)
+  assert tokenizer_lib.load(folders["m2m100"]).saved

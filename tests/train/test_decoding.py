@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from data.tokenizers import Tokenizer
+from data.tokenizers.tokenizer import Tokenizer
 from train import decoding, trained
 from train.mesh import MeshConfig, make_mesh
 

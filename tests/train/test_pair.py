@@ -9,7 +9,8 @@ import pytest
 import torch
 import transformers
 
-from data import tokenizer_training, tokenizers
+from data import tokenizer_training
+from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import FlaxEncoderDecoderModel, hub
 from train import (
   export,
@@ -286,7 +287,7 @@ def test_what_was_shared_stays_shared_unless_set(
   )
   shared = tmp_path / "shared"
   model.save_pretrained(shared)
-  tokenizers.load(str(pytorch_pair)).save(str(shared))
+  tokenizer_lib.load(str(pytorch_pair)).save(str(shared))
   tiny_config.model.pair = str(shared)
   tiny_config.model.share = share
   this = loop.prepare(tiny_config, tmp_path / "run")

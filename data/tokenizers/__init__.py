@@ -1,0 +1,1 @@
+"""Tokenizers: loaded, trained, their languages, and what they can write."""
