@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data import sources, tokenizer_training
-from data.languages import LanguageError
 from data.store.source_cache import open_remembered
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers.languages import LanguageError
 from encdec import hub
 from encdec.archs import ARCHS
 from train import languages, validate

@@ -10,8 +10,8 @@ import numpy as np
 import transformers
 from jaxtyping import Bool
 
-from data import languages
 from data.error_text import clipped
+from data.tokenizers import languages
 
 
 class Tokenizer:
