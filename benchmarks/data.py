@@ -35,12 +35,12 @@ import numpy as np
 sys.path[0] = str(Path(__file__).parents[1])
 
 # ruff: noqa: E402
-from data import tokenizer_training
 from data.examples import Tokens
 from data.schemes import pydoc
 from data.store import prepare as prepare_lib
 from data.store import workers as workers_lib
 from data.store.encode import Encoding
+from data.tokenizers import training
 
 NEEDED = 0.7e6
 
@@ -105,8 +105,8 @@ def generate(args: argparse.Namespace) -> tuple[Generated, Encoding]:
   encoding = Encoding(
     source_field="source",
     target_field="target",
-    source_tokenizer=tokenizer_training.train_wordpiece(text, 8000),
-    target_tokenizer=tokenizer_training.train_bpe(text, 8000),
+    source_tokenizer=training.train_wordpiece(text, 8000),
+    target_tokenizer=training.train_bpe(text, 8000),
     tokens=Tokens(start=0, end=0, source_pad=0, target_pad=0),
     max_source_length=args.lengths[0],
     max_target_length=args.lengths[1],

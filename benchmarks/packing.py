@@ -37,7 +37,7 @@ from data.packing import fill, pack
 from data.pipeline import Pipeline, eval_batches, make_pipeline, train_batches
 from data.store.encode import Encoding
 from data.store.pairs import EncodedPairs, encode_pairs
-from data.tokenizer_training import train_bpe, train_wordpiece
+from data.tokenizers.training import train_bpe, train_wordpiece
 from encdec.archs import bert, gpt2
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data import tokenizer_training
+from data.tokenizers import training
 
 DRIVER = Path(__file__).parent / "drive_commands.py"
 # What a caller of Python would write or read, and no user of main.py; a name of
@@ -186,9 +186,7 @@ def messages(tmp_path_factory, one_device_env):
   }
   for name, values in FOLDERS.items():
     if name != "bert":
-      tokenizer_training.train_wordpiece(["a b c"], 300).save(
-        str(folder / name)
-      )
+      training.train_wordpiece(["a b c"], 300).save(str(folder / name))
     (folder / name).mkdir(exist_ok=True)
     (folder / name / "config.json").write_text(json.dumps(bert | values))
   commands = [

@@ -9,7 +9,7 @@ import optax
 import pytest
 import transformers
 
-from data import tokenizer_training
+from data.tokenizers import training
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 TEXTS = ["A long text.", "Another text, which is longer.", "Short."] * 9
@@ -25,11 +25,11 @@ def example(tmp_path, monkeypatch):
     if "labels=labels" in block
   ]
   sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-  words = tokenizer_training.train_wordpiece(TEXTS, 300)
+  words = training.train_wordpiece(TEXTS, 300)
   bert = transformers.BertConfig(
     vocab_size=words.vocab_size, intermediate_size=64, **sizes
   )
-  pieces = tokenizer_training.train_bpe(TEXTS, 300)
+  pieces = training.train_bpe(TEXTS, 300)
   gpt2 = transformers.GPT2Config(
     vocab_size=pieces.vocab_size,
     n_embd=32,

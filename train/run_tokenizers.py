@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data import sources, tokenizer_training
+from data import sources
 from data.store.source_cache import open_remembered
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers import training
 from data.tokenizers.languages import LanguageError
 from encdec import hub
 from encdec.archs import ARCHS
@@ -19,9 +20,9 @@ from train.naming import naming
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
 TRAINERS: dict[str, Callable[..., tokenizer_lib.Tokenizer]] = {
-  "wordpiece": tokenizer_training.train_wordpiece,
-  "gpt2": tokenizer_training.train_bpe,
-  "roberta": functools.partial(tokenizer_training.train_bpe, family="roberta"),
+  "wordpiece": training.train_wordpiece,
+  "gpt2": training.train_bpe,
+  "roberta": functools.partial(training.train_bpe, family="roberta"),
 }
 
 

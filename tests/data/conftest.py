@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import examples, sources, tokenizer_training
+from data import examples, sources
 from data.store import encode as encode_lib
 from data.store import pairs
-from data.tokenizers import tokenizer
+from data.tokenizers import tokenizer, training
 
 TEXTS = [
   f"{word} number {n} is {'very ' * (n % 5)}{word}"
@@ -21,12 +21,12 @@ TEXTS = [
 
 @pytest.fixture(scope="session")
 def wordpiece() -> tokenizer.Tokenizer:
-  return tokenizer_training.train_wordpiece(TEXTS, 200)
+  return training.train_wordpiece(TEXTS, 200)
 
 
 @pytest.fixture(scope="session")
 def bpe() -> tokenizer.Tokenizer:
-  return tokenizer_training.train_bpe(TEXTS, 300)
+  return training.train_bpe(TEXTS, 300)
 
 
 @pytest.fixture

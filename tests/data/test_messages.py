@@ -11,10 +11,11 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from data import packing, sources, tokenizer_training
+from data import packing, sources
 from data.error_text import few
 from data.store import manifest
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers import training
 
 LONG = "secret " * 1000
 MOST = 700
@@ -148,7 +149,7 @@ def _model(**values):
   ],
 )
 def test_no_tokenizer_is_printed(tmp_path, change):
-  made = tokenizer_training.train_wordpiece(["red blue green"] * 9, 300)
+  made = training.train_wordpiece(["red blue green"] * 9, 300)
   made.save(str(tmp_path))
   path = tmp_path / "tokenizer.json"
   tokenizer = json.loads(path.read_text())
@@ -160,7 +161,7 @@ def test_no_tokenizer_is_printed(tmp_path, change):
 @pytest.mark.parametrize("raw", [LONG.encode(), b"\xff" * 4000, b"[]", b"{"])
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_no_damaged_tokenizer_is_printed(tmp_path, name, raw):
-  tokenizer_training.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
+  training.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
   (tmp_path / name).write_bytes(raw)
   _refusal(tmp_path, tokenizer_lib.load, str(tmp_path))
 

@@ -4,9 +4,10 @@ import pytest
 import tokenizers as hf
 import transformers
 
-from data import round_trip, tokenizer_training
+from data import round_trip
 from data.round_trip import compare, describe, measure
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers import training
 
 TEXTS = ["Ana.Müller@mail.org", "a plain text", "São Paulo, Brazil"]
 
@@ -39,26 +40,26 @@ def trips(tokenizer, texts=TEXTS):
 
 
 def test_tokenizers_differ_in_what_they_keep():
-  uncased = trips(tokenizer_training.train_wordpiece(TEXTS, 300))
+  uncased = trips(training.train_wordpiece(TEXTS, 300))
   assert uncased.counts == {
     "unchanged": 1, "spaces": 0, "case": 2, "characters": 0,
   }  # fmt: skip
-  cased = trips(tokenizer_training.train_wordpiece(TEXTS, 300, keep_case=True))
+  cased = trips(training.train_wordpiece(TEXTS, 300, keep_case=True))
   assert cased.counts["spaces"] == 1 and cased.share("unchanged") == 2 / 3
-  bytes_ = trips(tokenizer_training.train_bpe(TEXTS, 300))
+  bytes_ = trips(training.train_bpe(TEXTS, 300))
   assert bytes_.share("unchanged") == 1.0 and bytes_.example is None
   # Characters that it has never seen become [UNK], which is no text.
-  unknown = trips(tokenizer_training.train_wordpiece(["abc"], 300), ["ab★c"])
+  unknown = trips(training.train_wordpiece(["abc"], 300), ["ab★c"])
   assert unknown.counts["characters"] == 1
 
 
 def test_a_cased_tokenizer_is_the_same_when_it_is_read_again(tmp_path):
-  made = tokenizer_training.train_wordpiece(TEXTS, 300, keep_case=True)
+  made = training.train_wordpiece(TEXTS, 300, keep_case=True)
   made.save(str(tmp_path))
   read = tokenizer_lib.load(str(tmp_path))
   assert read.fingerprint == made.fingerprint
   assert read.encode_batch(TEXTS) == made.encode_batch(TEXTS)
-  other = tokenizer_training.train_wordpiece(TEXTS, 300)
+  other = training.train_wordpiece(TEXTS, 300)
   assert other.fingerprint != made.fingerprint
   # Text by text what transformers' own does with this vocabulary.
   vocab = made.inner.get_vocab()

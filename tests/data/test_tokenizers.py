@@ -8,15 +8,15 @@ import pytest
 import tokenizers as hf_tokenizers
 import transformers
 
-from data import tokenizer_training
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers import training
 
 from .conftest import TEXTS
 
 
 @pytest.fixture(scope="session")
 def roberta() -> tokenizer_lib.Tokenizer:
-  return tokenizer_training.train_bpe(TEXTS, 300, family="roberta")
+  return training.train_bpe(TEXTS, 300, family="roberta")
 
 
 @pytest.fixture(scope="session")
@@ -205,27 +205,22 @@ def test_sizes(wordpiece, bpe):
   # A corpus with more letters than the vocabulary has room for.
   letters = ["".join(map(chr, range(0x4E00, 0x4E00 + 300)))]
   with pytest.raises(ValueError, match=r"vocabulary of 100 .*raise"):
-    tokenizer_training.train_wordpiece(letters, 100)
+    training.train_wordpiece(letters, 100)
   with pytest.raises(ValueError, match=r"vocabulary of 200 .*raise"):
-    tokenizer_training.train_bpe(TEXTS, 200)
+    training.train_bpe(TEXTS, 200)
   with pytest.raises(ValueError, match="family 't5'"):
-    tokenizer_training.train_bpe(TEXTS, 300, family="t5")
+    training.train_bpe(TEXTS, 300, family="t5")
 
 
 def test_training_is_deterministic_and_of_its_texts(wordpiece, bpe):
-  again = tokenizer_training.train_wordpiece(iter(TEXTS), 200)
+  again = training.train_wordpiece(iter(TEXTS), 200)
   assert again.fingerprint == wordpiece.fingerprint
   # Equal frequencies are what a hash table's order would decide.
   words = [f"{a}{b}{c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
-  prints = {
-    tokenizer_training.train_wordpiece(words, 90).fingerprint for _ in range(5)
-  }
+  prints = {training.train_wordpiece(words, 90).fingerprint for _ in range(5)}
   assert len(prints) == 1
-  assert (
-    tokenizer_training.train_bpe(iter(TEXTS), 300).fingerprint
-    == bpe.fingerprint
-  )
-  other = tokenizer_training.train_bpe(TEXTS[::2] + ["zebra zoo"] * 50, 300)
+  assert training.train_bpe(iter(TEXTS), 300).fingerprint == bpe.fingerprint
+  other = training.train_bpe(TEXTS[::2] + ["zebra zoo"] * 50, 300)
   assert other.fingerprint != bpe.fingerprint
 
 

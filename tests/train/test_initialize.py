@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from data import tokenizer_training
+from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
 from train import first_params, initialize, loop, run_tokenizers, validate
@@ -19,8 +19,8 @@ TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 @pytest.fixture
 def folders(pairs_folder):
   """A BERT encoder and a GPT-2 decoder as `save_pretrained` leaves them."""
-  wordpiece = tokenizer_training.train_wordpiece(TEXTS, 300)
-  bpe = tokenizer_training.train_bpe(TEXTS, 270)
+  wordpiece = training.train_wordpiece(TEXTS, 300)
+  bpe = training.train_bpe(TEXTS, 270)
   encoder = transformers.BertModel(
     transformers.BertConfig(
       vocab_size=wordpiece.vocab_size,
@@ -303,7 +303,7 @@ def test_a_damaged_model_of_a_run_is_named(tiny_config, tmp_path, raw):
   path = tmp_path / "model.json"
   path.write_bytes(raw)
   for side in ("source", "target"):
-    made = tokenizer_training.train_wordpiece(TEXTS, 300)
+    made = training.train_wordpiece(TEXTS, 300)
     made.save(str(tmp_path / "tokenizers" / side))
   with pytest.raises(ValueError, match=str(path)) as caught:
     initialize.restore(tiny_config, tmp_path)

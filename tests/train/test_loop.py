@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data import tokenizer_training
+from data.tokenizers import training
 from train import compiled, loop, machine, progress, trained, validate
 from train.checkpoint import Checkpoints
 from train.writer import read_rows
@@ -307,7 +307,7 @@ def refuse_decoder(config, folder):
 
 def refuse_end_token(config, folder):
   """A decoder and a target tokenizer that know no end."""
-  tokenizer = tokenizer_training.train_wordpiece(["red blue"] * 9, 300)
+  tokenizer = training.train_wordpiece(["red blue"] * 9, 300)
   tokenizer.inner.sep_token = tokenizer.inner.cls_token = None
   tokenizer.save(str(folder / "endless"))
   config.model.decoder = "bert:tiny"

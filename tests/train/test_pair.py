@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from data import tokenizer_training
 from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
 from train import (
   export,
@@ -223,9 +223,7 @@ def test_an_option_reaches_the_search(finished, tmp_path):
 @pytest.fixture
 def pytorch_pair(tmp_path):
   """BERT to BERT of PyTorch in an old folder: no generation_config.json."""
-  tokenizer = tokenizer_training.train_wordpiece(
-    ["red blue green 0123456789"], 60
-  )
+  tokenizer = training.train_wordpiece(["red blue green 0123456789"], 60)
   values = {
     "vocab_size": tokenizer.vocab_size,
     "hidden_size": 16,

@@ -5,7 +5,7 @@ import pytest
 import transformers
 
 from configs import dates
-from data import tokenizer_training
+from data.tokenizers import training
 from train import export, loop, trained, validate
 
 
@@ -75,9 +75,7 @@ def write_tokenizers(tmp_path) -> list[str]:
   names = []
   for name, words in (("one", "red blue"), ("other", "black white")):
     folder = str(tmp_path / name)
-    tokenizer = tokenizer_training.train_wordpiece(
-      [f"{words} 0123456789"] * 9, 300
-    )
+    tokenizer = training.train_wordpiece([f"{words} 0123456789"] * 9, 300)
     tokenizer.save(folder)
     transformers.BertConfig(
       vocab_size=tokenizer.vocab_size,
