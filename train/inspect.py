@@ -7,11 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data import inspection, round_trip, rows, sources
+from data import inspection, rows, sources
 from data.inspection import Lengths
 from data.mixture import Mixture
 from data.pipeline import Pipeline
 from data.store.pairs import encode_pairs
+from data.tokenizers import round_trip
 from train import datasets, initialize, targets, validate, workdir
 from train.config import Config
 from train.initialize import Task

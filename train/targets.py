@@ -7,11 +7,12 @@ from typing import Any
 import jax
 from absl import logging
 
-from data import round_trip, sources
+from data import sources
 from data.inspection import Sample
 from data.mixture import Mixture
-from data.round_trip import RoundTrips
 from data.store.pairs import encode_pairs
+from data.tokenizers import round_trip
+from data.tokenizers.round_trip import RoundTrips
 from encdec.archs import ARCHS
 from train import datasets, decoding
 from train.config import Config

@@ -4,10 +4,9 @@ import pytest
 import tokenizers as hf
 import transformers
 
-from data import round_trip
-from data.round_trip import compare, describe, measure
+from data.tokenizers import round_trip, training
 from data.tokenizers import tokenizer as tokenizer_lib
-from data.tokenizers import training
+from data.tokenizers.round_trip import compare, describe, measure
 
 TEXTS = ["Ana.Müller@mail.org", "a plain text", "São Paulo, Brazil"]
 
