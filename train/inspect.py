@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from data import inspection, rows, sources
+from data import inspection, row_text, sources
 from data.inspection import Lengths
 from data.mixture import Mixture
 from data.pipeline import Pipeline
@@ -49,7 +49,7 @@ def _examples(pipeline: Pipeline, task: Task) -> str:
   parts = []
   for number in range(_EXAMPLES):
     step, row = divmod(number, pipeline.batch_size)
-    text = rows.row_text(
+    text = row_text.row_text(
       pipeline.batch(step), row, task.source_tokenizer, task.target_tokenizer
     )
     parts.append(f"-- row {row} of the batch of step {step}\n{text}")

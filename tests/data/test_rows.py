@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data import rows
+from data import row_text
 from data.examples import Example, Tokens, collate
 
 TOKENS = Tokens(start=0, end=0, source_pad=0, target_pad=0)
@@ -42,7 +42,7 @@ def _values(text: str, name: str) -> list[str]:
 
 def test_every_array_is_shown_whole(batch, wordpiece, bpe):
   arrays, _ = batch
-  text = rows.row_text(arrays, 0, wordpiece, bpe)
+  text = row_text.row_text(arrays, 0, wordpiece, bpe)
   for name, values in arrays.items():
     shown = [float(cell) for cell in _values(text, f"{name} ")]
     assert shown == values[0][:-5].tolist()
@@ -52,7 +52,7 @@ def test_every_array_is_shown_whole(batch, wordpiece, bpe):
 
 def test_tokens_stand_under_their_ids(batch, wordpiece, bpe):
   arrays, _ = batch
-  lines = rows.row_text(arrays, 0, wordpiece, bpe).splitlines()
+  lines = row_text.row_text(arrays, 0, wordpiece, bpe).splitlines()
   tokenizers = {
     "encoder_tokens": wordpiece,
     "decoder_inputs": bpe,
@@ -82,7 +82,7 @@ def _ends(line: str) -> list[int]:
 
 def test_texts_of_each_pair_of_a_row(batch, wordpiece, bpe):
   arrays, _ = batch
-  lines = rows.row_text(arrays, 0, wordpiece, bpe).splitlines()
+  lines = row_text.row_text(arrays, 0, wordpiece, bpe).splitlines()
   assert lines[0] == "source 1: apple is a boat"
   assert lines[1] == "source 2: cloud number 7"
   assert lines[2].startswith("target 1: the boat the boat")
@@ -91,11 +91,11 @@ def test_texts_of_each_pair_of_a_row(batch, wordpiece, bpe):
 
 def test_a_row_without_pairs(batch, wordpiece, bpe):
   arrays, _ = batch
-  text = rows.row_text(arrays, 1, wordpiece, bpe)
+  text = row_text.row_text(arrays, 1, wordpiece, bpe)
   sizes = [len(arrays[f"{end}_segments"][1]) for end in ("encoder", "decoder")]
   for size in sizes:
     assert f"and {size} positions of padding" in text
 
 
 def test_what_cannot_be_printed_is_written_out():
-  assert rows._visible("a\n\x1b[2J\u2028é") == "a\\n\\x1b[2J\\u2028é"
+  assert row_text._visible("a\n\x1b[2J\u2028é") == "a\\n\\x1b[2J\\u2028é"
