@@ -32,7 +32,6 @@ from train.evaluators.suite import Suite, write_samples
 from train.first_params import first_params
 from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
-from train.metrics import train_step_flops
 from train.optim import (
   OptimConfig,
   describe_stretch,
@@ -48,6 +47,7 @@ from train.state import (
   state_shardings,
 )
 from train.step import StepConfig, jit_train_step
+from train.throughput import train_step_flops
 from train.writer import MetricsWriter, read_rows
 
 

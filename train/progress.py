@@ -12,7 +12,7 @@ import jax
 from absl import logging
 
 from train import validate
-from train.metrics import ProgressBar, Speed, total_peak_flops
+from train.throughput import ProgressBar, Speed, total_peak_flops
 
 COUNTS = ("pairs", "source_tokens", "target_tokens")
 
@@ -132,7 +132,7 @@ def _known_peak(devices: Sequence[Any], chief: bool) -> float | None:
     kinds = sorted({device.device_kind for device in devices})
     logging.info(
       "metrics.jsonl will have no time/mfu: the peak FLOP/s of %s is not known "
-      "(train/metrics.py has those that are)",
+      "(train/throughput.py has those that are)",
       " and ".join(map(repr, kinds)),
     )
   return peak

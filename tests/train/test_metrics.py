@@ -14,15 +14,15 @@ import pytest
 from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
-from train import metrics
-from train.metrics import (
+from train import throughput
+from train.progress import Progress, StepReader
+from train.throughput import (
   ProgressBar,
   Speed,
   peak_flops,
   total_peak_flops,
   train_step_flops,
 )
-from train.progress import Progress, StepReader
 
 
 def _config(encoder: dict, decoder: dict) -> EncDecConfig:
@@ -188,7 +188,7 @@ class _Clock:
 @pytest.fixture
 def clock(monkeypatch) -> _Clock:
   clock = _Clock()
-  monkeypatch.setattr(metrics, "time", clock)
+  monkeypatch.setattr(throughput, "time", clock)
   assert time.perf_counter() != clock.now
   return clock
 
