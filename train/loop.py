@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
 from train import (
-  compiled,
+  compiled_steps,
   datasets,
   initialize,
   machine,
@@ -111,7 +111,7 @@ class Run:
   suite: Suite
   abstract: TrainState
   create: Callable[[], TrainState]
-  step: compiled.CompiledSteps
+  step: compiled_steps.CompiledSteps
 
 
 def prepare(config: Config, folder: Path) -> Run:
@@ -167,7 +167,7 @@ def prepare(config: Config, folder: Path) -> Run:
     suite=Suite(config, task, mesh, shardings.params, sets),
     abstract=abstract,
     create=create,
-    step=compiled.CompiledSteps(step, pipeline.shapes),
+    step=compiled_steps.CompiledSteps(step, pipeline.shapes),
   )
 
 
@@ -261,7 +261,7 @@ def train(
       saving.begin()
       # Reading a step's metrics waits for it: read those of the one before.
       write(writer, step - 1, reader.read())
-      flops = train_step_flops(model, size, *compiled.shape(batch))
+      flops = train_step_flops(model, size, *compiled_steps.shape(batch))
       reader.put(step, metrics, flops)
       evaluate = due(step, config.train.eval_every_steps, steps)
       save = due(step, config.train.checkpoint_every_steps, steps)

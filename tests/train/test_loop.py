@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled, loop, machine, progress, trained, validate
+from train import compiled_steps, loop, machine, progress, trained, validate
 from train.checkpoint import Checkpoints
 from train.writer import read_rows
 
@@ -111,7 +111,7 @@ def test_a_run_with_fewer_steps_than_it_has_done_tells(
 def events(monkeypatch):
   """Launches of a step and readings of its metrics, as they happen."""
   seen = []
-  launch, read = compiled.CompiledSteps.__call__, progress.StepReader.read
+  launch, read = compiled_steps.CompiledSteps.__call__, progress.StepReader.read
 
   def launching(self, state, batch):
     seen.append("launch")
@@ -122,7 +122,7 @@ def events(monkeypatch):
       seen.append(f"read {self.pending[0]}")
     return read(self)
 
-  monkeypatch.setattr(compiled.CompiledSteps, "__call__", launching)
+  monkeypatch.setattr(compiled_steps.CompiledSteps, "__call__", launching)
   monkeypatch.setattr(progress.StepReader, "read", reading)
   return seen
 
@@ -407,7 +407,7 @@ def test_a_bad_line_stops_or_is_counted(pairs_folder, tiny_config):
 
 
 def test_a_step_compiles_once_a_bucket_and_no_other_shape():
-  step = compiled.CompiledSteps(
+  step = compiled_steps.CompiledSteps(
     jax.jit(lambda state, batch: state + batch["encoder_tokens"].sum()),
     [(4, 2), (8, 2)],
   )
