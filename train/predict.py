@@ -20,16 +20,16 @@ from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import (
   command_line,
-  decoding,
   processes,
+  text_generator,
   trained,
   validate,
   workdir,
 )
 from train.config import Config
-from train.decoding import Found, Source
 from train.naming import naming
 from train.output import FOUND, Output, digest
+from train.text_generator import Found, Source
 from train.trained import Trained
 
 # Batches of sources that are sorted by length together. What was found out of
@@ -238,7 +238,7 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
 
   Every process must exhaust it; all get the same.
   """
-  generator = decoding.TextGenerator(this.task, this.config, this.mesh)
+  generator = text_generator.TextGenerator(this.task, this.config, this.mesh)
   several = _returned(this) > 1
   early: dict[int, Row] = {}
   counts = collections.Counter()

@@ -14,7 +14,7 @@ from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
 from data.tokenizers.round_trip import RoundTrips
 from encdec.archs import ARCHS
-from train import datasets, decoding
+from train import datasets, text_generator
 from train.config import Config
 from train.initialize import Task
 
@@ -53,7 +53,7 @@ def _round_trips(
   )
   encoded = encode_pairs(sample, whole)
   for index in range(len(encoded)):
-    back = decoding.text_of(task, encoded[index].target)
+    back = text_generator.text_of(task, encoded[index].target)
     yield encoded.record(index)[config.data.target_field], back
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from configs import common
 from train import initialize, loop, validate
-from train.decoding import rows_per_batch
 from train.mesh import MeshConfig, make_mesh
+from train.text_generator import rows_per_batch
 
 FILES = sorted(
   path

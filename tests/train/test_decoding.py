@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.tokenizers.tokenizer import Tokenizer
-from train import decoding, trained
+from train import text_generator, trained
 from train.mesh import MeshConfig, make_mesh
 
 SOURCES = ("red blue 0", "green pink 7", "white white 11", "grey red 2")
@@ -26,11 +26,11 @@ def generate(finished, one_device):
     this = trained.load(own, str(folder), 4)
     encoded = this.task.source_tokenizer.encode_batch(SOURCES)
     sources = [
-      decoding.Source(key, np.asarray(ids, np.int32))
+      text_generator.Source(key, np.asarray(ids, np.int32))
       for key, ids in enumerate(encoded)
     ]
     with jax.set_mesh(this.mesh):
-      generator = decoding.TextGenerator(this.task, own, this.mesh)
+      generator = text_generator.TextGenerator(this.task, own, this.mesh)
       params = generator.prepare(this.params)
       found = list(generator.generate(params, sources))
     return sorted(found, key=lambda row: row.key)

@@ -15,13 +15,13 @@ from data.store.pairs import Pairs
 from encdec.types import Params
 from train import datasets, workdir
 from train.config import Config
-from train.decoding import Source, TextGenerator
 from train.evaluators import loss, permuted, text
 from train.initialize import Task
 from train.mesh import batch_sharding
 from train.naming import naming
 from train.state import TrainState
 from train.step import jit_eval_step
+from train.text_generator import Source, TextGenerator
 
 
 @dataclasses.dataclass(frozen=True)
