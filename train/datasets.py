@@ -18,8 +18,8 @@ from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
 from train import command_line, processes, run_tokenizers, validate
 from train.config import Config
-from train.initialize import Task
 from train.naming import naming
+from train.setup.task import Task
 
 
 def train_pairs(config: Config, task: Task, folder: Path) -> Mixture:

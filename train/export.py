@@ -14,7 +14,7 @@ from encdec import hub
 from encdec.types import Params
 from train import command_line, processes, public, trained, validate
 from train.config import Config
-from train.initialize import Task
+from train.setup.task import Task
 from train.trained import Trained
 
 # What a reader would ask of how the model was trained.

@@ -13,9 +13,10 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline
 from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
-from train import datasets, initialize, targets, validate, workdir
+from train import datasets, targets, validate, workdir
 from train.config import Config
-from train.initialize import Task
+from train.setup import task as task_lib
+from train.setup.task import Task
 
 _EXAMPLES = 5
 # The greatest maximum length there may be.
@@ -35,7 +36,7 @@ def run(config: Config, folder: str) -> None:
   with validate.refusing(), workdir.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
-    task = initialize.build(config, path)
+    task = task_lib.build(config, path)
     pairs = datasets.train_pairs(config, task, path)
     pipeline = datasets.train_pipeline(config, pairs, path)
     if jax.process_index() == 0:

@@ -18,7 +18,6 @@ from data.pipeline import Pipeline, train_batches
 from train import (
   compiled_steps,
   datasets,
-  initialize,
   machine,
   seen,
   signals,
@@ -30,7 +29,6 @@ from train.checkpoint import Checkpoints
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
 from train.first_params import first_params
-from train.initialize import Task
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.optim import (
   OptimConfig,
@@ -39,6 +37,8 @@ from train.optim import (
   make_schedule,
 )
 from train.progress import Progress, StepReader
+from train.setup import task as task_lib
+from train.setup.task import Task
 from train.signals import Saving
 from train.state import (
   TrainState,
@@ -118,12 +118,12 @@ def prepare(config: Config, folder: Path) -> Run:
   """Finds whatever is wrong before anything compiles."""
   validate.check_values(config)
   changes = workdir.check_same(config, folder)
-  rules = initialize.rules(config)
+  rules = task_lib.rules(config)
   mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
   datasets.check(config, folder)
-  task = initialize.build(config, folder, weights=True)
+  task = task_lib.build(config, folder, weights=True)
   module = task.module
   optim = OptimConfig(**config.optim.to_dict())
   schedule = make_schedule(optim, config.train.steps, task.width)
@@ -211,7 +211,7 @@ def announce(this: Run, step: int) -> None:
       "step %d is done already, of train.steps=%d: no step is left", step, steps
     )
     return
-  initialize.record(this.task, this.folder)
+  task_lib.record(this.task, this.folder)
   workdir.record(this.config, this.folder, this.changes, step)
   logging.info("special tokens:\n%s", this.task.tokens.table())
   this.task.generation_settings(this.config).tell()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import jax
 
-from train import datasets, initialize, trained, validate, workdir
+from train import datasets, trained, validate, workdir
 from train.config import Config
+from train.setup import task as task_lib
 
 
 def run(config: Config, folder: str) -> None:
@@ -22,7 +23,7 @@ def run(config: Config, folder: str) -> None:
     if workdir.recorded(path) is not None:
       workdir.check_model(config, path, trained.FIXED)
     datasets.check(config, path)
-    task = initialize.build(config, path)
+    task = task_lib.build(config, path)
     for uri, pairs in datasets.prepare_all(config, task, path):
       if jax.process_index() == 0:
         megabytes = pairs.bytes / 1e6

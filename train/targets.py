@@ -16,7 +16,7 @@ from data.tokenizers.round_trip import RoundTrips
 from encdec.archs import ARCHS
 from train import datasets, text_generator
 from train.config import Config
-from train.initialize import Task
+from train.setup.task import Task
 
 # Targets that are looked at, and the share of them that shall be unchanged.
 SAMPLE = 1000

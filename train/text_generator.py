@@ -22,8 +22,8 @@ from encdec.types import Params
 from train import datasets, generation_settings
 from train.config import Config
 from train.generation_settings import GenerationSettings
-from train.initialize import Task
 from train.mesh import batch_sharding, batch_shards
+from train.setup.task import Task
 
 Key = TypeVar("Key")
 

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 from encdec.model import param_shapes
 from encdec.sharding import param_specs
 from encdec.types import Params
-from train import initialize, validate, workdir
+from train import validate, workdir
 from train.checkpoint import Checkpoints
 from train.config import Config
-from train.initialize import Task
 from train.mesh import MeshConfig, make_mesh
 from train.naming import naming
 from train.output import digest
+from train.setup import task as task_lib
+from train.setup.task import Task
 
 # What made the weights and their ids; all else may differ from training.
 FIXED = (
@@ -61,9 +62,9 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
   with validate.refusing():
     validate.check_values(config)
     trained_with = workdir.check_model(config, path, FIXED)
-    rules = initialize.rules(config)
+    rules = task_lib.rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
-    task = initialize.restore(config, path)
+    task = task_lib.restore(config, path)
     shapes = param_shapes(task.module)
     shardings = param_specs(shapes, rules, mesh)
     abstract = jax.tree.map(

@@ -8,7 +8,8 @@ import pytest
 
 from data.schemes import files
 from data.store import source_cache
-from train import datasets, initialize, loop, processes, workdir
+from train import datasets, loop, processes, workdir
+from train.setup import task as task_lib
 from train.validate import Refusal
 
 
@@ -22,7 +23,7 @@ def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
   uris = [_write(tmp_path / name, name * 2, name * 3) for name in "ab"]
   tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
   datasets.check(tiny_config, tmp_path)
-  task = initialize.build(tiny_config, tmp_path / "run")
+  task = task_lib.build(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   pipeline = datasets.train_pipeline(tiny_config, pairs, tmp_path / "run")
   steps = range(1000 // pipeline.batch_size)
@@ -36,7 +37,7 @@ def test_tokenizers_learn_from_all_of_a_mixture(tiny_config, tmp_path):
     _write(tmp_path / "two", *["omega omega"] * 9),
   ]
   tiny_config.data.train = f"1*{uris[0]},2*{uris[1]}"
-  task = initialize.build(tiny_config, tmp_path / "run")
+  task = task_lib.build(tiny_config, tmp_path / "run")
   for word in ("alpha", "omega"):
     assert task.source_tokenizer.token_id(word) is not None
 
@@ -52,7 +53,7 @@ def sets(tmp_path, tiny_config):
     f"w={_write(tmp_path / 'w', 'new', 'newer')}"
   )
   data.test = f"t={_write(tmp_path / 't', words[7])}"
-  task = initialize.build(tiny_config, tmp_path / "run")
+  task = task_lib.build(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   return (
     tiny_config,
@@ -83,7 +84,7 @@ def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
     this = loop.prepare(tiny_config, folder)
     assert "data.eval valid: 21 of 21 pairs (100.0%) stand" in caplog.text
     # As `loop.begin` does.
-    initialize.record(this.task, folder)
+    task_lib.record(this.task, folder)
     workdir.record(tiny_config, folder, {}, 0)
     caplog.clear()
     loop.prepare(tiny_config, folder)
@@ -105,7 +106,7 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
   # Trains tokenizers, prepares, looks for duplicates.
   this = loop.prepare(tiny_config, tmp_path / "run")
   assert scans == [f"{tmp_path}/pairs.jsonl"]
-  initialize.record(this.task, this.folder)
+  task_lib.record(this.task, this.folder)
   workdir.record(this.config, this.folder, {}, 0)
   # Whoever goes on, in another process, reads none of it.
   source_cache._opened.cache_clear()
@@ -116,7 +117,7 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
 def test_hosts_whose_files_differ_are_refused(
   tiny_config, tmp_path, monkeypatch
 ):
-  task = initialize.build(tiny_config, tmp_path / "run")
+  task = task_lib.build(tiny_config, tmp_path / "run")
   datasets.train_pairs(tiny_config, task, tmp_path / "run")
   # What the other host has is not what this one has.
   monkeypatch.setattr(

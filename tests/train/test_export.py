@@ -14,7 +14,8 @@ import torch
 import transformers
 
 from encdec.hub.card import render
-from train import export, initialize, loop, mesh, trained, validate
+from train import export, loop, mesh, trained, validate
+from train.setup import task as task_lib
 
 
 def test_pytorch_generates_what_evaluation_generated(
@@ -120,7 +121,7 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
   """Greedily, whatever the decoder's own files ask for."""
   config, folder, _ = finished
   task = dataclasses.replace(
-    initialize.restore(config, folder),
+    task_lib.restore(config, folder),
     generation={"do_sample": True, "max_new_tokens": 3, "eos_token_id": 0},
   )
   with caplog.at_level("WARNING", logger="absl"):
@@ -131,7 +132,7 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
 
 def test_an_export_says_what_its_files_cannot(finished, caplog):
   config, folder, _ = finished
-  task = initialize.restore(config, folder)
+  task = task_lib.restore(config, folder)
   config = config.copy_and_resolve_references()
   config.generation.scoring = "gnmt"
   with caplog.at_level("WARNING", logger="absl"):
@@ -193,7 +194,7 @@ def test_a_card_names_no_folder(finished):
   config = config.copy_and_resolve_references()
   config.model.encoder, config.model.decoder = "/home/me/bert", "~/gpt2"
   config.data.train = "1*jsonl:/home/me/a.jsonl@all[:9],3*csv:C:\\me\\b.csv"
-  task = initialize.restore(finished[0], folder)
+  task = task_lib.restore(finished[0], folder)
   this = trained.Trained(
     config,
     folder,

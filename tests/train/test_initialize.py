@@ -11,7 +11,8 @@ import transformers
 from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
-from train import first_params, initialize, loop, run_tokenizers, validate
+from train import first_params, loop, run_tokenizers, validate
+from train.setup import task as task_lib
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 
@@ -94,7 +95,7 @@ def test_every_architecture_has_a_tokenizer_to_train():
 def test_a_roberta_preset_trains_its_tokenizer(pairs_folder, tiny_config):
   tiny_config.model.encoder = tiny_config.model.decoder = "roberta:tiny"
   tiny_config.data.target_vocab_size = 300
-  task = initialize.build(tiny_config, pairs_folder / "run")
+  task = task_lib.build(tiny_config, pairs_folder / "run")
   start, end, pad = task.tokens.start, task.tokens.end, task.tokens.pad
   ids = [task.target_tokenizer.token_id(t) for t in ("<s>", "</s>", "<pad>")]
   assert [start, *end, pad] == ids
@@ -110,7 +111,7 @@ def test_an_id_outside_the_vocabulary_is_refused(folders, tiny_config):
   with pytest.raises(
     validate.Refusal, match=r"pad token has the id 50257.*model\.pad_token"
   ):
-    initialize.build(tiny_config, folder / "run")
+    task_lib.build(tiny_config, folder / "run")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -122,9 +123,9 @@ def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.start_token = "0"
   this = loop.prepare(config, folder / "run")
-  initialize.record(this.task, folder / "run")
+  task_lib.record(this.task, folder / "run")
   (folder / "bert").rename(folder / "gone")
-  again = initialize.restore(config, folder / "run")
+  again = task_lib.restore(config, folder / "run")
   assert again.tokens == this.task.tokens
   assert again.module == this.task.module
   start = again.target_tokenizer.token_id("0")
@@ -260,8 +261,8 @@ def test_what_sides_lack_is_drawn_with_a_warning_or_left_out(
     state = this.create()
   assert "holds no language-model head" in caplog.text
   assert "pooler" not in state.params["encoder"]
-  initialize.record(this.task, folder / "run")
-  again = initialize.restore(config, folder / "run")
+  task_lib.record(this.task, folder / "run")
+  again = task_lib.restore(config, folder / "run")
   assert again.module == this.task.module
   assert not again.module.config.encoder.pooler
   hub.save_folder(tmp_path / "hub", state.params, again.hub_config)
@@ -306,5 +307,5 @@ def test_a_damaged_model_of_a_run_is_named(tiny_config, tmp_path, raw):
     made = training.train_wordpiece(TEXTS, 300)
     made.save(str(tmp_path / "tokenizers" / side))
   with pytest.raises(ValueError, match=str(path)) as caught:
-    initialize.restore(tiny_config, tmp_path)
+    task_lib.restore(tiny_config, tmp_path)
   assert len(str(caught.value)) < 500 + len(str(path))

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from train import datasets, initialize, inspect, validate
+from train import datasets, inspect, validate
+from train.setup import task as task_lib
 
 
 def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
@@ -24,7 +25,7 @@ def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
     assert f"\n  {name}" in out
   assert out.count("--config.data.pack_source_length=") == 2
 
-  task = initialize.build(config, folder)
+  task = task_lib.build(config, folder)
   pairs = datasets.train_pairs(config, task, folder)
   batch = datasets.train_pipeline(config, pairs, folder).batch(0)
   first = out.split("-- row ")[1]
@@ -38,7 +39,7 @@ def test_a_mixture_is_measured_by_its_shares(tiny_config, tmp_path):
     line = json.dumps({"source": text, "target": "blue"}) + "\n"
     (tmp_path / name).write_text(line * count)
   tiny_config.data.train = f"3*jsonl:{tmp_path}/a,1*jsonl:{tmp_path}/b"
-  task = initialize.build(tiny_config, tmp_path / "run")
+  task = task_lib.build(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   lengths, records = inspect._measure(tiny_config, task, pairs)
   short = (lengths.source < 9).sum()

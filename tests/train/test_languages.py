@@ -17,7 +17,8 @@ from encdec import hub
 from encdec.model import init_params
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
-from train import datasets, export, initialize, loop, predict, trained, validate
+from train import datasets, export, loop, predict, trained, validate
+from train.setup import task as task_lib
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacre")
 
@@ -96,7 +97,7 @@ def _forced(config, task):
 
 def _check_inputs(kind, config, folder, theirs):
   """The batches of a run are what PyTorch's class makes of the same labels."""
-  task = initialize.restore(config, folder)
+  task = task_lib.restore(config, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   every = eval_batches(sets["valid"], 8, datasets.buckets(config))
   batch = next(iter(every)).arrays
@@ -196,7 +197,7 @@ def test_pytorch_reads_and_writes_what_the_run_did(
   config.model.pair, config.data.source_tokenizer = str(hub), ""
   for language in ("", french):
     config.data.target_language = language
-    new = initialize.build(config, tmp_path / f"pair{language}")
+    new = task_lib.build(config, tmp_path / f"pair{language}")
     code = ids(language or LANGUAGES[kind][1])
     assert new.tokens.start == (code if kind == "mbart" else ids(start))
     assert _forced(config, new) == (None if first is None else code)
@@ -223,16 +224,16 @@ def test_a_preset_starts_as_its_tokenizer_says(
   config.model.decoder = decoder
   config.data.target_tokenizer = translators.save(kind, tmp_path / kind)
   config.data.target_language = LANGUAGES[kind][1]
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   ids = task.target_tokenizer.inner.convert_tokens_to_ids
   assert task.tokens.start == ids(start)
   assert task.tokens.end == (ids("</s>"),)
   assert _forced(config, task) == (None if first is None else ids(first))
   # What the run keeps has the languages; the configuration is not asked again.
-  initialize.record(task, tmp_path / "run")
+  task_lib.record(task, tmp_path / "run")
   (tmp_path / "run/config.json").write_text("{}")
   config.data.target_language = ""
-  again = initialize.build(config, tmp_path / "run")
+  again = task_lib.build(config, tmp_path / "run")
   assert _forced(config, again) == _forced(config, task)
   for side in ("source_tokenizer", "target_tokenizer"):
     fingerprints = [getattr(t, side).fingerprint for t in (task, again)]
@@ -241,7 +242,7 @@ def test_a_preset_starts_as_its_tokenizer_says(
   if first is not None:
     config.data.target_language = LANGUAGES[kind][1]
     config.model.start_token = first
-    coded = initialize.build(config, tmp_path / "coded")
+    coded = task_lib.build(config, tmp_path / "coded")
     assert coded.tokens.start == ids(first)
     assert _forced(config, coded) is None
 
@@ -252,16 +253,16 @@ def test_the_classs_start_goes_before_a_files(translation, tmp_path):
   path = tmp_path / "mbart/generation_config.json"
   values = json.loads(path.read_text()) | {"decoder_start_token_id": 0}
   path.write_text(json.dumps(values))
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   ids = task.target_tokenizer.inner.convert_tokens_to_ids
   assert task.tokens.start == ids("de_DE")
   assert "the target's language" in task.tokens.table()
   config.data.target_language = ""
-  other = initialize.build(config, tmp_path / "other")
+  other = task_lib.build(config, tmp_path / "other")
   assert other.tokens.start == ids("en_XX")
   # A run's own word goes before both.
   config.model.start_token = "</s>"
-  assert initialize.build(config, tmp_path / "own").tokens.start == ids("</s>")
+  assert task_lib.build(config, tmp_path / "own").tokens.start == ids("</s>")
 
 
 def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
@@ -269,7 +270,7 @@ def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
   config.model.decoder = "mbart:tiny"
   config.data.target_tokenizer = translators.save("mbart", tmp_path / "mbart")
   config.data.target_language = "de_DE"
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   several = dataclasses.replace(task.tokens, end=(9, *task.tokens.end))
   task = dataclasses.replace(task, tokens=several)
   assert task.batch_tokens.end == task.target_tokenizer.eos_id
@@ -287,7 +288,7 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
   config.data.source_tokenizer = config.data.target_tokenizer = folder
   config.data.source_language, config.data.target_language, _ = LANGUAGES[kind]
   config.model.start_token = "</s>"
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   ids = [
     tokenizer.encode_batch(GERMAN[:1])
     for tokenizer in (task.source_tokenizer, task.target_tokenizer)
@@ -299,7 +300,7 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
     with pytest.raises(
       validate.Refusal, match=r"'embeddings' \(model\.share\)"
     ):
-      initialize.build(config, tmp_path / "other")
+      task_lib.build(config, tmp_path / "other")
 
 
 def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
@@ -310,12 +311,12 @@ def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
       validate.Refusal,
       match=rf"data\.{kind}_language = 'de_DE'.*data\.{kind}_tokenizer",
     ):
-      initialize.build(config, tmp_path / "run")
+      task_lib.build(config, tmp_path / "run")
     config.data[f"{kind}_language"] = ""
   config.data.target_tokenizer = translators.save("marian", tmp_path / "marian")
   config.data.target_language = "de"
   with pytest.raises(ValueError, match=r"data\.target_language = 'de'.*''"):
-    initialize.build(config, tmp_path / "run")
+    task_lib.build(config, tmp_path / "run")
 
 
 def test_a_run_that_tokenised_targets_as_sources_is_refused(
@@ -325,15 +326,15 @@ def test_a_run_that_tokenised_targets_as_sources_is_refused(
   config.data.target_tokenizer = translators.save("mbart50", tmp_path / "mbart")
   config.data.source_language, config.data.target_language = "en_XX", "de_DE"
   config.data.source_tokenizer = config.data.target_tokenizer
-  task = initialize.build(config, run)
-  initialize.record(task, run)
-  assert initialize.restore(config, run).tokens == task.tokens
+  task = task_lib.build(config, run)
+  task_lib.record(task, run)
+  assert task_lib.restore(config, run).tokens == task.tokens
   # As an earlier version wrote it.
   values = json.loads((run / "model.json").read_text())
   del values["target_mode"]
   (run / "model.json").write_text(json.dumps(values))
   with pytest.raises(validate.Refusal, match="its targets as sources: train"):
-    initialize.restore(config, run)
+    task_lib.restore(config, run)
 
 
 @pytest.mark.parametrize("kind", ["mbart", "mbart50"])
@@ -343,7 +344,7 @@ def test_a_first_token_of_another_language_is_not_kept(
   """A saved pair forces what its last texts began with."""
   config, folder = translation(kind), tmp_path / "hub"
   german, french = _theirs(config).convert_tokens_to_ids(["de_DE", "fr_XX"])
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   hub.save_folder(
     folder,
     init_params(task.module, jax.random.key(0)),
@@ -358,8 +359,8 @@ def test_a_first_token_of_another_language_is_not_kept(
   with pytest.raises(
     validate.Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"
   ):
-    initialize.build(config, tmp_path / "other")
+    task_lib.build(config, tmp_path / "other")
   for language, code in (("fr_XX", french), ("de_DE", german)):
     config.data.target_language = language
-    task = initialize.build(config, tmp_path / language)
+    task = task_lib.build(config, tmp_path / language)
     assert _forced(config, task) == (None if kind == "mbart" else code)

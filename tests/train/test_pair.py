@@ -12,15 +12,8 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
-from train import (
-  export,
-  generation_settings,
-  initialize,
-  loop,
-  trained,
-  validate,
-  workdir,
-)
+from train import export, generation_settings, loop, trained, validate, workdir
+from train.setup import task as task_lib
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -98,7 +91,7 @@ def test_settings_of_the_config_win(exported, tiny_config, tmp_path):
   config.generation.options = (
     '{"repetition_penalty": null, "suppress_tokens": [5]}'
   )
-  task = initialize.build(config, tmp_path / "run")
+  task = task_lib.build(config, tmp_path / "run")
   settings = task.generation_settings(config)
   assert settings.options == {
     "num_beams": 2,
@@ -186,7 +179,7 @@ def test_options_that_contradict_each_other_are_refused_at_the_start(
   finished, saved, options, key
 ):
   config, folder, _ = finished
-  task = initialize.restore(config, folder)
+  task = task_lib.restore(config, folder)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.generation.num_beams = 1
@@ -200,7 +193,7 @@ def test_an_option_reaches_the_search(finished, tmp_path):
   """A forced first token begins every text; without it none does."""
   config, folder, _ = finished
   config = config.copy_and_resolve_references()
-  task = initialize.restore(config, folder)
+  task = task_lib.restore(config, folder)
   token = 40
   with config.unlocked():
     config.generation.options = f'{{"forced_bos_token_id": {token}}}'

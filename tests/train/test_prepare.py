@@ -4,7 +4,8 @@ import pytest
 
 from configs import dates
 from data.store import encode
-from train import datasets, initialize, prepare, validate
+from train import datasets, prepare, validate
+from train.setup import task as task_lib
 
 
 def test_a_run_reads_what_was_prepared(
@@ -26,14 +27,14 @@ def test_a_run_reads_what_was_prepared(
   monkeypatch.setattr(encode.Encoding, "examples", None)
   prepare.run(tiny_config, str(folder))
   assert capsys.readouterr().out == printed
-  task = initialize.build(tiny_config, folder)
+  task = task_lib.build(tiny_config, folder)
   assert len(datasets.train_pairs(tiny_config, task, folder)) == 61
 
 
 def test_the_store_of_a_run_lies_in_its_folder(finished):
   config, folder, _ = finished
   names = [p.name for p in (folder / "store").iterdir() if p.is_dir()]
-  task = initialize.restore(config, folder)
+  task = task_lib.restore(config, folder)
   (pairs,) = datasets.train_pairs(config, task, folder).parts
   assert len(names) == 2 and pairs.folder.name in names
   assert pairs.folder.parent == folder / "store"

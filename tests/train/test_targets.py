@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from train import datasets, initialize, inspect, loop, targets, trained
+from train import datasets, inspect, loop, targets, trained
+from train.setup import task as task_lib
 from train.validate import Refusal
 
 NAMES = ("Ana", "Bob", "Eve", "Zoë")
@@ -27,7 +28,7 @@ def emails(tiny_config, tmp_path):
 
 def measured(config, folder):
   datasets.check(config, folder)
-  task = initialize.build(config, folder)
+  task = task_lib.build(config, folder)
   pairs = datasets.train_pairs(config, task, folder)
   trips = targets.measure(config, task, pairs)
   return trips.counts, targets.advice(config, task, trips)

@@ -16,9 +16,9 @@ from encdec.types import Params
 from train import datasets, workdir
 from train.config import Config
 from train.evaluators import loss, permuted, text
-from train.initialize import Task
 from train.mesh import batch_sharding
 from train.naming import naming
+from train.setup.task import Task
 from train.state import TrainState
 from train.step import jit_eval_step
 from train.text_generator import Source, TextGenerator
