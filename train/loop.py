@@ -28,7 +28,6 @@ from train import (
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
-from train.first_params import first_params
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
 from train.optim import (
   OptimConfig,
@@ -38,6 +37,7 @@ from train.optim import (
 )
 from train.progress import Progress, StepReader
 from train.setup import task as task_lib
+from train.setup.initial_params import first_params
 from train.setup.task import Task
 from train.signals import Saving
 from train.state import (

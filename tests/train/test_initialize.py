@@ -11,7 +11,8 @@ import transformers
 from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
-from train import first_params, loop, run_tokenizers, validate
+from train import loop, run_tokenizers, validate
+from train.setup import initial_params
 from train.setup import task as task_lib
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
@@ -76,7 +77,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
 
   # A random decoder has the shape of its folder and nothing else of it.
   config.model.decoder_init = "random"
-  mixed = first_params.first_params(config, this.task.module)
+  mixed = initial_params.first_params(config, this.task.module)
   np.testing.assert_array_equal(
     np.asarray(mixed["encoder"]["embeddings"]["tokens"]["embedding"]),
     np.asarray(params["encoder"]["embeddings"]["tokens"]["embedding"]),
@@ -84,7 +85,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
   drawn = mixed["decoder"]["embeddings"]["tokens"]["embedding"]
   assert (np.asarray(drawn) != ours).any()
   config.model.encoder_init = "random"
-  assert first_params.first_params(config, this.task.module) is None
+  assert initial_params.first_params(config, this.task.module) is None
 
 
 def test_every_architecture_has_a_tokenizer_to_train():
