@@ -8,10 +8,10 @@ from encdec import hub
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
-from train import loaded
 from train.config import Config
 from train.naming import naming
 from train.run_tokenizers import SIDES
+from train.setup import load_messages
 
 
 def first_params(
@@ -28,7 +28,7 @@ def first_params(
   if found is None:
     return None
   params, report, read_as = found
-  loaded.tell(report)
+  load_messages.tell(report)
   if read_as == module.config:
     return params
   # As resize_token_embeddings draws them by default.
@@ -51,7 +51,7 @@ def _of_pair(config: Config, module: FlaxEncoderDecoderModule) -> Read:
     pair,
     jax.random.key(config.seed),
     position_extension=config.model.position_extension,
-    remedies=loaded.REMEDIES,
+    remedies=load_messages.REMEDIES,
   )
   return params, report, read_as
 
@@ -73,7 +73,7 @@ def _of_sides(config: Config, module: FlaxEncoderDecoderModule) -> Read | None:
     decoder=names.get("decoder"),
     layers={side: config.model[f"{side}_layers"] for side in SIDES},
     position_extension=config.model.position_extension,
-    remedies=loaded.REMEDIES,
+    remedies=load_messages.REMEDIES,
   )
   return params, report, read_as
 
