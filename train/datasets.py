@@ -16,9 +16,10 @@ from data.store.pairs import Pairs
 from data.store.prepare import prepare
 from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
-from train import command_line, processes, run_tokenizers, validate
+from train import command_line, processes, validate
 from train.config import Config
 from train.naming import naming
+from train.setup import tokenizers
 from train.setup.task import Task
 
 
@@ -127,13 +128,13 @@ def warn_of_duplicates(
 
 def is_trained(config: Config, side: str) -> bool:
   """Whether the tokenizer of "encoder" or "decoder" is made by the run."""
-  named = config.data[f"{run_tokenizers.SIDES[side]}_tokenizer"]
+  named = config.data[f"{tokenizers.SIDES[side]}_tokenizer"]
   preset = validate.is_preset(config.model[side])
   return preset and not (named or config.model.pair)
 
 
 def _check_case(config: Config) -> None:
-  trained = [side for side in run_tokenizers.SIDES if is_trained(config, side)]
+  trained = [side for side in tokenizers.SIDES if is_trained(config, side)]
   if config.data.keep_case and not trained:
     raise ValueError(
       "data.keep_case = True is for tokenizers that a run trains, and this one "

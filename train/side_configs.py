@@ -11,7 +11,7 @@ from encdec.config import Role
 from train import languages, validate
 from train.config import Config
 from train.naming import naming
-from train.run_tokenizers import SIDES
+from train.setup.tokenizers import SIDES
 
 
 def read(config: Config, pair: hub.SavedPair | None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import transformers
 from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
-from train import loop, run_tokenizers, validate
-from train.setup import initial_params
+from train import loop, validate
+from train.setup import initial_params, tokenizers
 from train.setup import task as task_lib
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
@@ -90,7 +90,7 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
 
 def test_every_architecture_has_a_tokenizer_to_train():
   kinds = {arch.TOKENIZER for arch in ARCHS.values()}
-  assert kinds == run_tokenizers.TRAINERS.keys()
+  assert kinds == tokenizers.TRAINERS.keys()
 
 
 def test_a_roberta_preset_trains_its_tokenizer(pairs_folder, tiny_config):
@@ -212,7 +212,7 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
     "decoder": ("gpt2", decoder),
   }[side]
   size = _add_tokens(folder / name, ["<hl>", "<sep2>"])
-  kind = run_tokenizers.SIDES[side]
+  kind = tokenizers.SIDES[side]
   with pytest.raises(
     validate.Refusal,
     match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
@@ -236,7 +236,7 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
   # The rest is padding, as ever.
   assert len(rows) % 128 == 0 and not rows[size:].any()
   # The other side is as it was.
-  other = run_tokenizers.SIDES.keys() - {side}
+  other = tokenizers.SIDES.keys() - {side}
   for name in other:
     sizes = {"encoder": encoder, "decoder": decoder}
     assert (

@@ -10,8 +10,8 @@ from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train.config import Config
 from train.naming import naming
-from train.run_tokenizers import SIDES
 from train.setup import load_messages
+from train.setup.tokenizers import SIDES
 
 
 def first_params(

@@ -28,7 +28,6 @@ from train import (
   generation_settings,
   languages,
   processes,
-  run_tokenizers,
   side_configs,
   validate,
   workdir,
@@ -36,7 +35,8 @@ from train import (
 from train.config import Config
 from train.generation_settings import GenerationSettings
 from train.naming import naming
-from train.run_tokenizers import SIDES
+from train.setup import tokenizers
+from train.setup.tokenizers import SIDES
 
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
@@ -118,9 +118,9 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
 
   processes.on_chief(
     "making the tokenizers",
-    lambda: run_tokenizers.make(config, sides, share, folder),
+    lambda: tokenizers.make(config, sides, share, folder),
   )
-  read = run_tokenizers.read(folder)
+  read = tokenizers.read(folder)
   for side in SIDES:
     if not pair and validate.is_preset(config.model[side]):
       side_configs.fit_preset(sides[side], read[side])
@@ -145,7 +145,7 @@ def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
   values = workdir.read_json(path, "config", "generation", "tokens")
-  read = run_tokenizers.read(folder)
+  read = tokenizers.read(folder)
   if read["decoder"].has_modes and "target_mode" not in values:
     raise validate.Refusal(
       f"--workdir={folder} holds a run of an earlier version, which tokenised "
