@@ -8,9 +8,10 @@ from absl import logging
 from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub
 from encdec.config import Role
-from train import languages, validate
+from train import validate
 from train.config import Config
 from train.naming import naming
+from train.setup import languages
 from train.setup.tokenizers import SIDES
 
 

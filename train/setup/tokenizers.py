@@ -13,9 +13,10 @@ from data.tokenizers import training
 from data.tokenizers.languages import LanguageError
 from encdec import hub
 from encdec.archs import ARCHS
-from train import languages, validate
+from train import validate
 from train.config import Config
 from train.naming import naming
+from train.setup import languages
 
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
