@@ -15,10 +15,10 @@ from encdec.config import EncDecConfig
 from encdec.layers.kernels.xla.xla import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
-from train import generation_settings
 from train.config import Config
-from train.generation_settings import UNSET, GenerationSettings
 from train.naming import naming
+from train.setup import generation_settings
+from train.setup.generation_settings import UNSET, GenerationSettings
 
 
 class Failure(Exception):

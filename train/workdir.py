@@ -16,7 +16,7 @@ from data.error_text import DAMAGE, fault, quoted
 from data.error_text import plain as plain_text
 from train import command_line, processes, validate
 from train.config import Config
-from train.generation_settings import UNSET
+from train.setup.generation_settings import UNSET
 
 # Values that leave a key unset, as JSON has them.
 _NOT_SET = ("", [], False, 0, -1)

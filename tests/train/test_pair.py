@@ -12,7 +12,8 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
-from train import export, generation_settings, loop, trained, validate, workdir
+from train import export, loop, trained, validate, workdir
+from train.setup import generation_settings
 from train.setup import task as task_lib
 
 pytestmark = pytest.mark.usefixtures("one_device")

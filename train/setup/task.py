@@ -24,11 +24,11 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from train import generation_settings, processes, validate, workdir
+from train import processes, validate, workdir
 from train.config import Config
-from train.generation_settings import GenerationSettings
 from train.naming import naming
-from train.setup import languages, side_configs, tokenizers
+from train.setup import generation_settings, languages, side_configs, tokenizers
+from train.setup.generation_settings import GenerationSettings
 from train.setup.tokenizers import SIDES
 
 SETTINGS = {
