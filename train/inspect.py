@@ -13,8 +13,9 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline
 from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
-from train import datasets, targets, validate, workdir
+from train import targets, validate, workdir
 from train.config import Config
+from train.setup import datasets
 from train.setup import task as task_lib
 from train.setup.task import Task
 

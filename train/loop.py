@@ -17,7 +17,6 @@ from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
 from train import (
   compiled_steps,
-  datasets,
   machine,
   seen,
   signals,
@@ -36,6 +35,7 @@ from train.optim import (
   make_schedule,
 )
 from train.progress import Progress, StepReader
+from train.setup import datasets
 from train.setup import task as task_lib
 from train.setup.initial_params import first_params
 from train.setup.task import Task

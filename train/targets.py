@@ -14,8 +14,9 @@ from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
 from data.tokenizers.round_trip import RoundTrips
 from encdec.archs import ARCHS
-from train import datasets, text_generator
+from train import text_generator
 from train.config import Config
+from train.setup import datasets
 from train.setup.task import Task
 
 # Targets that are looked at, and the share of them that shall be unchanged.

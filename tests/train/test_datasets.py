@@ -8,7 +8,8 @@ import pytest
 
 from data.schemes import files
 from data.store import source_cache
-from train import datasets, loop, processes, workdir
+from train import loop, processes, workdir
+from train.setup import datasets
 from train.setup import task as task_lib
 from train.validate import Refusal
 

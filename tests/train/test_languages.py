@@ -17,7 +17,8 @@ from encdec import hub
 from encdec.model import init_params
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
-from train import datasets, export, loop, predict, trained, validate
+from train import export, loop, predict, trained, validate
+from train.setup import datasets
 from train.setup import task as task_lib
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacre")

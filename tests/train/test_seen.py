@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
 from train import loop, seen, validate, workdir
-from train.datasets import describe_batches
+from train.setup.datasets import describe_batches
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from train import datasets, inspect, loop, targets, trained
+from train import inspect, loop, targets, trained
+from train.setup import datasets
 from train.setup import task as task_lib
 from train.validate import Refusal
 
