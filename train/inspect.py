@@ -13,9 +13,9 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline
 from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
-from train import targets, validate, workdir
+from train import validate, workdir
 from train.config import Config
-from train.setup import datasets
+from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.setup.task import Task
 
@@ -60,8 +60,8 @@ def _examples(pipeline: Pipeline, task: Task) -> str:
 
 def _written(config: Config, task: Task, pairs: Mixture) -> str:
   """Whether the target tokenizer can write the targets, and what to do."""
-  trips = targets.measure(config, task, pairs)
-  said = targets.advice(config, task, trips)
+  trips = target_check.measure(config, task, pairs)
+  said = target_check.advice(config, task, trips)
   lines = [round_trip.describe(trips), f"warning: {said}" if said else ""]
   return "\n".join(filter(None, lines))
 

@@ -15,15 +15,7 @@ from jax.sharding import Mesh
 
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
-from train import (
-  compiled_steps,
-  machine,
-  seen,
-  signals,
-  targets,
-  validate,
-  workdir,
-)
+from train import compiled_steps, machine, seen, signals, validate, workdir
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
@@ -35,7 +27,7 @@ from train.optim import (
   make_schedule,
 )
 from train.progress import Progress, StepReader
-from train.setup import datasets
+from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.setup.initial_params import first_params
 from train.setup.task import Task
@@ -134,7 +126,7 @@ def prepare(config: Config, folder: Path) -> Run:
   pipeline = datasets.train_pipeline(config, pairs, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
-    targets.report(config, task, pairs)
+    target_check.report(config, task, pairs)
     datasets.warn_of_duplicates(config, pairs, sets, folder)
   step = jit_train_step(
     module=module,

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from train import inspect, loop, targets, trained
-from train.setup import datasets
+from train import inspect, loop, trained
+from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.validate import Refusal
 
@@ -31,8 +31,8 @@ def measured(config, folder):
   datasets.check(config, folder)
   task = task_lib.build(config, folder)
   pairs = datasets.train_pairs(config, task, folder)
-  trips = targets.measure(config, task, pairs)
-  return trips.counts, targets.advice(config, task, trips)
+  trips = target_check.measure(config, task, pairs)
+  return trips.counts, target_check.advice(config, task, trips)
 
 
 def test_an_uncased_decoder_is_told_what_to_set(emails, tmp_path):
@@ -75,7 +75,7 @@ def test_a_sample_is_bounded_and_shared(emails, tmp_path, monkeypatch):
     json.dumps({"source": "a", "target": "plain"}) + "\n"
   )
   (tmp_path / "many.jsonl").write_text(lines * 9)
-  monkeypatch.setattr(targets, "SAMPLE", 20)
+  monkeypatch.setattr(target_check, "SAMPLE", 20)
   emails.data.train = (
     f"1*jsonl:{tmp_path}/plain.jsonl,3*jsonl:{tmp_path}/many.jsonl"
   )
