@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
-from train import trained, validate
+from train import validate
 from train.config import Config
 from train.evaluators.suite import Result, Suite, write_samples
 from train.naming import naming
-from train.setup import datasets
+from train.setup import datasets, trained
 
 
 def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:

@@ -12,10 +12,11 @@ from jax.experimental import multihost_utils
 from data import atomic
 from encdec import hub
 from encdec.types import Params
-from train import command_line, processes, public, trained, validate
+from train import command_line, processes, public, validate
 from train.config import Config
+from train.setup import trained
 from train.setup.task import Task
-from train.trained import Trained
+from train.setup.trained import Trained
 
 # What a reader would ask of how the model was trained.
 RECIPE = (

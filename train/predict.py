@@ -18,19 +18,13 @@ from absl import logging
 
 from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
-from train import (
-  command_line,
-  processes,
-  text_generator,
-  trained,
-  validate,
-  workdir,
-)
+from train import command_line, processes, text_generator, validate, workdir
 from train.config import Config
 from train.naming import naming
 from train.output import FOUND, Output, digest
+from train.setup import trained
+from train.setup.trained import Trained
 from train.text_generator import Found, Source
-from train.trained import Trained
 
 # Batches of sources that are sorted by length together. What was found out of
 # order when a run is killed, less than that many, is found again.

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import jax
 
-from train import trained, validate, workdir
+from train import validate, workdir
 from train.config import Config
-from train.setup import datasets
+from train.setup import datasets, trained
 from train.setup import task as task_lib
 
 

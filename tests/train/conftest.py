@@ -8,7 +8,8 @@ import torch
 import transformers
 
 from configs import dates
-from train import loop, mesh, trained
+from train import loop, mesh
+from train.setup import trained
 
 WORDS = ("red", "blue", "green", "black", "white", "brown", "pink", "grey")
 

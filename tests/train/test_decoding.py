@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from data.tokenizers.tokenizer import Tokenizer
-from train import text_generator, trained
+from train import text_generator
 from train.mesh import MeshConfig, make_mesh
+from train.setup import trained
 
 SOURCES = ("red blue 0", "green pink 7", "white white 11", "grey red 2")
 

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from train import evaluate, trained, validate
+from train import evaluate, validate
+from train.setup import trained
 from train.writer import read_rows
 
 

@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from encdec.hub.card import render
-from train import export, loop, mesh, trained, validate
+from train import export, loop, mesh, validate
 from train.setup import task as task_lib
+from train.setup import trained
 
 
 def test_pytorch_generates_what_evaluation_generated(

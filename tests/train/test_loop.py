@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled_steps, loop, machine, progress, trained, validate
+from train import compiled_steps, loop, machine, progress, validate
 from train.checkpoint import Checkpoints
+from train.setup import trained
 from train.writer import read_rows
 
 

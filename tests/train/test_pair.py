@@ -12,8 +12,8 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
-from train import export, loop, trained, validate, workdir
-from train.setup import generation_settings
+from train import export, loop, validate, workdir
+from train.setup import generation_settings, trained
 from train.setup import task as task_lib
 
 pytestmark = pytest.mark.usefixtures("one_device")

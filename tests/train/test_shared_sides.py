@@ -6,7 +6,8 @@ import transformers
 
 from configs import dates
 from data.tokenizers import training
-from train import export, loop, trained, validate
+from train import export, loop, validate
+from train.setup import trained
 
 
 def _shared(config, share):

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from train import inspect, loop, trained
-from train.setup import datasets, target_check
+from train import inspect, loop
+from train.setup import datasets, target_check, trained
 from train.setup import task as task_lib
 from train.validate import Refusal
 
