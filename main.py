@@ -30,7 +30,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import command_line, config_file, machine, processes, validate
+from train import config_file, machine, processes, validate
+from train.cli import flags as flags_lib
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -141,27 +142,27 @@ def parse(argv: list[str]) -> list[str]:
   try:
     # Those of a --flagfile too: overrides are told from flags by their names.
     argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
-    overrides, rest, tail = command_line.split(argv)
+    overrides, rest, tail = flags_lib.split(argv)
     # The file alone first, so that overrides can be compared with its keys.
-    with config_file.reading(command_line.value_of("config", rest)):
+    with config_file.reading(flags_lib.value_of("config", rest)):
       flags.FLAGS(rest)
-      command_line.check_flags(
+      flags_lib.check_flags(
         CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
       )
-    command_line.check_overrides(overrides, CONFIG.value)
+    flags_lib.check_overrides(overrides, CONFIG.value)
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
-    command_line.check_mode(MODE.value, given, OF_MODES)
+    flags_lib.check_mode(MODE.value, given, OF_MODES)
     ARGUMENTS[:] = [*rest, *overrides, *tail]
     return flags.FLAGS(list(ARGUMENTS))
   except validate.Failure:
     raise
   except (flags.Error, ValueError) as error:
-    reason = command_line.explain(error, flags.FLAGS["config"].value)
+    reason = flags_lib.explain(error, flags.FLAGS["config"].value)
     raise validate.Refusal(reason) from error
 
 
 def main(argv: list[str]) -> None:
-  command_line.check_arguments(argv[1:])
+  flags_lib.check_arguments(argv[1:])
   signals.keep(KEPT[MODE.value])
   folder = WORKDIR.value
   may_write = not os.path.exists(folder) or os.access(folder, os.W_OK)

@@ -12,7 +12,8 @@ from jax.experimental import multihost_utils
 from data import atomic
 from encdec import hub
 from encdec.types import Params
-from train import command_line, processes, public, validate
+from train import processes, public, validate
+from train.cli import flags
 from train.config import Config
 from train.setup import trained
 from train.setup.task import Task
@@ -96,7 +97,7 @@ def run(
         print(f"pushed to {hub.push_folder(path, push_to_hub)}")
 
   def write_named() -> None:
-    with command_line.making(f"--output={output}"):
+    with flags.making(f"--output={output}"):
       path.mkdir(parents=True, exist_ok=True)
     with atomic.naming(path):
       write()
@@ -165,7 +166,7 @@ def _check_output(output: str) -> Path:
     raise validate.Refusal(
       "--output is missing: pass a folder, --output=runs/name/hub"
     )
-  command_line.check_path("output", output)
+  flags.check_path("output", output)
   path = Path(output)
   if path.exists() and not path.is_dir():
     raise validate.Refusal(

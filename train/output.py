@@ -14,7 +14,8 @@ from absl import logging
 
 from data import atomic
 from data.error_text import few, plain, quoted
-from train import command_line, processes, validate, workdir
+from train import processes, validate, workdir
+from train.cli import flags
 
 # What is added to the object of a source.
 FOUND = ("prediction", "score")
@@ -78,7 +79,7 @@ class Output:
           f"--output={self.path} was made by something else ({other}): pass "
           "--overwrite, or choose another --output"
         )
-    with command_line.making(f"--output={self.path}"):
+    with flags.making(f"--output={self.path}"):
       self.path.parent.mkdir(parents=True, exist_ok=True)
     if self._file is None:
       self._file = self._locked()

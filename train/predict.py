@@ -18,7 +18,8 @@ from absl import logging
 
 from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
-from train import command_line, processes, text_generator, validate, workdir
+from train import processes, text_generator, validate, workdir
+from train.cli import flags
 from train.config import Config
 from train.naming import naming
 from train.output import FOUND, Output, digest
@@ -215,7 +216,7 @@ def _check_flags(source: str, output: str) -> None:
   ):
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
-  command_line.check_path("output", output)
+  flags.check_path("output", output)
   with naming("--input"):
     read = sources.files_of(source) if URI.match(source) else [source]
   if Path(output).resolve() in [Path(path).resolve() for path in read]:

@@ -14,7 +14,8 @@ from absl import logging
 from data import atomic
 from data.error_text import DAMAGE, fault, quoted
 from data.error_text import plain as plain_text
-from train import command_line, processes, validate
+from train import processes, validate
+from train.cli import flags
 from train.config import Config
 from train.setup.generation_settings import UNSET
 
@@ -72,7 +73,7 @@ def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> None:
   if not folder.exists():
-    with command_line.making(f"--workdir={folder}"):
+    with flags.making(f"--workdir={folder}"):
       folder.mkdir(parents=True, exist_ok=True)
     stack.callback(_remove_empty, folder)
   try:

@@ -16,7 +16,8 @@ from data.store.pairs import Pairs
 from data.store.prepare import prepare
 from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
-from train import command_line, processes, validate
+from train import processes, validate
+from train.cli import flags
 from train.config import Config
 from train.naming import naming
 from train.setup import tokenizers
@@ -229,7 +230,7 @@ def _prepared(
   """
   chief = jax.process_index() == 0
   store = _store(config, folder)
-  with command_line.making(f"data.store = {config.data.store!r}"):
+  with flags.making(f"data.store = {config.data.store!r}"):
     store.mkdir(parents=True, exist_ok=True)
   pairs = prepare(
     _open(config, uri, folder),
@@ -253,7 +254,7 @@ def _store(config: Config, folder: Path) -> Path:
       f"data.store = {store!r}: files are locked, mapped and renamed there, "
       "which a bucket cannot do; set it to a folder"
     )
-  with command_line.making(f"data.store = {store!r}"):
+  with flags.making(f"data.store = {store!r}"):
     for path in (Path(store), *Path(store).absolute().parents):
       if path.exists() and not path.is_dir():
         raise ValueError(

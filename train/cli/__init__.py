@@ -1,0 +1,1 @@
+"""The command line around a mode: flags, config file, signals, errors."""
