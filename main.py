@@ -30,7 +30,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import config_file, machine, processes, validate
+from train import machine, processes, validate
+from train.cli import config_file
 from train.cli import flags as flags_lib
 
 # Where config_flags looks for overrides.

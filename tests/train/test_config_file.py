@@ -5,7 +5,7 @@ import sys
 import pytest
 from ml_collections.config_flags import config_flags
 
-from train import config_file
+from train.cli import config_file
 from train.validate import Refusal
 
 # absl's way of reading a file, in the version that is pinned.
