@@ -6,9 +6,9 @@ import jax
 from absl import logging
 
 from train import validate
+from train.cli.setting_names import naming
 from train.config import Config
 from train.evaluators.suite import Result, Suite, write_samples
-from train.naming import naming
 from train.setup import datasets, trained
 
 

@@ -20,8 +20,8 @@ from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import processes, text_generator, validate, workdir
 from train.cli import flags
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.output import FOUND, Output, digest
 from train.setup import trained
 from train.setup.trained import Trained

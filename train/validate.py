@@ -15,8 +15,8 @@ from encdec.config import EncDecConfig
 from encdec.layers.kernels.xla.xla import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.setup import generation_settings
 from train.setup.generation_settings import UNSET, GenerationSettings
 

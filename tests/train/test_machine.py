@@ -13,7 +13,7 @@ import pytest
 
 from data import atomic
 from train import machine, validate
-from train.naming import naming
+from train.cli.setting_names import naming
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "--config=configs/dates.py:smoke"

@@ -8,8 +8,8 @@ from encdec import hub
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.setup import load_messages
 from train.setup.tokenizers import SIDES
 

@@ -9,8 +9,8 @@ from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub
 from encdec.config import Role
 from train import validate
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.setup import languages
 from train.setup.tokenizers import SIDES
 

@@ -25,8 +25,8 @@ from encdec.special_tokens import (
   resolve_special_tokens,
 )
 from train import processes, validate, workdir
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
 from train.setup.tokenizers import SIDES

@@ -14,8 +14,8 @@ from data.tokenizers.languages import LanguageError
 from encdec import hub
 from encdec.archs import ARCHS
 from train import validate
+from train.cli.setting_names import naming
 from train.config import Config
-from train.naming import naming
 from train.setup import languages
 
 SIDES = {"encoder": "source", "decoder": "target"}

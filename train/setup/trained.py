@@ -13,9 +13,9 @@ from encdec.sharding import param_specs
 from encdec.types import Params
 from train import validate, workdir
 from train.checkpoint import Checkpoints
+from train.cli.setting_names import naming
 from train.config import Config
 from train.mesh import MeshConfig, make_mesh
-from train.naming import naming
 from train.output import digest
 from train.setup import task as task_lib
 from train.setup.task import Task
