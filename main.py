@@ -30,8 +30,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import machine, processes, validate
-from train.cli import config_file
+from train import processes, validate
+from train.cli import config_file, machine_errors
 from train.cli import flags as flags_lib
 
 # Where config_flags looks for overrides.
@@ -188,7 +188,7 @@ def ours(record: Any) -> bool:
 def ended(error: Exception) -> NoReturn:
   """Ends the command with one line, where the user can do something."""
   # The flag as far as it was read: a wrong --config ends before that.
-  reason = machine.explain(error, flags.FLAGS["workdir"].value or "")
+  reason = machine_errors.explain(error, flags.FLAGS["workdir"].value or "")
   if reason is None and not isinstance(error, validate.Failure):
     raise error
   logging.debug("with --verbosity=1, from here:", exc_info=error)
@@ -201,7 +201,7 @@ def ended(error: Exception) -> NoReturn:
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(ours)
-  sys.unraisablehook = machine.report
+  sys.unraisablehook = machine_errors.report
   # PyTorch is not missed: no word of transformers about it.
   os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
   try:

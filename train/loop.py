@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
-from train import compiled_steps, machine, seen, signals, validate, workdir
+from train import compiled_steps, seen, signals, validate, workdir
 from train.checkpoint import Checkpoints
+from train.cli import machine_errors
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
@@ -166,7 +167,7 @@ def prepare(config: Config, folder: Path) -> Run:
 def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
   batch = blank_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
-  machine.check_batch("train.batch_size", batch)
+  machine_errors.check_batch("train.batch_size", batch)
   with jax.set_mesh(this.mesh):
     this.step.check(this.abstract, batch)
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled_steps, loop, machine, progress, validate
+from train import compiled_steps, loop, progress, validate
 from train.checkpoint import Checkpoints
+from train.cli import machine_errors
 from train.setup import trained
 from train.writer import read_rows
 
@@ -378,7 +379,7 @@ def test_bad_input_is_refused_before_anything_compiles(
 def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
   pairs_folder, tiny_config, compilations, monkeypatch
 ):
-  monkeypatch.setattr(machine, "_memory", lambda: 1000)
+  monkeypatch.setattr(machine_errors, "_memory", lambda: 1000)
   with pytest.raises(
     validate.Refusal, match=r"train\.batch_size = \d+: the arrays of a batch"
   ):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from data import atomic
-from train import machine, validate
+from train import validate
+from train.cli import machine_errors
 from train.cli.setting_names import naming
 
 ROOT = Path(__file__).parents[2]
@@ -47,16 +48,16 @@ def failing(number, path=None):
   ],
 )
 def test_a_failure_names_what_where_and_the_remedy(number, remedy):
-  line = machine.explain(failing(number, "/data/file"), "runs/x")
+  line = machine_errors.explain(failing(number, "/data/file"), "runs/x")
   assert line and line.startswith(f"/data/file: {os.strerror(number)}: ")
   assert remedy in line and "\n" not in line
   # An error without a name, which closing has raised after one with a name.
   nameless = failing(number)
-  assert (machine.explain(nameless, "runs/x") or "").startswith(
+  assert (machine_errors.explain(nameless, "runs/x") or "").startswith(
     "--workdir=runs/x: "
   )
   nameless.__context__ = failing(number, "/data/file")
-  assert machine.explain(nameless, "runs/x") == line
+  assert machine_errors.explain(nameless, "runs/x") == line
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -67,30 +68,30 @@ def test_a_file_that_a_setting_names_is_not_lost(number):
     naming("data.test"),
   ):
     raise failing(number, "/store/x.lock")
-  line = machine.explain(refused.value, "runs/x")
+  line = machine_errors.explain(refused.value, "runs/x")
   assert line and line.startswith(f"/store/x.lock: {os.strerror(number)}: ")
 
 
 def test_a_failure_is_found_under_others(tmp_path):
   with pytest.raises(validate.Refusal) as refused, validate.refusing():
     raise failing(errno.ENOSPC, "/data/file")
-  line = machine.explain(refused.value, "runs/x")
+  line = machine_errors.explain(refused.value, "runs/x")
   assert line and line.startswith("/data/file: No space left")
   # What says more of it is left as it is.
   with pytest.raises(OSError) as composed:
     with atomic.replacing(tmp_path / "shard"):
       raise failing(errno.ENOSPC)
-  assert machine.explain(composed.value, "runs/x") == str(composed.value)
+  assert machine_errors.explain(composed.value, "runs/x") == str(composed.value)
   # As tensorstore says it.
   text = 'RESOURCE_EXHAUSTED: at "/c/3/": write failed: No space left on device'
-  line = machine.explain(ValueError(text), "runs/x")
+  line = machine_errors.explain(ValueError(text), "runs/x")
   assert line and line.startswith("/c/3/: No space left on device: make room")
 
 
 def test_a_full_memory_is_told_with_what_takes_less():
   with pytest.raises(jax.errors.JaxRuntimeError) as full:
     jnp.zeros((10**14,), jnp.int8).block_until_ready()
-  line = machine.explain(full.value, "runs/x") or ""
+  line = machine_errors.explain(full.value, "runs/x") or ""
   assert line.startswith("the device's memory is full (RESOURCE_EXHAUSTED: Out")
   for key in ("train.batch_size", "accumulate_steps", "model.remat='full'"):
     assert key in line
@@ -99,14 +100,15 @@ def test_a_full_memory_is_told_with_what_takes_less():
     "INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory\nmore",
     "RESOURCE_EXHAUSTED: " + "x" * 9999,
   ):
-    line = machine.explain(error(text), "runs/x") or ""
+    line = machine_errors.explain(error(text), "runs/x") or ""
     assert "train.batch_size" in line and "more" not in line
     assert len(line) < 600
-  assert machine.explain(error("INTERNAL: else"), "runs/x") is None
+  assert machine_errors.explain(error("INTERNAL: else"), "runs/x") is None
   text = "RESOURCE_EXHAUSTED: /c: No space left on device"
-  assert "make room" in (machine.explain(error(text), "runs/x") or "")
+  assert "make room" in (machine_errors.explain(error(text), "runs/x") or "")
   line = (
-    machine.explain(MemoryError("Unable to allocate 3 GiB"), "runs/x") or ""
+    machine_errors.explain(MemoryError("Unable to allocate 3 GiB"), "runs/x")
+    or ""
   )
   assert line.startswith("the host's memory is full (Unable to allocate 3 GiB)")
 
@@ -118,7 +120,7 @@ def test_what_is_raised_in_place_of_an_error_is_no_failure_of_its():
     except OSError:
       raise validate.Refusal("--workdir=/x: ...") from None
   except validate.Refusal as refusal:
-    assert machine.explain(refusal, "runs/x") is None
+    assert machine_errors.explain(refusal, "runs/x") is None
 
 
 def test_other_errors_are_no_failures_of_the_machine():
@@ -128,16 +130,16 @@ def test_other_errors_are_no_failures_of_the_machine():
     validate.Refusal("a folder with No space left on device in its name"),
     KeyError("x"),
   ):
-    assert machine.explain(error, "runs/x") is None
+    assert machine_errors.explain(error, "runs/x") is None
 
 
 def test_a_container_may_have_less_memory_than_its_host(tmp_path):
   limit = tmp_path / "memory.max"
-  host = machine._memory(limit)
+  host = machine_errors._memory(limit)
   assert host > 10**8
   for text, memory in (("max\n", host), ("1000\n", 1000)):
     limit.write_text(text)
-    assert machine._memory(limit) == memory
+    assert machine_errors._memory(limit) == memory
 
 
 @pytest.fixture
