@@ -17,7 +17,7 @@ if __name__ == "__main__":
   signal.signal(signal.SIGINT, stop)
   signal.signal(signal.SIGTERM, stop)
 
-from train import signals
+from train.cli import signals
 
 if __name__ == "__main__":
   signals.watch()

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
-from train import compiled_steps, seen, signals, validate, workdir
+from train import compiled_steps, seen, validate, workdir
 from train.checkpoint import Checkpoints
-from train.cli import machine_errors
+from train.cli import machine_errors, signals
+from train.cli.signals import Saving
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
 from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
@@ -32,7 +33,6 @@ from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.setup.initial_params import first_params
 from train.setup.task import Task
-from train.signals import Saving
 from train.state import (
   TrainState,
   abstract_state,
