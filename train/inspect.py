@@ -13,11 +13,12 @@ from data.mixture import Mixture
 from data.pipeline import Pipeline
 from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
-from train import validate, workdir
+from train import validate
 from train.config import Config
 from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.setup.task import Task
+from train.workdir import recorded_config
 
 _EXAMPLES = 5
 # The greatest maximum length there may be.
@@ -34,7 +35,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: the configuration cannot be run, or a set cannot be read.
   """
   path = Path(folder)
-  with validate.refusing(), workdir.held(path, until_begun=True):
+  with validate.refusing(), recorded_config.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
     task = task_lib.build(config, path)

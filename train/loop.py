@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
-from train import compiled_steps, seen, validate, workdir
+from train import compiled_steps, seen, validate
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
@@ -41,6 +41,7 @@ from train.state import (
 )
 from train.step import StepConfig, jit_train_step
 from train.throughput import train_step_flops
+from train.workdir import recorded_config
 from train.writer import MetricsWriter, read_rows
 
 
@@ -55,7 +56,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
     SystemExit: after SIGTERM (143) or SIGINT (130), when the state is saved.
   """
   # Before anything is read there: two runs would each find a fresh folder.
-  with signals.saving() as saving, workdir.held(Path(folder)):
+  with signals.saving() as saving, recorded_config.held(Path(folder)):
     return _run(config, Path(folder), saving)
 
 
@@ -110,7 +111,7 @@ class Run:
 def prepare(config: Config, folder: Path) -> Run:
   """Finds whatever is wrong before anything compiles."""
   validate.check_values(config)
-  changes = workdir.check_same(config, folder)
+  changes = recorded_config.check_same(config, folder)
   rules = task_lib.rules(config)
   mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
@@ -205,7 +206,7 @@ def announce(this: Run, step: int) -> None:
     )
     return
   task_lib.record(this.task, this.folder)
-  workdir.record(this.config, this.folder, this.changes, step)
+  recorded_config.record(this.config, this.folder, this.changes, step)
   logging.info("special tokens:\n%s", this.task.tokens.table())
   this.task.generation_settings(this.config).tell()
   logging.info("batches: %s", datasets.describe_batches(this.pipeline))
@@ -306,7 +307,7 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
   """What a checkpoint says about itself."""
   return {
     "seed": this.config.seed,
-    "config": workdir.fingerprint(this.config),
+    "config": recorded_config.fingerprint(this.config),
     "data": seen.describe(this.pipeline, progress.step),
     "progress": dataclasses.asdict(progress),
   }

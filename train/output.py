@@ -14,8 +14,9 @@ from absl import logging
 
 from data import atomic
 from data.error_text import few, plain, quoted
-from train import processes, validate, workdir
+from train import processes, validate
 from train.cli import flags
+from train.workdir import recorded_config
 
 # What is added to the object of a source.
 FOUND = ("prediction", "score")
@@ -87,7 +88,7 @@ class Output:
     self.path.unlink(missing_ok=True)
     self._file.truncate(0)
     self.label.unlink(missing_ok=True)
-    workdir.write_json(self.label, self.made_by)
+    recorded_config.write_json(self.label, self.made_by)
     return 0
 
   def _locked(self) -> IO[bytes]:
@@ -133,7 +134,7 @@ class Output:
       return f"there is no {self.label.name} beside it"
     try:
       old = json.loads(self.label.read_text(encoding="utf-8"))
-      changes = workdir.difference(old, self.made_by)
+      changes = recorded_config.difference(old, self.made_by)
     except (ValueError, AttributeError, TypeError):
       return f"{self.label.name} is damaged"
     return few(

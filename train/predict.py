@@ -18,7 +18,7 @@ from absl import logging
 
 from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
-from train import processes, text_generator, validate, workdir
+from train import processes, text_generator, validate
 from train.cli import flags
 from train.cli.setting_names import naming
 from train.config import Config
@@ -26,6 +26,7 @@ from train.output import FOUND, Output, digest
 from train.setup import trained
 from train.setup.trained import Trained
 from train.text_generator import Found, Source
+from train.workdir import recorded_config
 
 # Batches of sources that are sorted by length together. What was found out of
 # order when a run is killed, less than that many, is found again.
@@ -327,7 +328,7 @@ def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
   """What decides an output."""
   settings = {
     key: value
-    for key, value in workdir.plain(this.config).items()
+    for key, value in recorded_config.plain(this.config).items()
     if key.startswith(("generation.", "model.dtype", "data.max_"))
   }
   # As they come to be, whether the config or a saved pair sets them.

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import jax
 
-from train import validate, workdir
+from train import validate
 from train.config import Config
 from train.setup import datasets, trained
 from train.setup import task as task_lib
+from train.workdir import recorded_config
 
 
 def run(config: Config, folder: str) -> None:
@@ -19,10 +20,10 @@ def run(config: Config, folder: str) -> None:
     Refusal: a set cannot be read, a store is damaged or cannot be written.
   """
   path = Path(folder)
-  with validate.refusing(), workdir.held(path, until_begun=True):
+  with validate.refusing(), recorded_config.held(path, until_begun=True):
     validate.check_values(config)
-    if workdir.recorded(path) is not None:
-      workdir.check_model(config, path, trained.FIXED)
+    if recorded_config.recorded(path) is not None:
+      recorded_config.check_model(config, path, trained.FIXED)
     datasets.check(config, path)
     task = task_lib.build(config, path)
     for uri, pairs in datasets.prepare_all(config, task, path):

@@ -8,10 +8,11 @@ import pytest
 
 from data.schemes import files
 from data.store import source_cache
-from train import loop, processes, workdir
+from train import loop, processes
 from train.setup import datasets
 from train.setup import task as task_lib
 from train.validate import Refusal
+from train.workdir import recorded_config
 
 
 def _write(path, *words):
@@ -86,7 +87,7 @@ def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
     assert "data.eval valid: 21 of 21 pairs (100.0%) stand" in caplog.text
     # As `loop.begin` does.
     task_lib.record(this.task, folder)
-    workdir.record(tiny_config, folder, {}, 0)
+    recorded_config.record(tiny_config, folder, {}, 0)
     caplog.clear()
     loop.prepare(tiny_config, folder)
   assert "stand in the training data" not in caplog.text
@@ -108,7 +109,7 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
   this = loop.prepare(tiny_config, tmp_path / "run")
   assert scans == [f"{tmp_path}/pairs.jsonl"]
   task_lib.record(this.task, this.folder)
-  workdir.record(this.config, this.folder, {}, 0)
+  recorded_config.record(this.config, this.folder, {}, 0)
   # Whoever goes on, in another process, reads none of it.
   source_cache._opened.cache_clear()
   loop.prepare(tiny_config, tmp_path / "run")

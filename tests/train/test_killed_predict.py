@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from configs import dates
-from train import loop, predict, workdir
+from train import loop, predict
+from train.workdir import recorded_config
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # Up to eleven processes, each of which imports and compiles.
@@ -44,8 +45,8 @@ def config(tiny_config):
 
 
 def _command(config, tmp_path) -> list[str]:
-  smoke = workdir.plain(dates.get_config("smoke"))
-  mine = workdir.plain(config)
+  smoke = recorded_config.plain(dates.get_config("smoke"))
+  mine = recorded_config.plain(config)
   return [
     sys.executable,
     "main.py",

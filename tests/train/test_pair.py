@@ -12,9 +12,10 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
-from train import export, loop, validate, workdir
+from train import export, loop, validate
 from train.setup import generation_settings, trained
 from train.setup import task as task_lib
+from train.workdir import recorded_config
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -335,7 +336,7 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
 
 def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
   """Its config.json lacks them, and has the old defaults of the others."""
-  written = workdir.plain(tiny_config)
+  written = recorded_config.plain(tiny_config)
   old = {k: v for k, v in written.items() if "pair" not in k}
   for key in ("model.grow_vocabulary", "generation.options"):
     del old[key]
@@ -348,11 +349,11 @@ def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
     "generation.no_repeat_ngram_size": 0,
     "generation.early_stopping": "false",
   }
-  workdir.write_json(tmp_path / "config.json", old)
-  assert workdir.check_same(tiny_config, tmp_path) == {}
+  recorded_config.write_json(tmp_path / "config.json", old)
+  assert recorded_config.check_same(tiny_config, tmp_path) == {}
   tiny_config.generation.num_beams = 2
   with pytest.raises(validate.Refusal, match="num_beams: 1 -> 2"):
-    workdir.check_same(tiny_config, tmp_path)
+    recorded_config.check_same(tiny_config, tmp_path)
 
 
 def test_a_pair_grows_for_added_tokens(pytorch_pair, tiny_config, tmp_path):

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
-from train import loop, seen, validate, workdir
+from train import loop, seen, validate
 from train.setup.datasets import describe_batches
+from train.workdir import recorded_config
 
 
 @pytest.fixture
@@ -93,21 +94,23 @@ def _change(config, **values):
 def test_shapes_may_change_only_where_the_epoch_begins_again(
   tmp_path, tiny_config
 ):
-  workdir.record(tiny_config, tmp_path, {}, 0)
+  recorded_config.record(tiny_config, tmp_path, {}, 0)
   other = _change(tiny_config, train__batch_size=16, **PACKED)
   with pytest.raises(validate.Refusal, match=r"or data\.restart_epoch=True"):
-    workdir.check_same(other, tmp_path)
+    recorded_config.check_same(other, tmp_path)
   restarting = _change(other, data__restart_epoch=True)
-  changes = workdir.check_same(restarting, tmp_path)
+  changes = recorded_config.check_same(restarting, tmp_path)
   assert changes["train.batch_size"] == [8, 16] and len(changes) == 5
-  workdir.record(restarting, tmp_path, changes, 4)
+  recorded_config.record(restarting, tmp_path, changes, 4)
   # Said once: the same command, with or without it, goes on.
-  assert workdir.check_same(restarting, tmp_path) == {}
-  assert set(workdir.check_same(other, tmp_path)) == {"data.restart_epoch"}
+  assert recorded_config.check_same(restarting, tmp_path) == {}
+  assert set(recorded_config.check_same(other, tmp_path)) == {
+    "data.restart_epoch"
+  }
   for key, value in (("data__max_source_length", 12), ("optim__lr", 0.5)):
     refused = _change(restarting, **{key: value})
     with pytest.raises(validate.Refusal) as caught:
-      workdir.check_same(refused, tmp_path)
+      recorded_config.check_same(refused, tmp_path)
     assert "restart_epoch=True" not in str(caught.value)
 
 

@@ -15,42 +15,43 @@ from pathlib import Path
 import pytest
 
 from configs import dates
-from train import inspect, loop, validate, workdir
+from train import inspect, loop, validate
+from train.workdir import recorded_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_first_run_writes_what_ran(tmp_path):
   config = dates.get_config()
-  assert workdir.check_same(config, tmp_path) == {}
-  workdir.record(config, tmp_path, {}, 0)
+  assert recorded_config.check_same(config, tmp_path) == {}
+  recorded_config.record(config, tmp_path, {}, 0)
   flat = json.loads((tmp_path / "config.json").read_text())
   assert flat["data.train"] == "dates@train"
   assert flat["sharding.batch"] == ["slice", "data", "fsdp"]
-  assert workdir.check_same(config, tmp_path) == {}
+  assert recorded_config.check_same(config, tmp_path) == {}
   assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_another_config_is_refused_with_the_difference(tmp_path):
   config = dates.get_config()
-  workdir.record(config, tmp_path, {}, 0)
+  recorded_config.record(config, tmp_path, {}, 0)
   config.optim.lr = 0.5
   config.train.steps = 9
   with pytest.raises(validate.Refusal) as caught:
-    workdir.check_same(config, tmp_path)
+    recorded_config.check_same(config, tmp_path)
   assert "optim.lr: 0.002 -> 0.5" in str(caught.value)
   assert "train.steps" not in str(caught.value)
 
 
 def test_allowed_changes_become_history(tmp_path):
   config = dates.get_config()
-  workdir.record(config, tmp_path, {}, 0)
+  recorded_config.record(config, tmp_path, {}, 0)
   config.train.steps = 900
   config.train.eval_every_steps = 10
   config.mesh.fsdp = 2
   config.data.store = "store"
   config.data.prepare_workers = 3
-  changes = workdir.check_same(config, tmp_path)
+  changes = recorded_config.check_same(config, tmp_path)
   assert changes == {
     "data.store": ["", "store"],
     "data.prepare_workers": [0, 3],
@@ -58,9 +59,9 @@ def test_allowed_changes_become_history(tmp_path):
     "train.eval_every_steps": [500, 10],
     "mesh.fsdp": [1, 2],
   }
-  workdir.record(config, tmp_path, changes, 350)
-  assert workdir.check_same(config, tmp_path) == {}
-  assert workdir.recorded(tmp_path)["train.steps"] == 900
+  recorded_config.record(config, tmp_path, changes, 350)
+  assert recorded_config.check_same(config, tmp_path) == {}
+  assert recorded_config.recorded(tmp_path)["train.steps"] == 900
   first = json.loads((tmp_path / "config.json").read_text())
   assert first["train.steps"] == 1000
   line = (tmp_path / "config_history.jsonl").read_text()
@@ -70,13 +71,13 @@ def test_allowed_changes_become_history(tmp_path):
 def test_reading_modes_check_the_model_alone(tmp_path):
   config = dates.get_config()
   with pytest.raises(validate.Refusal, match="holds no run"):
-    workdir.check_model(config, tmp_path, r"model\..*")
-  workdir.record(config, tmp_path, {}, 0)
+    recorded_config.check_model(config, tmp_path, r"model\..*")
+  recorded_config.record(config, tmp_path, {}, 0)
   config.eval.batch_size = 3
-  workdir.check_model(config, tmp_path, r"model\..*")
+  recorded_config.check_model(config, tmp_path, r"model\..*")
   config.model.decoder = "bert:tiny"
   with pytest.raises(validate.Refusal, match=r"model\.decoder: 'gpt2:tiny'"):
-    workdir.check_model(config, tmp_path, r"model\..*")
+    recorded_config.check_model(config, tmp_path, r"model\..*")
 
 
 HOLDER = """
@@ -117,23 +118,26 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
   holder.send_signal(signal.SIGKILL)
   holder.wait()
   assert (run / "lock").exists()
-  with workdir.held(run):
+  with recorded_config.held(run):
     assert (run / "lock").read_text().startswith(f"process {os.getpid()} of ")
   assert not list(run.iterdir())
 
 
 def test_a_folder_where_a_run_has_begun_can_be_looked_at(holder, tmp_path):
   run = tmp_path / "run"
-  workdir.record(dates.get_config(), run, {}, 0)
-  with workdir.held(run, until_begun=True):
+  recorded_config.record(dates.get_config(), run, {}, 0)
+  with recorded_config.held(run, until_begun=True):
     pass
-  with pytest.raises(validate.Refusal, match="is held by"), workdir.held(run):
+  with (
+    pytest.raises(validate.Refusal, match="is held by"),
+    recorded_config.held(run),
+  ):
     pass
 
 
 def test_a_folder_is_let_go_after_an_error(tmp_path):
   for _ in range(2):
-    with pytest.raises(KeyError), workdir.held(tmp_path / "new/run"):
+    with pytest.raises(KeyError), recorded_config.held(tmp_path / "new/run"):
       raise KeyError
   # Nothing was written there.
   assert not (tmp_path / "new/run").exists()
@@ -149,9 +153,9 @@ def test_a_lock_that_is_let_go_meanwhile_is_taken(tmp_path, monkeypatch):
     flock(file, how)
 
   monkeypatch.setattr(fcntl, "flock", remove_first)
-  with workdir.held(tmp_path):
+  with recorded_config.held(tmp_path):
     assert path.read_text().startswith("process ")
-    with pytest.raises(validate.Refusal), workdir.held(tmp_path):
+    with pytest.raises(validate.Refusal), recorded_config.held(tmp_path):
       pass
 
 
@@ -165,7 +169,7 @@ def test_a_file_system_without_locks_is_said(
   monkeypatch.setattr(fcntl, "flock", refuse)
   with (
     caplog.at_level("WARNING", logger="absl"),
-    workdir.held(tmp_path / "run"),
+    recorded_config.held(tmp_path / "run"),
   ):
     assert not list((tmp_path / "run").iterdir())
   [message] = caplog.messages
@@ -189,10 +193,10 @@ def test_a_file_system_without_locks_is_said(
 )
 def test_a_damaged_record_of_a_run_is_named(tmp_path, name, raw):
   config = dates.get_config()
-  workdir.record(config, tmp_path, {}, 0)
+  recorded_config.record(config, tmp_path, {}, 0)
   (tmp_path / name).write_bytes(raw)
   with pytest.raises(validate.Refusal) as caught:
-    workdir.check_same(config, tmp_path)
+    recorded_config.check_same(config, tmp_path)
   message = str(caught.value)
   assert message.startswith(f"{tmp_path / name} is damaged (")
   assert len(message) < 500 + len(str(tmp_path))
@@ -200,11 +204,11 @@ def test_a_damaged_record_of_a_run_is_named(tmp_path, name, raw):
 
 def test_what_differs_from_a_damaged_record_has_an_end(tmp_path):
   config = dates.get_config()
-  workdir.record(config, tmp_path, {}, 0)
+  recorded_config.record(config, tmp_path, {}, 0)
   path = tmp_path / "config.json"
   flat = json.loads(path.read_text())
   flat |= {f"{'secret ' * 1000}{n}": "secret " * 1000 for n in range(999)}
   path.write_text(json.dumps(flat))
   with pytest.raises(validate.Refusal, match="999 in all") as caught:
-    workdir.check_same(config, tmp_path)
+    recorded_config.check_same(config, tmp_path)
   assert len(str(caught.value)) < 200_000

@@ -13,7 +13,6 @@ from jaxtyping import Float64
 from data.pipeline import eval_batches
 from data.store.pairs import Pairs
 from encdec.types import Params
-from train import workdir
 from train.cli.setting_names import naming
 from train.config import Config
 from train.evaluators import loss, permuted, text
@@ -23,6 +22,7 @@ from train.setup.task import Task
 from train.state import TrainState
 from train.step import jit_eval_step
 from train.text_generator import Source, TextGenerator
+from train.workdir import recorded_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,4 +198,4 @@ def write_samples(
     lines = [json.dumps(dataclasses.asdict(s)) + "\n" for s in samples]
     if lines:
       path = folder / "samples" / f"{name}-{step:08d}.jsonl"
-      workdir.write_text(path, "".join(lines))
+      recorded_config.write_text(path, "".join(lines))

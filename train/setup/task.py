@@ -24,12 +24,13 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from train import processes, validate, workdir
+from train import processes, validate
 from train.cli.setting_names import naming
 from train.config import Config
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
 from train.setup.tokenizers import SIDES
+from train.workdir import recorded_config
 
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
@@ -137,7 +138,7 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
 def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
-  values = workdir.read_json(path, "config", "generation", "tokens")
+  values = recorded_config.read_json(path, "config", "generation", "tokens")
   read = tokenizers.read(folder)
   if read["decoder"].has_modes and "target_mode" not in values:
     raise validate.Refusal(
@@ -172,7 +173,7 @@ def record(task: Task, folder: Path) -> None:
     # An earlier version read targets as sources.
     "target_mode": True,
   }
-  workdir.write_json(folder / "model.json", values)
+  recorded_config.write_json(folder / "model.json", values)
 
 
 def _resolve_tokens(

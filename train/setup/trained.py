@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from encdec.model import param_shapes
 from encdec.sharding import param_specs
 from encdec.types import Params
-from train import validate, workdir
+from train import validate
 from train.checkpoint import Checkpoints
 from train.cli.setting_names import naming
 from train.config import Config
@@ -19,6 +19,7 @@ from train.mesh import MeshConfig, make_mesh
 from train.output import digest
 from train.setup import task as task_lib
 from train.setup.task import Task
+from train.workdir import recorded_config
 
 # What made the weights and their ids; all else may differ from training.
 FIXED = (
@@ -61,7 +62,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
   path = Path(folder)
   with validate.refusing():
     validate.check_values(config)
-    trained_with = workdir.check_model(config, path, FIXED)
+    trained_with = recorded_config.check_model(config, path, FIXED)
     rules = task_lib.rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
     task = task_lib.restore(config, path)

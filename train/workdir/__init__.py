@@ -1,0 +1,1 @@
+"""What a run writes down beside its checkpoints, and who may write."""
