@@ -17,9 +17,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
-from train import checksums, step_folders
+from train import step_folders
 from train.state import TrainState, tree_difference
 from train.validate import Refusal
+from train.workdir import checksums
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
 CHECKPOINT_FORMAT = 2

@@ -9,8 +9,8 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from train import checksums
 from train.validate import Refusal
+from train.workdir import checksums
 
 # The checkpointer renames what it retires into this folder, so that a kill in
 # the middle of a deletion leaves no half of a step under a step's name.

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from train import checksums
+from train.workdir import checksums
 
 
 @pytest.fixture

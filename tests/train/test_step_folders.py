@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checksums
 from train.checkpoint import Checkpoints
 from train.state import TrainState
 from train.validate import Refusal
+from train.workdir import checksums
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
