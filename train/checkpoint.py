@@ -17,10 +17,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
-from train import step_folders
 from train.state import TrainState, tree_difference
 from train.validate import Refusal
-from train.workdir import checksums
+from train.workdir import checksums, step_folders
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
 CHECKPOINT_FORMAT = 2
