@@ -42,7 +42,7 @@ from train.state import (
 from train.step import StepConfig, jit_train_step
 from train.throughput import train_step_flops
 from train.workdir import recorded_config
-from train.writer import MetricsWriter, read_rows
+from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
 def run(config: Config, folder: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 
 from train import evaluate, validate
 from train.setup import trained
-from train.writer import read_rows
+from train.workdir.metrics_file import read_rows
 
 
 def test_on_eight_devices_it_repeats_what_training_measured(

@@ -16,7 +16,7 @@ from train import compiled_steps, loop, progress, validate
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors
 from train.setup import trained
-from train.writer import read_rows
+from train.workdir.metrics_file import read_rows
 
 
 def rows_of(folder):

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from train.writer import read_rows
+from train.workdir.metrics_file import read_rows
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SAVE_EVERY = 3

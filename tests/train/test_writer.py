@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from train.writer import MetricsWriter, read_rows
+from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
 def _write(workdir, steps, cut=-1):
