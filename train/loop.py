@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from data.examples import blank_batch
 from data.pipeline import Pipeline, train_batches
-from train import compiled_steps, seen, validate
+from train import compiled_steps, validate
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
@@ -41,7 +41,7 @@ from train.state import (
 )
 from train.step import StepConfig, jit_train_step
 from train.throughput import train_step_flops
-from train.workdir import recorded_config
+from train.workdir import data_position, recorded_config
 from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
@@ -189,7 +189,9 @@ def begin(
     state, meta = restored
     progress = Progress(**meta["progress"])
     restart = this.config.data.restart_epoch
-    pipeline = seen.go_on(this.pipeline, meta["data"], progress.step, restart)
+    pipeline = data_position.go_on(
+      this.pipeline, meta["data"], progress.step, restart
+    )
     this = dataclasses.replace(this, pipeline=pipeline)
   if jax.process_index() == 0:
     announce(this, progress.step)
@@ -308,7 +310,7 @@ def meta(this: Run, progress: Progress) -> dict[str, Any]:
   return {
     "seed": this.config.seed,
     "config": recorded_config.fingerprint(this.config),
-    "data": seen.describe(this.pipeline, progress.step),
+    "data": data_position.describe(this.pipeline, progress.step),
     "progress": dataclasses.asdict(progress),
   }
 

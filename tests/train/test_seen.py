@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
-from train import loop, seen, validate
+from train import loop, validate
 from train.setup.datasets import describe_batches
-from train.workdir import recorded_config
+from train.workdir import data_position, recorded_config
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ PACKED = {
 
 def test_the_same_plan_goes_on(pipeline):
   made = pipeline()
-  saved = json.loads(json.dumps(seen.describe(made, 5)))
+  saved = json.loads(json.dumps(data_position.describe(made, 5)))
   assert saved["batch_size"] == 8 and saved["shapes"] == [[16, 8]]
   assert saved["epochs"] == [5 * 8 / 61]
-  again = seen.go_on(made, saved, 5, restart_epoch=False)
+  again = data_position.go_on(made, saved, 5, restart_epoch=False)
   assert again.members(5) == made.members(5)
-  assert again == seen.go_on(made, saved, 5, restart_epoch=True)
+  assert again == data_position.go_on(made, saved, 5, restart_epoch=True)
 
 
 def test_another_plan_is_refused_with_what_changed(pipeline):
-  saved = seen.describe(pipeline(), 13)
+  saved = data_position.describe(pipeline(), 13)
   with pytest.raises(validate.Refusal) as caught:
-    seen.go_on(
+    data_position.go_on(
       pipeline(train__batch_size=16, **PACKED), saved, 13, restart_epoch=False
     )
   message = str(caught.value)
@@ -60,7 +60,9 @@ def test_another_plan_is_refused_with_what_changed(pipeline):
 
 def test_an_epoch_begins_again_with_another_plan(pipeline):
   old, new = pipeline(), pipeline(train__batch_size=16, **PACKED)
-  begun = seen.go_on(new, seen.describe(old, 13), 13, restart_epoch=True)
+  begun = data_position.go_on(
+    new, data_position.describe(old, 13), 13, restart_epoch=True
+  )
   rows = len(new.plan.units[0])
   steps = -(-rows // 16)
   # Every pair of epoch 1 is seen, as the new plan has it from its beginning.
@@ -68,20 +70,20 @@ def test_an_epoch_begins_again_with_another_plan(pipeline):
   assert set(shown) == set(range(61))
   assert begun.plan.epochs(13) == (1.0,)
   # Where it began is kept: a run that stops again does not begin again.
-  saved = json.loads(json.dumps(seen.describe(begun, 14)))
+  saved = json.loads(json.dumps(data_position.describe(begun, 14)))
   for restart in (False, True):
-    resumed = seen.go_on(new, saved, 14, restart_epoch=restart)
+    resumed = data_position.go_on(new, saved, 14, restart_epoch=restart)
     assert resumed.members(14) == begun.members(14) != new.members(14)
 
 
 def test_other_pairs_are_refused_whatever_is_said(pipeline, pairs_folder):
-  saved = seen.describe(pipeline(), 3)
+  saved = data_position.describe(pipeline(), 3)
   path = pairs_folder / "pairs.jsonl"
   path.write_text(path.read_text().replace("red blue 8", "red blue 9"))
   with pytest.raises(
     validate.Refusal, match=r"pairs\.jsonl' holds other pairs"
   ):
-    seen.go_on(pipeline(), saved, 3, restart_epoch=True)
+    data_position.go_on(pipeline(), saved, 3, restart_epoch=True)
 
 
 def _change(config, **values):
@@ -169,10 +171,12 @@ def test_a_run_moves_from_four_hosts_to_two(pipeline, packing):
 
   def batch(step, hosts):
     """The global batch as `hosts` build it, in parts."""
-    saved = json.loads(json.dumps(seen.describe(made, step)))
+    saved = json.loads(json.dumps(data_position.describe(made, step)))
     rows = [np.arange(host, 8, hosts) for host in range(hosts)]
     parts = [
-      seen.go_on(made, saved, step, restart_epoch=False).batch(step, mine)
+      data_position.go_on(made, saved, step, restart_epoch=False).batch(
+        step, mine
+      )
       for mine in rows
     ]
     whole = {}
