@@ -80,7 +80,7 @@ def train() -> None:
 
 
 def evaluate() -> None:
-  from train import evaluate as evaluation
+  from train.modes import evaluate as evaluation
 
   evaluation.run(CONFIG.value, WORKDIR.value, step=STEP.value)
 

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from train import evaluate, validate
+from train import validate
+from train.modes import evaluate
 from train.setup import trained
 from train.workdir.metrics_file import read_rows
 
