@@ -86,7 +86,7 @@ def evaluate() -> None:
 
 
 def predict() -> None:
-  from train import predict as prediction
+  from train.modes import predict as prediction
 
   prediction.run(
     CONFIG.value,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from configs import dates
-from train import loop, predict
+from train import loop
+from train.modes import predict
 from train.workdir import recorded_config
 
 _ROOT = pathlib.Path(__file__).parents[2]

@@ -8,7 +8,8 @@ import pytest
 
 from configs import dates
 from data.schemes.file_extensions import uri_of
-from train import predict, validate
+from train import validate
+from train.modes import predict
 
 
 def read(path):
