@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from train import output, validate
+from train import validate
+from train.modes import prediction_file
 
 
 def opened(path, rows=2):
-  file = output.Output(path, {"weights": "w"})
+  file = prediction_file.Output(path, {"weights": "w"})
   done = file.open(overwrite=False, total=rows, given=[{}] * rows)
   return file, done
 

@@ -22,7 +22,7 @@ from train import processes, text_generator, validate
 from train.cli import flags
 from train.cli.setting_names import naming
 from train.config import Config
-from train.output import FOUND, Output, digest
+from train.modes.prediction_file import FOUND, Output, digest
 from train.setup import trained
 from train.setup.trained import Trained
 from train.text_generator import Found, Source

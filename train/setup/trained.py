@@ -16,7 +16,7 @@ from train.checkpoint import Checkpoints
 from train.cli.setting_names import naming
 from train.config import Config
 from train.mesh import MeshConfig, make_mesh
-from train.output import digest
+from train.modes.prediction_file import digest
 from train.setup import task as task_lib
 from train.setup.task import Task
 from train.workdir import recorded_config
