@@ -99,7 +99,7 @@ def predict() -> None:
 
 
 def export() -> None:
-  from train import export as exporting
+  from train.modes import export as exporting
 
   exporting.run(
     CONFIG.value,

@@ -14,7 +14,8 @@ import torch
 import transformers
 
 from encdec.hub.card import render
-from train import export, loop, mesh, validate
+from train import loop, mesh, validate
+from train.modes import export
 from train.setup import task as task_lib
 from train.setup import trained
 

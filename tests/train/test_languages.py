@@ -17,8 +17,8 @@ from encdec import hub
 from encdec.model import init_params
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
-from train import export, loop, validate
-from train.modes import predict
+from train import loop, validate
+from train.modes import export, predict
 from train.setup import datasets, trained
 from train.setup import task as task_lib
 

@@ -12,7 +12,8 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from encdec import FlaxEncoderDecoderModel, hub
-from train import export, loop, validate
+from train import loop, validate
+from train.modes import export
 from train.setup import generation_settings, trained
 from train.setup import task as task_lib
 from train.workdir import recorded_config

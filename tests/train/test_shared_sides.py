@@ -6,7 +6,8 @@ import transformers
 
 from configs import dates
 from data.tokenizers import training
-from train import export, loop, validate
+from train import loop, validate
+from train.modes import export
 from train.setup import trained
 
 
