@@ -68,7 +68,7 @@ def prepare() -> None:
 
 
 def inspect() -> None:
-  from train import inspect as inspection
+  from train.modes import inspect as inspection
 
   inspection.run(CONFIG.value, WORKDIR.value)
 

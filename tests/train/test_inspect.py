@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from train import inspect, validate
+from train import validate
+from train.modes import inspect
 from train.setup import datasets
 from train.setup import task as task_lib
 

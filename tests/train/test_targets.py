@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from train import inspect, loop
+from train import loop
+from train.modes import inspect
 from train.setup import datasets, target_check, trained
 from train.setup import task as task_lib
 from train.validate import Refusal

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from configs import dates
-from train import inspect, loop, validate
+from train import loop, validate
+from train.modes import inspect
 from train.workdir import recorded_config
 
 ROOT = Path(__file__).parents[2]
