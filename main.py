@@ -62,7 +62,7 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
 
 
 def prepare() -> None:
-  from train import prepare as preparing
+  from train.modes import prepare as preparing
 
   preparing.run(CONFIG.value, WORKDIR.value)
 

@@ -4,7 +4,8 @@ import pytest
 
 from configs import dates
 from data.store import encode
-from train import prepare, validate
+from train import validate
+from train.modes import prepare
 from train.setup import datasets
 from train.setup import task as task_lib
 
