@@ -2,7 +2,7 @@
 
 import pytest
 
-from train import public
+from train.modes import card_names
 
 
 @pytest.mark.parametrize(
@@ -22,15 +22,15 @@ from train import public
   ],
 )
 def test_a_folder_is_its_last_name(name, shown):
-  assert public.model(name) == shown
-  assert public.is_local(name) == (name != shown)
+  assert card_names.model(name) == shown
+  assert card_names.is_local(name) == (name != shown)
 
 
 def test_a_folder_that_looks_like_an_id_is_local(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert public.model("user/name") == "user/name"
+  assert card_names.model("user/name") == "user/name"
   (tmp_path / "user/name").mkdir(parents=True)
-  assert public.model("user/name") == "name"
+  assert card_names.model("user/name") == "name"
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_a_folder_that_looks_like_an_id_is_local(tmp_path, monkeypatch):
   ],
 )
 def test_a_data_set_is_named_without_its_folder(mixture, shown):
-  assert public.datasets(mixture) == shown
+  assert card_names.datasets(mixture) == shown

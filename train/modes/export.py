@@ -12,9 +12,10 @@ from jax.experimental import multihost_utils
 from data import atomic
 from encdec import hub
 from encdec.types import Params
-from train import processes, public, validate
+from train import processes, validate
 from train.cli import flags
 from train.config import Config
+from train.modes import card_names
 from train.setup import trained
 from train.setup.task import Task
 from train.setup.trained import Trained
@@ -198,7 +199,7 @@ def _card(this: Trained) -> hub.Card:
   return hub.Card(
     title=this.folder.resolve().name,
     base_models=_base_models(flat),
-    datasets=public.datasets(flat["data.train"]),
+    datasets=card_names.datasets(flat["data.train"]),
     recipe={"step": this.step} | _recipe(this),
     # Those that were saved with these weights: metrics.jsonl may have been
     # changed, or cut, since.
@@ -214,7 +215,7 @@ def _recipe(this: Trained) -> dict[str, Any]:
   """How it was trained, without the sides that a saved pair replaced."""
   share = {"model.share": str(this.task.module.config.share)}
   flat = {"model.pair": "", **this.trained_with, **share}
-  flat |= {key: public.model(flat[key]) for key in public.MODELS}
+  flat |= {key: card_names.model(flat[key]) for key in card_names.MODELS}
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
   return {key: flat[key] for key in RECIPE if key not in without}
 
@@ -230,4 +231,4 @@ def _base_models(flat: Mapping[str, Any]) -> tuple[str, ...]:
   if pair := flat.get("model.pair"):
     names = [pair]
   # The Hub knows no folders of this machine.
-  return tuple(dict.fromkeys(n for n in names if not public.is_local(n)))
+  return tuple(dict.fromkeys(n for n in names if not card_names.is_local(n)))
