@@ -12,7 +12,7 @@ from encdec.config import NormPosition, StackConfig
 from encdec.layers import dropout as dropout_lib
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.attention import Attention
-from encdec.layers.kernels.xla.xla import AttentionDropout
+from encdec.layers.kernels.facts import AttentionDropout
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
 from encdec.types import AttentionMask, KeyValue

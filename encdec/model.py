@@ -41,8 +41,8 @@ class FlaxEncoderDecoderModule(nn.Module):
     remat: see `encdec.stacks.remat_policy`.
     scan_unroll: layers a step of the scan.
     attention_dropout: "values" or "weights", see
-      `encdec.layers.kernels.xla.AttentionDropout`.
-    attention: the implementation, see `encdec.layers.kernels.xla.select`.
+      `encdec.layers.kernels.facts.AttentionDropout`.
+    attention: the implementation, see `encdec.layers.kernels.select`.
     rules: where activations lie on the mesh; None leaves it to the compiler.
   """
 

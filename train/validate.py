@@ -12,7 +12,7 @@ from typing import Any
 from data.pipeline import PACKINGS
 from data.sources import parse_eval
 from encdec.config import EncDecConfig
-from encdec.layers.kernels.xla.xla import IMPLEMENTATIONS
+from encdec.layers.kernels.select import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
 from train.cli.setting_names import naming

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.generation import programs
 from encdec.generation.programs import Generated, Prompt
 from encdec.generation.search import options
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params

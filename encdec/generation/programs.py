@@ -19,7 +19,7 @@ from encdec.generation.search import (
   sampling,
   topk,
 )
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.sampling import Samples
 from encdec.layers import kv_cache as cache_lib

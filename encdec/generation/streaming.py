@@ -19,7 +19,7 @@ from encdec.generation import programs
 from encdec.generation.generate import check, start_prompt
 from encdec.generation.scheduler import Seating
 from encdec.generation.search import loop
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, Params

@@ -25,7 +25,7 @@ from encdec.hub.facade.model import FlaxEncoderDecoderModel
 from encdec.hub.facade.resize import NewRows, resize_vocabulary
 from encdec.hub.facade.search_options import search_options
 from encdec.hub.files.mmap import WeightFileError
-from encdec.hub.files.repo.repo import HubError, Origin
+from encdec.hub.files.repo import HubError, Origin
 from encdec.hub.files.writer import PARTIAL
 from encdec.hub.saved_pair import (
   SavedPair,
@@ -36,7 +36,7 @@ from encdec.hub.saved_pair import (
 )
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.weights.compose import initial_params, load_params
-from encdec.hub.weights.conversion.conversion import (
+from encdec.hub.weights.conversion import (
   hub_from_tree,
   tree_from_hub,
 )

@@ -14,7 +14,7 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, Share, StackConfig
 from encdec.hub.error_text import fault, quoted
-from encdec.hub.files.repo.repo import HubError, Origin
+from encdec.hub.files.repo import HubError, Origin
 from encdec.hub.presets import TOKEN_IDS, near_preset, preset
 from encdec.special_tokens import HUB_NAMES, TokenSource, token_source
 

@@ -18,8 +18,8 @@ from encdec.hub.configs import (
   stack_config,
   tied_by,
 )
-from encdec.hub.files.repo.repo import Origin
-from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.files.repo import Origin
+from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.pooler import fit_pooler
 from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies

@@ -18,14 +18,14 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
-from encdec.hub.files.repo.repo import HTTPError, HubError, first_line
+from encdec.hub.files.repo import HTTPError, HubError, first_line
 from encdec.hub.files.writer import (
   PARTIAL,
   parse_size,
   write_text,
   write_weights,
 )
-from encdec.hub.weights.conversion.conversion import outgoing
+from encdec.hub.weights.conversion import outgoing
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params

@@ -11,7 +11,12 @@ from jaxtyping import Array, Float
 from encdec import sharding
 from encdec.config import StackConfig
 from encdec.layers.dense import Dense
-from encdec.layers.kernels.xla import xla
+from encdec.layers.kernels.facts import (
+  AttentionDropout,
+  AttentionFacts,
+  key_shape,
+)
+from encdec.layers.kernels.select import select
 from encdec.types import AttentionMask, KeyBlocks
 
 
@@ -25,7 +30,7 @@ def attention(
   bias: Float[Array, "#B #H T S"] | None = None,
   softcap: float | None = None,
   sinks: Float[Array, "H"] | None = None,
-  dropout: xla.AttentionDropout | None = None,
+  dropout: AttentionDropout | None = None,
   implementation: str = "auto",
   return_weights: bool = False,
 ) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
@@ -38,10 +43,10 @@ def attention(
   Raises:
     ValueError: the named implementation does not exist or refuses the call.
   """
-  facts = xla.AttentionFacts(
+  facts = AttentionFacts(
     platform=jax.default_backend(),
     query_shape=q.shape,
-    key_shape=xla.key_shape(k),
+    key_shape=key_shape(k),
     key_blocks=isinstance(k, KeyBlocks),
     dtype=str(q.dtype),
     dense=mask.dense is not None,
@@ -52,7 +57,7 @@ def attention(
     weights_dropout=dropout is not None and dropout.mode == "weights",
     return_weights=return_weights,
   )
-  return xla.select(implementation, facts)(
+  return select(implementation, facts)(
     q,
     k,
     v,
@@ -111,7 +116,7 @@ class Attention(nn.Module):
     mask: AttentionMask,
     *,
     divisor: Float[Array, ""] | None = None,
-    dropout: xla.AttentionDropout | None = None,
+    dropout: AttentionDropout | None = None,
     return_weights: bool = False,
     apart: bool = False,
   ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:

@@ -11,7 +11,7 @@ from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
 from encdec.generation.search import hypotheses, loop, sampling
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import Rules, SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import SelfCache

@@ -15,7 +15,7 @@ import transformers
 
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Share
-from encdec.hub.weights.conversion.conversion import tree_from_hub
+from encdec.hub.weights.conversion import tree_from_hub
 from encdec.model import FlaxEncoderDecoderModule
 
 # Tests run side by side, a process a core.

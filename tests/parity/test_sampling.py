@@ -9,7 +9,7 @@ import torch
 from transformers.generation import logits_process as theirs
 
 from encdec.generation.search import hypotheses, loop, sampling
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import SearchOptions, Warps
 from encdec.generation.search.warpers import warp
 from encdec.types import SelfCache

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generation.search import beam, hypotheses
 from encdec.generation.search.beam import WORST, Candidates, Finished
-from encdec.generation.search.context.context import Search, is_end, step_scores
+from encdec.generation.search.context import Search, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 
 

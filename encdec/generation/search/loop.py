@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import sharding
 from encdec.generation.search import beam, diverse_beam, hypotheses, sampling
 from encdec.generation.search.beam import Beams
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.hypotheses import Hypotheses, select_rows
 from encdec.generation.search.options import SearchOptions

@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec.generation.search import hypotheses, topk
-from encdec.generation.search.context.context import Search, is_end, step_scores
+from encdec.generation.search.context import Search, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses
 from encdec.generation.search.length_penalty import length_divisor
 

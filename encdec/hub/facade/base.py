@@ -27,7 +27,7 @@ from encdec.hub.configs import (
 from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
 from encdec.hub.facade.param_trees import cast, overlaid, plain_tree
-from encdec.hub.weights.conversion.conversion import leaf_shapes
+from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import Found
 from encdec.hub.weights.report import LoadingReport
 from encdec.hub.weights.tensor_map import flatten, unflatten

@@ -24,10 +24,10 @@ from encdec.hub.configs import (
 )
 from encdec.hub.facade.resize import ResizableModel
 from encdec.hub.facade.sides import read_side, route
-from encdec.hub.files.repo.repo import Origin
+from encdec.hub.files.repo import Origin
 from encdec.hub.saved_pair import read_pair
 from encdec.hub.saving import push_folder, save_folder, save_part
-from encdec.hub.weights.conversion.conversion import Checkpoint, find
+from encdec.hub.weights.conversion import Checkpoint, find
 
 _Path = str | os.PathLike[str]
 _PARAM_DTYPES = ("float32", "bfloat16", "float16")

@@ -12,8 +12,8 @@ from transformers import PretrainedConfig
 from encdec.config import PositionKind, Role
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.facade.base import ModelBase
-from encdec.hub.files.repo.repo import Origin
-from encdec.hub.weights.conversion.conversion import Checkpoint, outgoing
+from encdec.hub.files.repo import Origin
+from encdec.hub.weights.conversion import Checkpoint, outgoing
 from encdec.hub.weights.layer_subset import choose_layers, take_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import extend_checkpoint

@@ -9,8 +9,8 @@ from jaxtyping import Array, Key
 
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, read_config, stack_config
-from encdec.hub.files.repo.repo import Origin
-from encdec.hub.weights.conversion.conversion import Checkpoint, load
+from encdec.hub.files.repo import Origin
+from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.layer_subset import take_layers
 from encdec.hub.weights.lazy_params import Place
 from encdec.hub.weights.position_tables import extend_checkpoint

@@ -12,7 +12,7 @@ from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
 from encdec.hub.configs import encdec_config, sides_of, tied_by
-from encdec.hub.weights.conversion.conversion import (
+from encdec.hub.weights.conversion import (
   hub_from_tree,
   tree_from_hub,
 )

@@ -4,8 +4,8 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import set_pooler, stack_config
-from encdec.hub.files.repo.repo import Origin
-from encdec.hub.weights.conversion.conversion import Checkpoint
+from encdec.hub.files.repo import Origin
+from encdec.hub.weights.conversion import Checkpoint
 from encdec.hub.weights.tensor_map import arch_of
 
 

@@ -11,7 +11,7 @@ from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import stack_config
 from encdec.hub.files.mmap import Replaced
 from encdec.hub.weights import derived_tensors as computed_lib
-from encdec.hub.weights.conversion.conversion import Checkpoint
+from encdec.hub.weights.conversion import Checkpoint
 from encdec.hub.weights.tensor_map import arch_of, in_composite, modern
 
 # "repeat_last": new rows equal the last one. "interpolate": the learned rows

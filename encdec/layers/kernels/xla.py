@@ -1,69 +1,18 @@
-"""Implementations of attention behind one signature.
-
-An implementation says by `refuses(facts)` why it cannot serve a call; "auto"
-takes the first that does not refuse and prints once why the others did. Fused
-kernels join `IMPLEMENTATIONS`, fastest first.
-"""
-
-import dataclasses
-import functools
-from typing import Any, Protocol, runtime_checkable
+"""Attention by plain matrix products and a softmax, which XLA compiles."""
 
 import jax
 import jax.numpy as jnp
-from absl import logging
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from encdec import sharding
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.kernels.facts import (
+  AttentionDropout,
+  AttentionFacts,
+  key_shape,
+)
 from encdec.layers.matmul import few_by_many
 from encdec.masks import dense_mask
 from encdec.types import AttentionMask, KeyBlocks
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionDropout:
-  """Dropout of attention, as PyTorch's ("weights") or T5's ("values").
-
-  "values" draws once per key and head and masks the values, which equals
-  dropping the same key for all queries and leaves fused kernels usable.
-  """
-
-  mode: str
-  rate: float
-  key: Key[Array, ""]
-  rules: sharding.Rules | None
-
-  def __post_init__(self):
-    if self.mode not in ("weights", "values"):
-      raise ValueError(
-        f"attention dropout {self.mode!r} must be 'weights' or 'values'"
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionFacts:
-  """What an implementation may refuse by; all static."""
-
-  platform: str
-  query_shape: tuple[int, ...]
-  key_shape: tuple[int, ...]
-  key_blocks: bool
-  dtype: str
-  dense: bool
-  contiguous: bool
-  bias: bool
-  softcap: bool
-  sinks: bool
-  weights_dropout: bool
-  return_weights: bool
-
-
-@runtime_checkable
-class Implementation(Protocol):
-  def refuses(self, facts: AttentionFacts) -> str | None: ...
-
-  def __call__(self, *arrays: Any, **options: Any) -> Any: ...
 
 
 class XlaAttention:
@@ -114,17 +63,6 @@ class XlaAttention:
     out = jnp.einsum("BGRTS,BSGK->BGRTK", weights, v)
     out = out.reshape(batch, heads, queries, width).swapaxes(1, 2)
     return out, returned
-
-
-def key_shape(
-  k: Float[Array, "B S G K"] | KeyBlocks,
-) -> tuple[int, int, int, int]:
-  """B, S, G and K, however the keys lie."""
-  if isinstance(k, KeyBlocks):
-    batch, groups, *_, width, _ = k.blocks.shape
-    return batch, k.count, groups, width
-  batch, keys, groups, width = k.shape
-  return batch, keys, groups, width
 
 
 def _products(
@@ -191,33 +129,3 @@ def _drop_values(
   keep = keep.transpose(0, 2, 1)[..., None]
   scaled = v * jnp.asarray(1.0 / dropout_lib.kept(dropout.rate), v.dtype)
   return jnp.where(keep, scaled, jnp.zeros((), v.dtype))
-
-
-IMPLEMENTATIONS: dict[str, Implementation] = {"xla": XlaAttention()}
-
-
-def select(name: str, facts: AttentionFacts) -> Implementation:
-  """The implementation of that name, or for "auto" the first that serves.
-
-  Raises:
-    ValueError: an unknown name, or a named one that refuses, with its reason.
-  """
-  if name == "auto":
-    for candidate, implementation in IMPLEMENTATIONS.items():
-      reason = implementation.refuses(facts)
-      if reason is None:
-        return implementation
-      _explain(candidate, reason)
-    raise ValueError(f"no attention implementation serves {facts}")
-  if name not in IMPLEMENTATIONS:
-    known = ", ".join(["auto", *IMPLEMENTATIONS])
-    raise ValueError(f"attention implementation {name!r} is not one of {known}")
-  reason = IMPLEMENTATIONS[name].refuses(facts)
-  if reason is not None:
-    raise ValueError(f"attention implementation {name!r} refuses: {reason}")
-  return IMPLEMENTATIONS[name]
-
-
-@functools.cache
-def _explain(name: str, reason: str) -> None:
-  logging.info("attention: %s does not serve: %s", name, reason)

@@ -12,7 +12,7 @@ from encdec import sharding
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import Rules, SearchOptions, Warps
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 

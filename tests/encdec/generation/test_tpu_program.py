@@ -22,7 +22,7 @@ from encdec.config import EncDecConfig
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import start_prompt
-from encdec.generation.search.context.context import Search
+from encdec.generation.search.context import Search
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 

@@ -25,7 +25,7 @@ from encdec import FlaxEncoderDecoderModel
 from encdec.hub import WeightFileError
 from encdec.hub.files import formats
 from encdec.hub.files import msgpack as msgpack_lib
-from encdec.hub.files.repo.repo import Origin
+from encdec.hub.files.repo import Origin
 
 FRAMEWORKS = ["flax", "tf"]
 

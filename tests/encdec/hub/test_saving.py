@@ -13,7 +13,7 @@ from huggingface_hub import errors
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import Card, HubError, save_folder
-from encdec.hub.files.repo.repo import HTTPError
+from encdec.hub.files.repo import HTTPError
 from encdec.special_tokens import SpecialTokens
 
 TOKENS = SpecialTokens(start=5, end=(6, 7), pad=8, where={"start": "a run"})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from encdec.layers.attention import attention
-from encdec.layers.kernels.xla import xla
-from encdec.layers.kernels.xla.xla import AttentionDropout
+from encdec.layers.kernels import select, xla
+from encdec.layers.kernels.facts import AttentionDropout
 from encdec.types import AttentionMask
 
 B, T, S, H, G, K = 2, 4, 5, 4, 2, 8
@@ -161,8 +161,8 @@ def test_a_named_implementation_raises_its_reason(monkeypatch):
     def refuses(self, facts):
       return "it has no bias" if facts.bias else None
 
-  table = {"fussy": Refusing(), **xla.IMPLEMENTATIONS}
-  monkeypatch.setattr(xla, "IMPLEMENTATIONS", table)
+  table = {"fussy": Refusing(), **select.IMPLEMENTATIONS}
+  monkeypatch.setattr(select, "IMPLEMENTATIONS", table)
   q, k, v = _arrays()
   bias = jnp.zeros((B, H, T, S))
   with pytest.raises(ValueError, match="'fussy' refuses: it has no bias"):

@@ -7,7 +7,8 @@ import pytest
 
 from encdec.layers import kv_cache
 from encdec.layers.attention import attention
-from encdec.layers.kernels.xla import xla
+from encdec.layers.kernels.facts import key_shape
+from encdec.layers.kernels.xla import XlaAttention
 from encdec.types import AttentionMask, KeyBlocks
 
 BATCH, GROUPS, WIDTH = 2, 3, 8
@@ -31,7 +32,7 @@ def test_what_is_kept_is_what_was_given(slots, abreast):
   assert isinstance(held[0], KeyBlocks), "a CPU keeps keys in blocks"
   assert held[0].blocks.shape[-1] % abreast == 0
   expected = (BATCH, slots * abreast, GROUPS, WIDTH)
-  assert xla.key_shape(held[0]) == expected
+  assert key_shape(held[0]) == expected
   for found, expected in zip(plain(held), given, strict=True):
     np.testing.assert_array_equal(found, expected)
 
@@ -132,7 +133,7 @@ def test_a_step_copies_no_cache(slots):
     index, state, held = carry
     fresh = jnp.tanh(state)
     held = kv_cache.write(held, fresh, fresh, index, abreast=1)
-    out, _ = xla.XlaAttention()(
+    out, _ = XlaAttention()(
       state,
       *kv_cache.read(held),
       AttentionMask(),
