@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from data.atomic import replacing
+from data.atomic_write import replacing
 from data.error_text import fault
 from data.plan import Members, epoch_key, feistel
 

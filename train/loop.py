@@ -41,7 +41,7 @@ from train.state import (
 )
 from train.step import StepConfig, jit_train_step
 from train.throughput import train_step_flops
-from train.workdir import data_position, recorded_config
+from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
@@ -56,7 +56,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
     SystemExit: after SIGTERM (143) or SIGINT (130), when the state is saved.
   """
   # Before anything is read there: two runs would each find a fresh folder.
-  with signals.saving() as saving, recorded_config.held(Path(folder)):
+  with signals.saving() as saving, run_lock.held(Path(folder)):
     return _run(config, Path(folder), saving)
 
 

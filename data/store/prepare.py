@@ -20,8 +20,9 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data.atomic import locked, replacing, sync
+from data.atomic_write import replacing, sync
 from data.examples import Example
+from data.file_lock import locked
 from data.sources import Source
 from data.store import manifest, prepared, shards
 from data.store import workers as workers_lib

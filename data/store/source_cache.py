@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import atomic
+from data import atomic_write
 from data.schemes.records import Record
 from data.sources import Source, files_of, open_whole, sliced, whole_uri
 
@@ -85,7 +85,7 @@ def _whole(
   if before and folder.is_dir() and _stats(uri) == before:
     found = (len(source), source.skipped, source.fingerprint)
     # A store that may only be read serves as well, and more slowly.
-    with contextlib.suppress(OSError), atomic.replacing(path) as partial:
+    with contextlib.suppress(OSError), atomic_write.replacing(path) as partial:
       partial.write_text(json.dumps({"files": before, "found": found}))
   return source
 

@@ -137,6 +137,6 @@ def test_a_folder_that_cannot_be_written_is_no_fault(
   def full(path):
     raise OSError("full")
 
-  monkeypatch.setattr(source_cache.atomic, "sync", full)
+  monkeypatch.setattr(source_cache.atomic_write, "sync", full)
   assert len(_open(_write(tmp_path / "a.jsonl", "one"), store)) == 1
   assert not list(store.iterdir())

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from data import atomic
+from data import atomic_write
 from train import validate
 from train.cli import machine_errors
 from train.cli.setting_names import naming
@@ -79,7 +79,7 @@ def test_a_failure_is_found_under_others(tmp_path):
   assert line and line.startswith("/data/file: No space left")
   # What says more of it is left as it is.
   with pytest.raises(OSError) as composed:
-    with atomic.replacing(tmp_path / "shard"):
+    with atomic_write.replacing(tmp_path / "shard"):
       raise failing(errno.ENOSPC)
   assert machine_errors.explain(composed.value, "runs/x") == str(composed.value)
   # As tensorstore says it.

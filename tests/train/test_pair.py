@@ -16,7 +16,7 @@ from train import loop, validate
 from train.modes import export
 from train.setup import generation_settings, trained
 from train.setup import task as task_lib
-from train.workdir import recorded_config
+from train.workdir import json_files, recorded_config
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -350,7 +350,7 @@ def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
     "generation.no_repeat_ngram_size": 0,
     "generation.early_stopping": "false",
   }
-  recorded_config.write_json(tmp_path / "config.json", old)
+  json_files.write_json(tmp_path / "config.json", old)
   assert recorded_config.check_same(tiny_config, tmp_path) == {}
   tiny_config.generation.num_beams = 2
   with pytest.raises(validate.Refusal, match="num_beams: 1 -> 2"):

@@ -17,7 +17,7 @@ import pytest
 from configs import dates
 from train import loop, validate
 from train.modes import inspect
-from train.workdir import recorded_config
+from train.workdir import recorded_config, run_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
   holder.send_signal(signal.SIGKILL)
   holder.wait()
   assert (run / "lock").exists()
-  with recorded_config.held(run):
+  with run_lock.held(run):
     assert (run / "lock").read_text().startswith(f"process {os.getpid()} of ")
   assert not list(run.iterdir())
 
@@ -127,18 +127,18 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
 def test_a_folder_where_a_run_has_begun_can_be_looked_at(holder, tmp_path):
   run = tmp_path / "run"
   recorded_config.record(dates.get_config(), run, {}, 0)
-  with recorded_config.held(run, until_begun=True):
+  with run_lock.held(run, until_begun=True):
     pass
   with (
     pytest.raises(validate.Refusal, match="is held by"),
-    recorded_config.held(run),
+    run_lock.held(run),
   ):
     pass
 
 
 def test_a_folder_is_let_go_after_an_error(tmp_path):
   for _ in range(2):
-    with pytest.raises(KeyError), recorded_config.held(tmp_path / "new/run"):
+    with pytest.raises(KeyError), run_lock.held(tmp_path / "new/run"):
       raise KeyError
   # Nothing was written there.
   assert not (tmp_path / "new/run").exists()
@@ -154,9 +154,9 @@ def test_a_lock_that_is_let_go_meanwhile_is_taken(tmp_path, monkeypatch):
     flock(file, how)
 
   monkeypatch.setattr(fcntl, "flock", remove_first)
-  with recorded_config.held(tmp_path):
+  with run_lock.held(tmp_path):
     assert path.read_text().startswith("process ")
-    with pytest.raises(validate.Refusal), recorded_config.held(tmp_path):
+    with pytest.raises(validate.Refusal), run_lock.held(tmp_path):
       pass
 
 
@@ -170,7 +170,7 @@ def test_a_file_system_without_locks_is_said(
   monkeypatch.setattr(fcntl, "flock", refuse)
   with (
     caplog.at_level("WARNING", logger="absl"),
-    recorded_config.held(tmp_path / "run"),
+    run_lock.held(tmp_path / "run"),
   ):
     assert not list((tmp_path / "run").iterdir())
   [message] = caplog.messages

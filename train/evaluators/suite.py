@@ -22,7 +22,7 @@ from train.setup.task import Task
 from train.state import TrainState
 from train.step import jit_eval_step
 from train.text_generator import Source, TextGenerator
-from train.workdir import recorded_config
+from train.workdir import json_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,4 +198,4 @@ def write_samples(
     lines = [json.dumps(dataclasses.asdict(s)) + "\n" for s in samples]
     if lines:
       path = folder / "samples" / f"{name}-{step:08d}.jsonl"
-      recorded_config.write_text(path, "".join(lines))
+      json_files.write_text(path, "".join(lines))

@@ -9,7 +9,7 @@ import jax
 from absl import logging
 from jax.experimental import multihost_utils
 
-from data import atomic
+from data import atomic_write
 from encdec import hub
 from encdec.types import Params
 from train import processes, validate
@@ -100,7 +100,7 @@ def run(
   def write_named() -> None:
     with flags.making(f"--output={output}"):
       path.mkdir(parents=True, exist_ok=True)
-    with atomic.naming(path):
+    with atomic_write.naming(path):
       write()
 
   processes.on_chief("the export", write_named)

@@ -18,7 +18,7 @@ from train.config import Config
 from train.setup import datasets, target_check
 from train.setup import task as task_lib
 from train.setup.task import Task
-from train.workdir import recorded_config
+from train.workdir import run_lock
 
 _EXAMPLES = 5
 # The greatest maximum length there may be.
@@ -35,7 +35,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: the configuration cannot be run, or a set cannot be read.
   """
   path = Path(folder)
-  with validate.refusing(), recorded_config.held(path, until_begun=True):
+  with validate.refusing(), run_lock.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
     task = task_lib.build(config, path)

@@ -12,11 +12,11 @@ from typing import IO, Any
 import jax
 from absl import logging
 
-from data import atomic
+from data import atomic_write
 from data.error_text import few, plain, quoted
 from train import processes, validate
 from train.cli import flags
-from train.workdir import recorded_config
+from train.workdir import json_files, recorded_config
 
 # What is added to the object of a source.
 FOUND = ("prediction", "score")
@@ -88,7 +88,7 @@ class Output:
     self.path.unlink(missing_ok=True)
     self._file.truncate(0)
     self.label.unlink(missing_ok=True)
-    recorded_config.write_json(self.label, self.made_by)
+    json_files.write_json(self.label, self.made_by)
     return 0
 
   def _locked(self) -> IO[bytes]:
@@ -164,7 +164,7 @@ class Output:
       self.done += 1
       if self._file is None:
         continue
-      with atomic.naming(self.partial):
+      with atomic_write.naming(self.partial):
         self._file.write(_line(row))
         self._file.flush()
       if time.monotonic() - synced > 1.0:

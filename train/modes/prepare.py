@@ -8,7 +8,7 @@ from train import validate
 from train.config import Config
 from train.setup import datasets, trained
 from train.setup import task as task_lib
-from train.workdir import recorded_config
+from train.workdir import recorded_config, run_lock
 
 
 def run(config: Config, folder: str) -> None:
@@ -20,7 +20,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: a set cannot be read, a store is damaged or cannot be written.
   """
   path = Path(folder)
-  with validate.refusing(), recorded_config.held(path, until_begun=True):
+  with validate.refusing(), run_lock.held(path, until_begun=True):
     validate.check_values(config)
     if recorded_config.recorded(path) is not None:
       recorded_config.check_model(config, path, trained.FIXED)

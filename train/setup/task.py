@@ -30,7 +30,7 @@ from train.config import Config
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
 from train.setup.tokenizers import SIDES
-from train.workdir import recorded_config
+from train.workdir import json_files
 
 SETTINGS = {
   "start": "model.start_token to one of the target tokenizer's tokens",
@@ -138,7 +138,7 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
 def restore(config: Config, folder: Path) -> Task:
   """The task as `record` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
-  values = recorded_config.read_json(path, "config", "generation", "tokens")
+  values = json_files.read_json(path, "config", "generation", "tokens")
   read = tokenizers.read(folder)
   if read["decoder"].has_modes and "target_mode" not in values:
     raise validate.Refusal(
@@ -173,7 +173,7 @@ def record(task: Task, folder: Path) -> None:
     # An earlier version read targets as sources.
     "target_mode": True,
   }
-  recorded_config.write_json(folder / "model.json", values)
+  json_files.write_json(folder / "model.json", values)
 
 
 def _resolve_tokens(

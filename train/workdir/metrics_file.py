@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from data import atomic
+from data import atomic_write
 from data.error_text import DAMAGE, quoted
 
 # Protocol buffers make their classes when they are imported.
@@ -33,7 +33,7 @@ class _Board:
     self._folder = folder
     self._flushed = -math.inf
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic.naming(folder):
+    with atomic_write.naming(folder):
       self._events = EventsWriter(str(folder / "events"))
       # TensorBoard forgets what an earlier run wrote from here on.
       start = _proto.SessionLog(status=_proto.SessionLog.START)
@@ -41,7 +41,7 @@ class _Board:
 
   def write(self, step: int, numbers: Mapping[str, int | float]) -> None:
     now = time.time()
-    with atomic.naming(self._folder):
+    with atomic_write.naming(self._folder):
       for name, value in numbers.items():
         summary = scalar(name, value)
         event = _proto.Event(wall_time=now, step=step, summary=summary)
@@ -51,7 +51,7 @@ class _Board:
         self._flushed = now
 
   def close(self) -> None:
-    with atomic.naming(self._folder):
+    with atomic_write.naming(self._folder):
       self._events.close()
 
 
@@ -85,7 +85,7 @@ class MetricsWriter:
       rows = [row for row in read_rows(self._path) if row["step"] <= step]
       temporary = self._path.with_name(METRICS_FILE + ".tmp")
       with (
-        atomic.naming(self._path),
+        atomic_write.naming(self._path),
         open(temporary, "w", encoding="utf-8") as stream,
       ):
         stream.writelines(json.dumps(row) + "\n" for row in rows)
@@ -120,7 +120,7 @@ class MetricsWriter:
       for name, value in numbers.items()
     }
     stream, board = self._out
-    with atomic.naming(self._path):
+    with atomic_write.naming(self._path):
       _write_whole(stream, (json.dumps(row) + "\n").encode())
     board.write(step, numbers)
     self._last = step

@@ -1,23 +1,17 @@
-"""The folder of a run: what it was told, and that it stays the same run."""
+"""The configuration that a run wrote down, and that it stays the same run."""
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
-from data import atomic
-from data.error_text import DAMAGE, fault, quoted
 from data.error_text import plain as plain_text
-from train import processes, validate
-from train.cli import flags
+from data.error_text import quoted
+from train import validate
 from train.config import Config
 from train.setup.generation_settings import UNSET
+from train.workdir import json_files
 
 # Values that leave a key unset, as JSON has them.
 _NOT_SET = ("", [], False, 0, -1)
@@ -42,81 +36,6 @@ RESTARTING = (
 )
 
 
-# There while a run has the folder; it names the process and its host.
-LOCK = "lock"
-
-
-@contextlib.contextmanager
-def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
-  """Inside, this run alone writes into `folder`; it is made where missing.
-
-  All processes of the run call it, and the first one has the lock. Whoever
-  reads a run needs none: what is read is written atomically.
-
-  Args:
-    until_begun: not where a run has begun: its tokenizers are there to stay,
-      and its sets have locks of their own.
-
-  Raises:
-    Refusal: another run has the folder, or it cannot be written.
-  """
-  with contextlib.ExitStack() as stack:
-
-    def take() -> None:
-      with validate.refusing():
-        if not until_begun or recorded(folder) is None:
-          _take(folder, stack)
-
-    processes.on_chief(f"taking --workdir={folder}", take)
-    yield
-
-
-def _take(folder: Path, stack: contextlib.ExitStack) -> None:
-  if not folder.exists():
-    with flags.making(f"--workdir={folder}"):
-      folder.mkdir(parents=True, exist_ok=True)
-    stack.callback(_remove_empty, folder)
-  try:
-    stack.enter_context(atomic.held(folder / LOCK))
-  except atomic.Held as holder:
-    raise validate.Refusal(
-      f"--workdir={folder} is held by {holder}, which runs there: wait for it "
-      "or end it, or choose another --workdir"
-    ) from None
-  except atomic.NoLocks as error:
-    logging.warning(
-      "%s: nothing keeps a second run out of --workdir=%s; start none there",
-      *(error, folder),
-    )
-    (folder / LOCK).unlink(missing_ok=True)
-
-
-def _remove_empty(folder: Path) -> None:
-  """A run that was refused at once leaves no folder behind."""
-  with contextlib.suppress(OSError):
-    folder.rmdir()
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Writes atomically: the file is whole or absent."""
-  write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-  """Writes atomically: the file is whole or absent."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-  try:
-    with atomic.naming(path), open(partial, "w", encoding="utf-8") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  except OSError:
-    partial.unlink(missing_ok=True)
-    raise
-
-
 def plain(config: Config) -> dict[str, Any]:
   """{"section.key": value} as JSON has it: tuples are lists."""
   return json.loads(json.dumps(validate.flatten(config)))
@@ -127,39 +46,13 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
   path = workdir / "config.json"
   if not path.exists():
     return None
-  flat = read_json(path)
+  flat = json_files.read_json(path)
   history = workdir / "config_history.jsonl"
   if history.exists():
-    with _naming(history):
+    with json_files.naming_damage(history):
       for line in history.read_text(encoding="utf-8").splitlines():
         flat |= {k: new for k, (_, new) in json.loads(line)["changes"].items()}
   return flat
-
-
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-  """An object with these keys that a run wrote into its folder.
-
-  Raises:
-    Refusal: it is not; the message names the file and the fault.
-  """
-  with _naming(path):
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-      raise TypeError(f"it holds a {type(values).__name__}, no object")
-    for key in keys:
-      values[key]
-  return values
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-  try:
-    yield
-  except DAMAGE as error:
-    raise validate.Refusal(
-      f"{path} is damaged ({fault(error)}): restore it, or choose another "
-      "--workdir"
-    ) from error
 
 
 def fingerprint(config: Config) -> str:
@@ -240,12 +133,12 @@ def record(
 ) -> None:
   """Writes config.json once, and each later change as a line of history."""
   if not (workdir / "config.json").exists():
-    write_json(workdir / "config.json", plain(config))
+    json_files.write_json(workdir / "config.json", plain(config))
   elif changes:
     path = workdir / "config_history.jsonl"
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     line = json.dumps({"step": step, "changes": changes})
-    write_text(path, f"{old}{line}\n")
+    json_files.write_text(path, f"{old}{line}\n")
 
 
 def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:

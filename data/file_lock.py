@@ -1,11 +1,10 @@
-"""Files that are whole or absent, and a lock for who makes them."""
+"""Locks on files: one process at a time, none left behind by a killed one."""
 
 import contextlib
 import fcntl
 import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -13,46 +12,6 @@ from typing import IO
 from absl import logging
 
 _POLL_SECONDS, _SAY_SECONDS = 0.2, 60.0
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-  """A file to write, which has the name `path` when it is complete.
-
-  Raises OSError naming `path` where it cannot be written.
-  """
-  # Hosts that share the folder may have equal process numbers.
-  partial = path.with_name(f"{path.name}.writing-{uuid.uuid4().hex}")
-  try:
-    yield partial
-    sync(partial)
-    partial.replace(path)
-  except OSError as error:
-    partial.unlink(missing_ok=True)
-    raise OSError(
-      f"{path} cannot be written ({error}): make room there, or set data.store "
-      "to another folder; run again, and it goes on from what is complete"
-    ) from error
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-  """Inside, an error of a file that has no name gets this one."""
-  try:
-    yield
-  except OSError as error:
-    if error.errno is None or error.filename is not None:
-      raise
-    raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def sync(path: Path) -> None:
-  """What is written of a file, or the names in a folder, is on the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -79,7 +38,7 @@ def locked(path: Path, waiting: Callable[[str], str]) -> Iterator[None]:
     yield
 
 
-class Held(Exception):
+class LockTaken(Exception):
   """Another process has the lock; the message is who, and on which host."""
 
 
@@ -88,7 +47,7 @@ class NoLocks(OSError):
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
   """Inside, no other process has this lock; one that asks is told who has it.
 
   Hosts that share the file see each other's locks where their file system
@@ -98,13 +57,13 @@ def held(path: Path) -> Iterator[None]:
     path: of a file that is there as long as somebody has the lock.
 
   Raises:
-    Held: another process has it.
+    LockTaken: another process has it.
     OSError: the file cannot be made; `NoLocks`: or cannot be locked.
   """
   while True:
     with open(path, "a+") as file:
       if not _try_lock(file):
-        raise Held(_holder(file))
+        raise LockTaken(_holder(file))
       # Who had it may have removed the file since it was opened.
       if not _is_at(file, path):
         continue

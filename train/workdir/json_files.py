@@ -1,0 +1,61 @@
+"""JSON and text that a run writes into its folder, and reads back."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data import atomic_write
+from data.error_text import DAMAGE, fault
+from train import validate
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes atomically: the file is whole or absent."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes atomically: the file is whole or absent."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+  try:
+    with (
+      atomic_write.naming(path),
+      open(partial, "w", encoding="utf-8") as file,
+    ):
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except OSError:
+    partial.unlink(missing_ok=True)
+    raise
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+  """An object with these keys that a run wrote into its folder.
+
+  Raises:
+    Refusal: it is not; the message names the file and the fault.
+  """
+  with naming_damage(path):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+      raise TypeError(f"it holds a {type(values).__name__}, no object")
+    for key in keys:
+      values[key]
+  return values
+
+
+@contextlib.contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except DAMAGE as error:
+    raise validate.Refusal(
+      f"{path} is damaged ({fault(error)}): restore it, or choose another "
+      "--workdir"
+    ) from error
