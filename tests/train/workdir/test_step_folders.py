@@ -18,7 +18,7 @@ from train.state import TrainState
 from train.validate import Refusal
 from train.workdir import checksums
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 def _abstract(tree):
