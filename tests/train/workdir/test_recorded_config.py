@@ -19,7 +19,7 @@ from train import loop, validate
 from train.modes import inspect
 from train.workdir import recorded_config, run_lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_first_run_writes_what_ran(tmp_path):
