@@ -12,7 +12,7 @@ import pytest
 
 from train.checkpoint import Checkpoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMOKE = "--config=configs/dates.py:smoke"
 
 
