@@ -16,7 +16,7 @@ from train import validate
 from train.cli import machine_errors
 from train.cli.setting_names import naming
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMOKE = "--config=configs/dates.py:smoke"
 # A process of JAX, as the tests' may be, should not be forked.
 LIMITED = """
