@@ -91,7 +91,7 @@ def test_loading_adds_at_most_1_3_times_the_parameters(tmp_path, save):
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
-    cwd=Path(__file__).parents[3],
+    cwd=Path(__file__).parents[4],
   ) as child:
     assert child.stdout and child.stdin
     assert child.stdout.readline() == "imported\n"
