@@ -37,7 +37,7 @@ def old(tmp_path_factory):
   # Python 3.11 has filters from 3.11.4 on.
   checked: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
   for framework in FRAMEWORKS:
-    archive = Path(__file__).parent / f"fixtures/{framework}.tar.xz"
+    archive = Path(__file__).parents[1] / f"fixtures/{framework}.tar.xz"
     with tarfile.open(archive) as tar:
       tar.extractall(folder, **checked)
   return folder
