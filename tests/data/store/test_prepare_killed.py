@@ -16,7 +16,7 @@ import pytest
 from data import sources
 from data.store import prepare
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 # Up to twenty-one commands, each of which imports and starts processes.
 pytestmark = pytest.mark.timeout(900)
 SCRIPT = """
