@@ -15,7 +15,7 @@ from train import loop
 from train.modes import predict
 from train.workdir import recorded_config
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 # Up to eleven processes, each of which imports and compiles.
 pytestmark = pytest.mark.timeout(1800)
 
