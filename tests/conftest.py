@@ -32,6 +32,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # ruff: noqa: E402
 import functools
+import gc
 import random
 from collections.abc import Callable, Mapping
 
@@ -43,6 +44,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_TESTS_RUN = pytest.StashKey[int]()
 _struct_dataclass = flax.struct.dataclass
 
 
@@ -114,6 +116,28 @@ def pytest_collection_modifyitems(
   left -= {item for item in left if item.nodeid in config.args}
   config.hook.pytest_deselected(items=[i for i in items if i in left])
   items[:] = [item for item in items if item not in left]
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+  """Drops compiled programs before Linux refuses the process more mappings.
+
+  XLA maps some memory for each program that it compiles for a CPU, and crashes
+  at Linux's limit, 65,530 mappings a process by default.
+  """
+  tests = item.session.stash.get(_TESTS_RUN, 0) + 1
+  item.session.stash[_TESTS_RUN] = tests
+  # Reading the file takes longer the more there are.
+  if tests % 10 == 0 and _memory_mappings() > 30_000:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _memory_mappings() -> int:
+  try:
+    with open("/proc/self/maps", "rb") as file:
+      return sum(1 for _ in file)
+  except OSError:
+    return 0
 
 
 def pytest_report_header(config: pytest.Config) -> str:
