@@ -13,9 +13,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check \
   --quiet --constraint=constraints.txt
 # A file of tests stays in one process: its fixtures are costly. Files go in
 # their order, since by default those of few tests come last, and one of them
-# trains for minutes while the other processes have nothing left.
+# trains for minutes while the other processes have nothing left. A process
+# that crashes ends the run: pytest-xdist can wait forever for what it had.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
-  --dist=loadfile --no-loadscope-reorder
+  --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 QUICKSTART := $(BIN)/python main.py --config=configs/quickstart.py \
   --workdir=runs/quickstart
 ARGS ?=
