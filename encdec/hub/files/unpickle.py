@@ -1,4 +1,4 @@
-"""Pickles of PyTorch's state_dicts, followed step by step and never run.
+"""Reads the pickle of a PyTorch state_dict without running any of its code.
 
 A pickle is a program. Of its instructions this reads those that a state_dict
 needs; of what it may call it knows a list of names, none of which is imported.

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from encdec.hub.files.copying import Scratch
 from encdec.hub.files.formats import INDEX, SINGLE
+from encdec.hub.files.host_memory import ScratchBuffer
 from encdec.hub.files.safetensors import DTYPES
 
 # Bytes of one write: of larger ones the kernel makes larger pages, for which it
@@ -166,10 +166,10 @@ def _sync(
 
 def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:
   """The tensors in turn, in order; while one is written, the next is made."""
-  scratches = itertools.cycle((Scratch(), Scratch()))
+  scratches = itertools.cycle((ScratchBuffer(), ScratchBuffer()))
 
   def make(tensor: Outgoing) -> np.ndarray:
-    return next(scratches).in_order(tensor.make())
+    return next(scratches).contiguous(tensor.make())
 
   with ThreadPoolExecutor(1) as pool:
     following = None

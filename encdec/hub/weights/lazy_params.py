@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from encdec.hub.files.copying import aligned_zeros
+from encdec.hub.files.host_memory import aligned_zeros
 from encdec.hub.files.mmap import check_unchanged
 from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params

@@ -10,7 +10,7 @@ import numpy as np
 from encdec.archs import ARCHS
 from encdec.archs.weight_table import Weight, to_hub, to_tree
 from encdec.config import EncDecConfig, StackConfig
-from encdec.hub.files.copying import copy_transposed
+from encdec.hub.files.host_memory import copy_transposed
 from encdec.sharing import stored_path
 from encdec.types import Params
 

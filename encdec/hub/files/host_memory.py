@@ -1,4 +1,7 @@
-"""Host memory that parameters are copied through, and fast copies to it."""
+"""Fast transposed copies, a reusable buffer and page-aligned zeros on the host.
+
+All of numpy: weight files are read into and written from such memory.
+"""
 
 import math
 import mmap
@@ -21,14 +24,14 @@ def copy_transposed(
     target[:, start : start + _ROWS] = source[start : start + _ROWS].T
 
 
-class Scratch:
-  """Memory that one copy after another is made in: new memory costs more."""
+class ScratchBuffer:
+  """One buffer for copies made in turn: fresh memory costs page faults."""
 
   def __init__(self):
     self._bytes = np.empty(0, np.uint8)
 
-  def in_order(self, array: np.ndarray) -> np.ndarray:
-    """The array with its elements one after another, until the next call."""
+  def contiguous(self, array: np.ndarray) -> np.ndarray:
+    """The array in C order: itself, or a copy valid until the next call."""
     if array.flags.c_contiguous:
       return array
     if array.nbytes > self._bytes.size:

@@ -1,7 +1,8 @@
-"""PyTorch's own weight files, read without PyTorch and without a pickle run.
+"""pytorch_model.bin: where the pickle and the tensors' bytes lie in it.
 
-A file is a pickle of names and of how to rebuild tensors, and storages beside
-it: members of a zip archive, or since before PyTorch 1.6 one after another.
+The file is a zip archive; before PyTorch 1.6 its parts followed each other.
+`encdec.hub.files.unpickle` reads the pickle, which says how the tensors are
+built of those bytes; neither PyTorch nor any code of the file is run.
 """
 
 import io
@@ -36,9 +37,9 @@ def read_pytorch(path: Path) -> dict[str, Tensor]:
   """
   file = MappedFile(path)
   if file.read(0, min(4, file.size)) == _ZIP:
-    pickle, extents = _of_zip(file)
+    pickle, extents = _read_zip(file)
   else:
-    pickle, extents = _of_old_format(file)
+    pickle, extents = _read_old_format(file)
   return {
     name: _tensor(file, name, stored, extents)
     for name, stored in pickle.tensors(path).items()
@@ -67,7 +68,7 @@ def _tensor(
   )
 
 
-def _of_zip(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
+def _read_zip(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
   try:
     with zipfile.ZipFile(file.path) as archive:
       members = archive.infolist()
@@ -146,7 +147,7 @@ def _extent(file: MappedFile, member: zipfile.ZipInfo) -> range:
   return range(start, start + member.file_size)
 
 
-def _of_old_format(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
+def _read_old_format(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
   start = file.read(0, min(MAX_PICKLE, file.size))
   if start[_TAR_MAGIC_AT:].startswith(b"ustar"):
     raise WeightFileError(

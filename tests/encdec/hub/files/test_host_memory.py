@@ -1,10 +1,14 @@
-"""Copies of transposed matrices are numpy's own."""
+"""Transposed and contiguous copies equal numpy's; zeros are aligned."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from encdec.hub.files.copying import Scratch, aligned_zeros, copy_transposed
+from encdec.hub.files.host_memory import (
+  ScratchBuffer,
+  aligned_zeros,
+  copy_transposed,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (16, 3), (33, 17), (0, 4)])
@@ -16,7 +20,7 @@ def test_transposed(shape):
 
 
 def test_scratch_puts_in_order():
-  scratch = Scratch()
+  scratch = ScratchBuffer()
   rng = np.random.default_rng(0)
   cube = rng.normal(size=(5, 6, 7)).astype(np.float16)
   for array in (
@@ -26,11 +30,11 @@ def test_scratch_puts_in_order():
     rng.normal(size=(50, 50))[:, ::2],
     np.zeros((0, 3)).T,
   ):
-    ordered = scratch.in_order(array)
+    ordered = scratch.contiguous(array)
     assert ordered.flags.c_contiguous and ordered.dtype == array.dtype
     np.testing.assert_array_equal(ordered, array)
   # What is in order is not copied.
-  assert scratch.in_order(cube) is cube
+  assert scratch.contiguous(cube) is cube
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
