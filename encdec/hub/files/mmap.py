@@ -1,4 +1,4 @@
-"""A weight file mapped into memory, and the tensors that lie in it.
+"""A weight file mapped into memory, and checked views of its tensors.
 
 A file is hostile until it is checked: what it says of sizes is compared with
 its own before anything is allocated. A tensor costs nothing until it is copied.
@@ -6,7 +6,6 @@ its own before anything is allocated. A tensor costs nothing until it is copied.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ class Tensor:
 
   Attributes:
     pieces: flat, or one of the tensor's own shape.
-    turned: the tensor is the transpose of what lies there.
+    transposed: the tensor is the transpose of what lies there.
   """
 
   pieces: tuple[np.ndarray, ...]
   shape: tuple[int, ...]
-  turned: bool = False
+  transposed: bool = False
 
   def array(self) -> np.ndarray:
     """A view, where there is one piece."""
@@ -42,104 +41,7 @@ class Tensor:
     if len(self.pieces) > 1:
       whole = np.concatenate(self.pieces)
     array = whole.reshape(self.shape)
-    return array.T if self.turned else array
-
-
-class WeightFiles(Mapping[str, np.ndarray]):
-  """Tensors by name; each is a read-only view of its file where it can be.
-
-  Args:
-    stamps: of the files, from before they were opened.
-  """
-
-  def __init__(
-    self,
-    tensors: Mapping[str, Tensor],
-    stamps: Mapping[Path, tuple[int, ...]],
-  ):
-    self._tensors = dict(tensors)
-    self._stamps = dict(stamps)
-
-  def check_unchanged(self) -> None:
-    """Raises WeightFileError where a file was written into since.
-
-    A file that another has replaced is still there for who has it open.
-    """
-    for path, before in self._stamps.items():
-      now = stamp_of(path)
-      if now and now != before and now[0] == before[0]:
-        raise WeightFileError(
-          f"{path} has changed since it was opened; load the model again"
-        )
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    return self._tensors[name].array()
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._tensors)
-
-  def __len__(self) -> int:
-    return len(self._tensors)
-
-
-def stamp_of(path: Path) -> tuple[int, ...]:
-  """File, size and time; empty where there is none any more."""
-  try:
-    found = path.stat()
-  except FileNotFoundError:
-    return ()
-  return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-class Renamed(Mapping[str, np.ndarray]):
-  """Tensors under other names; none is made before it is asked for.
-
-  Args:
-    names: new name to that in `tensors`.
-  """
-
-  def __init__(
-    self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
-  ):
-    self.under, self._names = tensors, names
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    return self.under[self._names[name]]
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._names)
-
-  def __len__(self) -> int:
-    return len(self._names)
-
-
-class Replaced(Mapping[str, np.ndarray]):
-  """Tensors, some of which others stand for."""
-
-  def __init__(
-    self,
-    tensors: Mapping[str, np.ndarray],
-    others: Mapping[str, np.ndarray],
-  ):
-    self.under, self._others = tensors, others
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    other = self._others.get(name)
-    return self.under[name] if other is None else other
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self.under)
-
-  def __len__(self) -> int:
-    return len(self.under)
-
-
-def check_unchanged(tensors: Mapping[str, np.ndarray]) -> None:
-  """As of `WeightFiles`, also under other names; a caller's arrays pass."""
-  while isinstance(tensors, Renamed | Replaced):
-    tensors = tensors.under
-  if isinstance(tensors, WeightFiles):
-    tensors.check_unchanged()
+    return array.T if self.transposed else array
 
 
 class MappedFile:

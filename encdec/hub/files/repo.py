@@ -10,7 +10,8 @@ from huggingface_hub import errors
 
 from encdec.hub.error_text import fault
 from encdec.hub.files.formats import FORMATS, open_weights, shard_names
-from encdec.hub.files.mmap import WeightFileError, WeightFiles
+from encdec.hub.files.lazy_tensors import WeightFiles
+from encdec.hub.files.mmap import WeightFileError
 
 # Of whichever HTTP library it is, whose errors of connecting come as they are.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.files.mmap import Renamed
+from encdec.hub.files.lazy_tensors import RenamedTensors
 from encdec.hub.weights.tensor_map import arch_of
 
 
@@ -75,4 +75,4 @@ def take_layers(
     for number, old in enumerate(layers):
       if old == int(match[2]):
         taken[f"{match[1]}{number}{match[3]}"] = name
-  return Renamed(tensors, taken)
+  return RenamedTensors(tensors, taken)

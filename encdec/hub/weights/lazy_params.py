@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from encdec.hub.files.host_memory import aligned_zeros
-from encdec.hub.files.mmap import check_unchanged
+from encdec.hub.files.lazy_tensors import check_unchanged
 from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params

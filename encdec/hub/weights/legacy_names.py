@@ -42,7 +42,7 @@ def in_pytorch_words(
 
 def _of_flax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
   *parents, leaf = re.split("[./]", name)
-  return ".".join([*parents, _FLAX.get(leaf, leaf)]), _turned(tensor, leaf)
+  return ".".join([*parents, _FLAX.get(leaf, leaf)]), _transposed(tensor, leaf)
 
 
 def _of_tensorflow(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -58,9 +58,9 @@ def _of_tensorflow(name: str, tensor: Tensor) -> tuple[str, Tensor]:
   words = re.sub(rf"^encoder\.({_BASES})\.", "encoder.", words)
   if leaf == "bias" and len(tensor.shape) == 2 and tensor.shape[0] == 1:
     tensor = Tensor(tensor.pieces, tensor.shape[1:])
-  return words, _turned(tensor, leaf)
+  return words, _transposed(tensor, leaf)
 
 
-def _turned(tensor: Tensor, leaf: str) -> Tensor:
-  turned = leaf == "kernel" and len(tensor.shape) == 2
-  return Tensor(tensor.pieces, tensor.shape, turned)
+def _transposed(tensor: Tensor, leaf: str) -> Tensor:
+  transposed = leaf == "kernel" and len(tensor.shape) == 2
+  return Tensor(tensor.pieces, tensor.shape, transposed)

@@ -47,7 +47,7 @@ def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
   paths = _old_paths(config)
   flat = {
     # safetensors writes the bytes of a view as they lie.
-    paths[name]: np.ascontiguousarray(_turned(array, paths[name]))
+    paths[name]: np.ascontiguousarray(_transposed(array, paths[name]))
     for name, array in hub_from_tree(ours, params)
     if name in paths
   }
@@ -76,7 +76,7 @@ def from_flax457(
   tensors = {}
   for path, leaf in flatten(dict(params)).items():
     name = names.get(path, path.replace("/", "."))
-    tensors[name] = _turned(np.asarray(leaf), path)
+    tensors[name] = _transposed(np.asarray(leaf), path)
   ours = encdec_config(config, share=share or tied_by(config))
   tree, _ = tree_from_hub(ours, tensors)
   return tree
@@ -106,5 +106,5 @@ def _old_path(slot: Slot) -> str:
   return "/".join([*slot.name.split(".")[:-1], leaf])
 
 
-def _turned(array: np.ndarray, path: str) -> np.ndarray:
+def _transposed(array: np.ndarray, path: str) -> np.ndarray:
   return array.T if path.endswith("/kernel") else array

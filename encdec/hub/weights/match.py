@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig, StackConfig
-from encdec.hub.files.mmap import Renamed
+from encdec.hub.files.lazy_tensors import RenamedTensors
 from encdec.hub.weights import derived_tensors as computed_lib
 from encdec.hub.weights import tensor_map as names_lib
 from encdec.hub.weights.promises import promise_head
@@ -47,7 +47,7 @@ class Checkpoint:
 
   def by_name(self, config: EncDecConfig) -> Tensors:
     """The tensors under their composite names."""
-    return Renamed(self.tensors, self.names(config))
+    return RenamedTensors(self.tensors, self.names(config))
 
 
 def match(

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.files.mmap import Replaced
+from encdec.hub.files.lazy_tensors import ReplacedTensors
 from encdec.hub.weights import derived_tensors as computed_lib
 from encdec.hub.weights.conversion import Checkpoint
 from encdec.hub.weights.tensor_map import arch_of, in_composite, modern
@@ -107,7 +107,9 @@ def extend_checkpoint(
     if held := own.get(f"{side}.{base}{hub}"):
       what = f"{checkpoint.where} holds {held}"
       replaced[held] = _longer(tensors[held], hub, old, new, extension, what)
-  return dataclasses.replace(checkpoint, tensors=Replaced(tensors, replaced))
+  return dataclasses.replace(
+    checkpoint, tensors=ReplacedTensors(tensors, replaced)
+  )
 
 
 def _longer(
