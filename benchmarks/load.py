@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
 def write(folder: Path, form: str) -> int:
   """The checkpoint; gives the bytes of its parameters."""
   from encdec.hub import compose_config, encdec_config, load_side_config
-  from encdec.hub.files.writer import Outgoing, write_weights
+  from encdec.hub.files.safetensors_writer import TensorToWrite, write_weights
   from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
   from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
@@ -106,7 +106,7 @@ def write(folder: Path, form: str) -> int:
   else:
     float32 = np.dtype(np.float32)
     tensors = [
-      Outgoing(name, shape, float32, lambda shape=shape: make(shape))
+      TensorToWrite(name, shape, float32, lambda shape=shape: make(shape))
       for name, shape in names.items()
     ]
     write_weights(folder, tensors, "10GB")

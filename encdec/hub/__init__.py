@@ -24,9 +24,9 @@ from encdec.hub.facade.generation_options import (
 from encdec.hub.facade.model import FlaxEncoderDecoderModel
 from encdec.hub.facade.resize import NewRows, resize_vocabulary
 from encdec.hub.facade.search_options import search_options
+from encdec.hub.files.atomic_write import PARTIAL
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo import HubError, Origin
-from encdec.hub.files.writer import PARTIAL
 from encdec.hub.saved_pair import (
   SavedPair,
   is_pair,

@@ -18,14 +18,10 @@ from transformers import (
 from encdec.archs import ARCHS
 from encdec.hub.card import MARK, Card, render
 from encdec.hub.configs import encdec_config, set_tied
+from encdec.hub.files.atomic_write import PARTIAL, write_text
 from encdec.hub.files.repo import HTTPError, HubError, first_line
-from encdec.hub.files.writer import (
-  PARTIAL,
-  parse_size,
-  write_text,
-  write_weights,
-)
-from encdec.hub.weights.conversion import outgoing
+from encdec.hub.files.safetensors_writer import parse_size, write_weights
+from encdec.hub.weights.conversion import tensors_to_write
 from encdec.sharing import share_of
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
@@ -55,15 +51,15 @@ def save_folder(
     source_tokenizer: saved at the root, where AutoTokenizer looks; anything
       with `save_pretrained(folder)` or `save(folder)`.
     target_tokenizer: saved in target_tokenizer/; None where it is the same.
-    max_shard_size: see `encdec.hub.files.writer.write_weights`.
-    unread: see `encdec.hub.weights.conversion.outgoing`.
+    max_shard_size: see `encdec.hub.files.safetensors_writer.write_weights`.
+    unread: see `encdec.hub.weights.conversion.tensors_to_write`.
 
   Raises:
     ValueError: the tree does not fit the config, or a size is none; the folder
       is as it was.
   """
   share = share_of(params)
-  tensors = outgoing(
+  tensors = tensors_to_write(
     encdec_config(hub_config, share=share), params, unread=unread
   )
   limit = parse_size(max_shard_size)
@@ -132,7 +128,7 @@ def save_part(
   if part not in ("encoder", "decoder"):
     raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
   share = share_of(params)
-  tensors = outgoing(
+  tensors = tensors_to_write(
     encdec_config(hub_config, share=share), params, part, unread
   )
   limit = parse_size(max_shard_size)

@@ -13,7 +13,7 @@ from encdec.config import PositionKind, Role
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.facade.base import ModelBase
 from encdec.hub.files.repo import Origin
-from encdec.hub.weights.conversion import Checkpoint, outgoing
+from encdec.hub.weights.conversion import Checkpoint, tensors_to_write
 from encdec.hub.weights.layer_subset import choose_layers, take_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import extend_checkpoint
@@ -147,7 +147,7 @@ def _ready(side: str, model: Any) -> Side:
   if isinstance(model, ModelBase):
     tensors = {
       tensor.name: tensor.make()
-      for tensor in outgoing(model.module.config, model.params, side)
+      for tensor in tensors_to_write(model.module.config, model.params, side)
     }
     values = getattr(model.config, side).to_dict()
     config = side_config(values, f"{side}_model")

@@ -1,1 +1,1 @@
-"""Files of the Hub: weights on disk, read with suspicion and written whole."""
+"""Weight files on disk: each format's reader, and an atomic writer."""

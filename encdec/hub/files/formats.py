@@ -1,6 +1,7 @@
-"""Weight files of a folder: which there are, in one file or in shards.
+"""The weight-file formats, in order of preference, and opening a folder's.
 
-A shard's name cannot leave its folder; each format's own file checks the rest.
+Weights may be one file, or shards with an index. A shard's name cannot leave
+its folder; each format's own module checks the rest.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from encdec.hub.weights.legacy_names import in_pytorch_words
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Of bytes, on common file systems.
+# In bytes, on common file systems.
 _MAX_FILE_NAME = 255
 
 
@@ -36,7 +37,7 @@ class Format:
     return f"{self.single}.index.json"
 
 
-# The first that a folder has is read.
+# The first of these that a folder has is read.
 FORMATS = (
   Format(SINGLE, read_safetensors),
   Format("pytorch_model.bin", read_pytorch),

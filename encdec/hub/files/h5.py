@@ -1,4 +1,4 @@
-"""HDF5 files of transformers' TensorFlow classes.
+"""Reads tf_model.h5, the HDF5 files of transformers' TensorFlow classes.
 
 Of the format this knows what h5py writes for Keras: groups of the first kind,
 and numbers that lie in one piece, neither packed nor elsewhere. Read here and

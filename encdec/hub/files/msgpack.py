@@ -1,6 +1,6 @@
-"""Msgpack files of transformers' Flax classes: a tree of arrays.
+"""Reads flax_model.msgpack of transformers' Flax classes: a tree of arrays.
 
-Walked where it lies: of an array only its place is read.
+msgpack and flax.serialization copy each array; this notes where its bytes lie.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Files of a model by name: a local folder, or a repository of the Hub."""
+"""Files of a model, from a local folder or a repository of the Hub."""
 
 import dataclasses
 import json

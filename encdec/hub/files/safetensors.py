@@ -1,4 +1,4 @@
-"""Safetensors files: a header in JSON, then the tensors."""
+"""Reads safetensors files: a header in JSON, then the tensors."""
 
 import json
 import math

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
 from encdec.hub.error_text import few
-from encdec.hub.files.writer import Outgoing
+from encdec.hub.files.safetensors_writer import TensorToWrite
 from encdec.hub.weights import derived_tensors as computed_lib
 from encdec.hub.weights import tensor_map as names_lib
 from encdec.hub.weights.lazy_params import Found, Place
@@ -165,12 +165,12 @@ def _joined(
   )
 
 
-def outgoing(
+def tensors_to_write(
   config: EncDecConfig,
   params: Params,
   part: str | None = None,
   unread: Tensors | None = None,
-) -> list[Outgoing]:
+) -> list[TensorToWrite]:
   """The pair's tensors, or one side's, to be written one after another.
 
   Names are a composite's, or for a part those of that model alone.
@@ -203,14 +203,14 @@ def outgoing(
         f"implies {list(wanted[path].shape)}"
       )
     result.append(
-      Outgoing(
+      TensorToWrite(
         name if part is None else name.removeprefix(f"{part}."),
         shape,
         np.dtype(leaves[path].dtype),
         lambda pieces=pieces: _assemble(pieces, leaves, as_they_are),
       )
     )
-  return result + computed_lib.outgoing(config, leaves, part)
+  return result + computed_lib.tensors_to_write(config, leaves, part)
 
 
 def _assemble(
@@ -246,5 +246,5 @@ def hub_from_tree(
   config: EncDecConfig, params: Params
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Name and tensor, as PyTorch's file has them: tied heads are absent."""
-  for tensor in outgoing(config, params):
+  for tensor in tensors_to_write(config, params):
     yield tensor.name, tensor.make()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig
-from encdec.hub.files.writer import Outgoing
+from encdec.hub.files.safetensors_writer import TensorToWrite
 from encdec.hub.weights.report import LoadingError
 from encdec.hub.weights.tensor_map import arch_of
 
@@ -62,9 +62,9 @@ def check_equal(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
     )
 
 
-def outgoing(
+def tensors_to_write(
   config: EncDecConfig, leaves: Mapping[str, Any], part: str | None
-) -> list[Outgoing]:
+) -> list[TensorToWrite]:
   """To be written beside the leaves, in their dtype."""
   dtype = np.dtype(next(iter(leaves.values())).dtype)
   result = []
@@ -73,7 +73,7 @@ def outgoing(
     if part in (None, side):
       array = array.astype(dtype)
       result.append(
-        Outgoing(
+        TensorToWrite(
           name if part is None else inner,
           array.shape,
           dtype,

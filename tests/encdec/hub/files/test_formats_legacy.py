@@ -85,7 +85,9 @@ def test_halves_compute_what_they_did(old, framework):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_numbers_of_any_kind_are_read(old, tmp_path, dtype):
+def test_numbers_of_any_kind_are_read(
+  old, tmp_path, dtype, assert_tensors_equal
+):
   """As bfloat16 and float16 were written by `to_bf16` and `to_fp16`."""
   source = old / "flax/flax_pair"
   shutil.copy(source / "config.json", tmp_path)
@@ -103,14 +105,7 @@ def test_numbers_of_any_kind_are_read(old, tmp_path, dtype):
     "float32"
   }
   wanted = formats.open_weights(source)
-  _assert_equal(tensors, {n: a.astype(dtype) for n, a in wanted.items()})
-
-
-def _assert_equal(found, wanted):
-  assert set(found) == set(wanted)
-  for name, array in wanted.items():
-    np.testing.assert_array_equal(found[name], array)
-    assert found[name].dtype == array.dtype
+  assert_tensors_equal(tensors, {n: a.astype(dtype) for n, a in wanted.items()})
 
 
 def test_kernels_are_turned_without_a_copy(old):
@@ -128,7 +123,9 @@ def test_kernels_are_turned_without_a_copy(old):
   assert np.shares_memory(again, tensors[f"{name}.weight"])
 
 
-def test_arrays_in_chunks_are_joined(tmp_path, monkeypatch, seed):
+def test_arrays_in_chunks_are_joined(
+  tmp_path, monkeypatch, seed, assert_tensors_equal
+):
   monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 40)
   rng = np.random.default_rng(seed)
   tree = {
@@ -138,7 +135,7 @@ def test_arrays_in_chunks_are_joined(tmp_path, monkeypatch, seed):
   raw = flax.serialization.to_bytes(tree)
   assert b"__msgpack_chunked_array__" in raw
   (tmp_path / "flax_model.msgpack").write_bytes(raw)
-  _assert_equal(
+  assert_tensors_equal(
     formats.open_weights(tmp_path),
     {"a.weight": tree["a"]["kernel"].T, "b.bias": tree["b"]["bias"]},
   )
@@ -258,7 +255,9 @@ def test_what_keras_does_not_write_is_refused(tmp_path, write):
     formats.open_weights(tmp_path)
 
 
-def test_many_members_and_kinds_of_hdf5_are_read(tmp_path, seed):
+def test_many_members_and_kinds_of_hdf5_are_read(
+  tmp_path, seed, assert_tensors_equal
+):
   """More than one node of a group's tree holds."""
   rng = np.random.default_rng(seed)
   wanted = {
@@ -273,14 +272,18 @@ def test_many_members_and_kinds_of_hdf5_are_read(tmp_path, seed):
       _, number, leaf = name.split(".")
       file.create_dataset(f"layer_._{number}/{leaf}:0", data=array)
   found = formats.open_weights(tmp_path)
-  _assert_equal(found, wanted)
+  assert_tensors_equal(found, wanted)
 
 
-def test_the_first_format_of_the_order_is_read(old, tmp_path):
+def test_the_first_format_of_the_order_is_read(
+  old, tmp_path, assert_tensors_equal
+):
   shutil.copy(old / "flax/flax_decoder/flax_model.msgpack", tmp_path)
   shutil.copy(old / "tf/tf_decoder/tf_model.h5", tmp_path)
   flax_wins = formats.open_weights(tmp_path)
-  _assert_equal(flax_wins, formats.open_weights(old / "flax/flax_decoder"))
+  assert_tensors_equal(
+    flax_wins, formats.open_weights(old / "flax/flax_decoder")
+  )
   torch.save({"t": torch.ones(1)}, tmp_path / "pytorch_model.bin")
   assert set(formats.open_weights(tmp_path)) == {"t"}
   safetensors.numpy.save_file(
@@ -290,7 +293,9 @@ def test_the_first_format_of_the_order_is_read(old, tmp_path):
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_shards_in_a_cache_of_the_hub_are_read(old, tmp_path, framework):
+def test_shards_in_a_cache_of_the_hub_are_read(
+  old, tmp_path, framework, assert_tensors_equal
+):
   source = old / framework / f"{framework}_encoder"
   root = tmp_path / "models--somebody--half"
   snapshot = root / "snapshots" / "0123456789abcdef"
@@ -298,7 +303,7 @@ def test_shards_in_a_cache_of_the_hub_are_read(old, tmp_path, framework):
   (root / "refs").mkdir()
   (root / "refs" / "main").write_text(snapshot.name)
   origin = Origin("somebody/half", cache_dir=str(tmp_path))
-  _assert_equal(origin.weights(), formats.open_weights(source))
+  assert_tensors_equal(origin.weights(), formats.open_weights(source))
   next(snapshot.glob("*00002-of-*")).unlink()
   with pytest.raises(WeightFileError, match=r"lacks the shard .*00002-of"):
     origin.weights()

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from encdec.hub import configs
-from encdec.hub.files import formats, writer
+from encdec.hub.files import formats, safetensors_writer
 from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
@@ -50,7 +50,7 @@ def _save(folder: Path) -> int:
   hub.save_pretrained(folder)
   shapes = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
   tensors = [
-    writer.Outgoing(
+    safetensors_writer.TensorToWrite(
       slot.name,
       shape := hub_shape(slot, shapes[slot.path].shape),
       np.dtype(np.float32),
@@ -58,7 +58,7 @@ def _save(folder: Path) -> int:
     )
     for slot in slots(config)
   ]
-  writer.write_weights(folder, tensors, "150MB")
+  safetensors_writer.write_weights(folder, tensors, "150MB")
   return sum(tensor.size for tensor in tensors)
 
 

@@ -1,4 +1,4 @@
-"""Writing weight files: safetensors, streamed tensor by tensor, atomic."""
+"""Writes safetensors files, whole or in shards, one tensor at a time."""
 
 import dataclasses
 import itertools
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from encdec.hub.files.atomic_write import partial_files, synced, write_text
 from encdec.hub.files.formats import INDEX, SINGLE
 from encdec.hub.files.host_memory import ScratchBuffer
 from encdec.hub.files.safetensors import DTYPES
@@ -23,12 +24,9 @@ from encdec.hub.files.safetensors import DTYPES
 _PIECE = 1 << 18
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# Of the names of files that are not complete; a process id follows.
-PARTIAL = ".partial-"
-
 
 @dataclasses.dataclass(frozen=True)
-class Outgoing:
+class TensorToWrite:
   """A tensor to write; `make` gives it, or a view, when its turn comes."""
 
   name: str
@@ -42,7 +40,7 @@ class Outgoing:
 
 
 def write_weights(
-  folder: Path, tensors: Sequence[Outgoing], max_shard_size: int | str
+  folder: Path, tensors: Sequence[TensorToWrite], max_shard_size: int | str
 ) -> None:
   """Writes one file, or shards and their index where one is not enough.
 
@@ -60,11 +58,10 @@ def write_weights(
     names = [
       f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)
     ]
-  partial = [folder / f"{name}{PARTIAL}{os.getpid()}" for name in names]
-  try:
+  with partial_files([folder / name for name in names]) as partial:
     for path, shard in zip(partial, shards, strict=True):
       _write_file(path, shard)
-    old = _held_weights(folder)
+    old = _old_weights(folder)
     if count > 1:
       # Before the shards, so that no reader meets a mixture.
       for path in old:
@@ -77,12 +74,9 @@ def write_weights(
     for path in old:
       if path.name != SINGLE:
         path.unlink()
-  finally:
-    for path in partial:
-      path.unlink(missing_ok=True)
 
 
-def _held_weights(folder: Path) -> list[Path]:
+def _old_weights(folder: Path) -> list[Path]:
   """Weights of an earlier save, what readers look for first."""
   named = [path for path in (folder / INDEX, folder / SINGLE) if path.exists()]
   return named + [
@@ -105,8 +99,10 @@ def parse_size(size: int | str) -> int:
   return int(match[1]) * (1024 if match[3] else 1000) ** power
 
 
-def _plan(tensors: Sequence[Outgoing], limit: int) -> list[list[Outgoing]]:
-  shards: list[list[Outgoing]] = [[]]
+def _plan(
+  tensors: Sequence[TensorToWrite], limit: int
+) -> list[list[TensorToWrite]]:
+  shards: list[list[TensorToWrite]] = [[]]
   held = 0
   for tensor in tensors:
     if shards[-1] and held + tensor.size > limit:
@@ -117,7 +113,7 @@ def _plan(tensors: Sequence[Outgoing], limit: int) -> list[list[Outgoing]]:
   return shards
 
 
-def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
+def _write_file(path: Path, tensors: Sequence[TensorToWrite]) -> None:
   # Wide types first keep every tensor aligned, as readers expect.
   tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -131,10 +127,10 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
     offset += tensor.size
   text = json.dumps(header, separators=(",", ":")).encode("utf-8")
   text += b" " * (-len(text) % 8)
-  with open(path, "wb") as stream, ThreadPoolExecutor(1) as disk:
+  with synced(path) as stream, ThreadPoolExecutor(1) as disk:
     stream.write(struct.pack("<Q", len(text)))
     stream.write(text)
-    synced = None
+    syncing = None
     for tensor, array in zip(tensors, _ahead(tensors), strict=True):
       if array.shape != tensor.shape or array.dtype != tensor.dtype:
         raise ValueError(
@@ -144,12 +140,10 @@ def _write_file(path: Path, tensors: Sequence[Outgoing]) -> None:
       content = array.reshape(-1).view(np.uint8).data
       for start in range(0, len(content), _PIECE):
         stream.write(content[start : start + _PIECE])
-      if synced is None or synced.done():
-        synced = _sync(disk, stream, synced)
-    stream.flush()
-    if synced is not None:
-      synced.result()
-    os.fsync(stream.fileno())
+      if syncing is None or syncing.done():
+        syncing = _sync(disk, stream, syncing)
+    if syncing is not None:
+      syncing.result()
 
 
 def _sync(
@@ -164,11 +158,11 @@ def _sync(
   return disk.submit(os.fsync, stream.fileno())
 
 
-def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:
+def _ahead(tensors: Sequence[TensorToWrite]) -> Iterator[np.ndarray]:
   """The tensors in turn, in order; while one is written, the next is made."""
   scratches = itertools.cycle((ScratchBuffer(), ScratchBuffer()))
 
-  def make(tensor: Outgoing) -> np.ndarray:
+  def make(tensor: TensorToWrite) -> np.ndarray:
     return next(scratches).contiguous(tensor.make())
 
   with ThreadPoolExecutor(1) as pool:
@@ -182,7 +176,7 @@ def _ahead(tensors: Sequence[Outgoing]) -> Iterator[np.ndarray]:
 
 
 def _write_index(
-  folder: Path, names: Sequence[str], shards: Sequence[Sequence[Outgoing]]
+  folder: Path, names: Sequence[str], shards: Sequence[Sequence[TensorToWrite]]
 ) -> None:
   weight_map = {
     tensor.name: name
@@ -197,16 +191,3 @@ def _write_index(
     )
     + "\n",
   )
-
-
-def write_text(path: Path, text: str) -> None:
-  """Writes a file atomically: it is whole or absent."""
-  partial = path.with_name(f"{path.name}{PARTIAL}{os.getpid()}")
-  try:
-    with open(partial, "w", encoding="utf-8") as stream:
-      stream.write(text)
-      stream.flush()
-      os.fsync(stream.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
