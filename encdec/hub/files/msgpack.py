@@ -1,6 +1,6 @@
 """Reads flax_model.msgpack of transformers' Flax classes: a tree of arrays.
 
-msgpack and flax.serialization copy each array; this notes where its bytes lie.
+Parsed here because msgpack and flax copy an array's bytes even to skip them.
 """
 
 import math
