@@ -24,6 +24,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from flax import traverse_util
 
 SIDES = ("bert:base", "gpt2:base")
 # The baseline of memory is taken between what it prints first and its go.
@@ -80,7 +81,7 @@ def write(folder: Path, form: str) -> int:
   """The checkpoint; gives the bytes of its parameters."""
   from encdec.hub import compose_config, encdec_config, load_side_config
   from encdec.hub.files.safetensors_writer import TensorToWrite, write_weights
-  from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
+  from encdec.hub.weights.tensor_map import hub_shape, slots
   from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
   hub = compose_config(
@@ -88,7 +89,9 @@ def write(folder: Path, form: str) -> int:
   )
   hub.save_pretrained(folder)
   config = encdec_config(hub)
-  shapes = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  shapes = traverse_util.flatten_dict(
+    param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
+  )
   names = {
     slot.name: hub_shape(slot, shapes[slot.path].shape)
     for slot in slots(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jaxtyping import Array, Key, UInt32
 from transformers import (
   EncoderDecoderConfig,
@@ -30,7 +31,6 @@ from encdec.hub.facade.param_trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import Found
 from encdec.hub.weights.report import LoadingReport
-from encdec.hub.weights.tensor_map import flatten, unflatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
   HUB_NAMES,
@@ -120,11 +120,13 @@ class ModelBase:
   @functools.cached_property
   def params_shape_tree(self) -> Params:
     """The tree as ShapeDtypeStructs."""
-    return unflatten(leaf_shapes(self._module.config, self._module.param_dtype))
+    return traverse_util.unflatten_dict(
+      leaf_shapes(self._module.config, self._module.param_dtype), sep="/"
+    )
 
   @property
   def required_params(self) -> set[tuple[str, ...]]:
-    return {tuple(path.split("/")) for path in flatten(self.params_shape_tree)}
+    return set(traverse_util.flatten_dict(self.params_shape_tree))
 
   @property
   def params(self) -> Params:
@@ -162,7 +164,8 @@ class ModelBase:
         self._params, self._found = self._found.arrays(), None
 
   def _check_tree(self, params: Params) -> None:
-    held, wanted = flatten(params), flatten(self.params_shape_tree)
+    held = traverse_util.flatten_dict(params, sep="/")
+    wanted = traverse_util.flatten_dict(self.params_shape_tree, sep="/")
     for problem, paths in (
       ("lack", wanted.keys() - held.keys()),
       ("hold the unknown", held.keys() - wanted.keys()),

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jaxtyping import Array, Float, Key
 from transformers import EncoderDecoderConfig
 
@@ -17,7 +18,7 @@ from encdec.hub.facade.base import RandomKey, typed_key
 from encdec.hub.facade.generate import GeneratingModel
 from encdec.hub.weights.position_tables import PATH as POSITIONS
 from encdec.hub.weights.position_tables import check_extension, extended
-from encdec.hub.weights.tensor_map import VOCABULARY_AXIS, flatten, unflatten
+from encdec.hub.weights.tensor_map import VOCABULARY_AXIS
 from encdec.special_tokens import HUB_NAMES, ROLES
 from encdec.types import Params
 
@@ -78,7 +79,7 @@ def resize_vocabulary(
 
   Rows beyond a vocabulary are zero, as they were.
   """
-  flat = flatten(params)
+  flat = traverse_util.flatten_dict(params, sep="/")
   leaves = [(str(role), inner) for role in Role for inner in VOCABULARY_AXIS]
   for number, (side, inner) in enumerate(leaves):
     path, axis = f"{side}/{inner}", VOCABULARY_AXIS[inner]
@@ -94,7 +95,7 @@ def resize_vocabulary(
     zeros = jnp.zeros((padding, *leaf.shape[1:]), leaf.dtype)
     leaf = jnp.concatenate([kept, added, zeros])
     flat[path] = jnp.moveaxis(leaf, 0, axis)
-  return unflatten(flat)
+  return traverse_util.unflatten_dict(flat, sep="/")
 
 
 class ResizableModel(GeneratingModel):
@@ -191,7 +192,7 @@ class ResizableModel(GeneratingModel):
     for one in sides:
       getattr(config, one).update({"max_position_embeddings": count})
     new = _derived(config, old)
-    flat = flatten(tree)
+    flat = traverse_util.flatten_dict(tree, sep="/")
     for one in sides:
       before, after = getattr(old, one), getattr(new, one)
       check_extension("extension", extension, before, after)
@@ -201,7 +202,7 @@ class ResizableModel(GeneratingModel):
         rows = after.max_positions + offset
         table = extended(np.asarray(leaf), rows, offset, extension)
         flat[path] = jnp.asarray(table, leaf.dtype)
-    tree = unflatten(flat)
+    tree = traverse_util.unflatten_dict(flat, sep="/")
     for one in sides:
       getattr(self._config, one).update({"max_position_embeddings": count})
     self._become(new, tree)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
@@ -24,7 +25,7 @@ from encdec.hub.weights.report import (
   Remedies,
   check,
 )
-from encdec.hub.weights.tensor_map import Slot, flatten, slots
+from encdec.hub.weights.tensor_map import Slot, slots
 from encdec.hub.weights.tying import check_shared
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
@@ -134,7 +135,9 @@ def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
 @functools.lru_cache(8)
 def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
   # Tracing takes as long as to map 1 GB.
-  leaves = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  leaves = traverse_util.flatten_dict(
+    param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
+  )
   return MappingProxyType({path: leaf.shape for path, leaf in leaves.items()})
 
 
@@ -182,7 +185,7 @@ def tensors_to_write(
   Raises:
     ValueError: the tree lacks a leaf, or one has another shape.
   """
-  leaves = flatten(params)
+  leaves = traverse_util.flatten_dict(params, sep="/")
   wanted = leaf_shapes(config, np.float32)
   grouped: dict[str, list[Slot]] = {}
   as_they_are: dict[Any, np.ndarray] = {}

@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jaxtyping import Array, Key
 
 from encdec.hub.files.host_memory import aligned_zeros
 from encdec.hub.files.lazy_tensors import check_unchanged
-from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
+from encdec.hub.weights.tensor_map import Slot, slots
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params
 
@@ -86,7 +87,7 @@ class Found:
         del base
         flat[path] = leaf if place is None else place(path, leaf)
         del leaf
-    return unflatten(flat)
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _on_device(path: str, leaf: np.ndarray) -> Array:
@@ -103,7 +104,7 @@ def _draw(
 
   @jax.jit
   def draw(key):
-    flat = flatten(init_params(module, key))
+    flat = traverse_util.flatten_dict(init_params(module, key), sep="/")
     return {path: flat[path] for path in sorted(paths)}
 
   return draw(key)

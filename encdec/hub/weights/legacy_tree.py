@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
@@ -16,7 +17,7 @@ from encdec.hub.weights.conversion import (
   hub_from_tree,
   tree_from_hub,
 )
-from encdec.hub.weights.tensor_map import Slot, flatten, slots, unflatten
+from encdec.hub.weights.tensor_map import Slot, slots
 from encdec.sharing import share_of
 from encdec.types import Params
 
@@ -51,7 +52,7 @@ def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
     for name, array in hub_from_tree(ours, params)
     if name in paths
   }
-  return unflatten(flat)
+  return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def from_flax457(
@@ -74,7 +75,7 @@ def from_flax457(
     params = unfreeze(params)
   names = {path: name for name, path in _old_paths(config).items()}
   tensors = {}
-  for path, leaf in flatten(dict(params)).items():
+  for path, leaf in traverse_util.flatten_dict(dict(params), sep="/").items():
     name = names.get(path, path.replace("/", "."))
     tensors[name] = _transposed(np.asarray(leaf), path)
   ours = encdec_config(config, share=share or tied_by(config))

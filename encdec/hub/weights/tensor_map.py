@@ -1,7 +1,7 @@
 """Hub names of a pair's tensors, and the leaves of the tree that hold them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +12,6 @@ from encdec.archs.weight_table import Weight, to_hub, to_tree
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub.files.host_memory import copy_transposed
 from encdec.sharing import stored_path
-from encdec.types import Params
 
 PROJECTION = (
   Weight("enc_to_dec_proj.weight", "enc_to_dec_proj/kernel", "linear"),
@@ -143,30 +142,6 @@ def fits(array: np.ndarray, slot: Slot, leaf_shape: tuple[int, ...]) -> bool:
     return False
   leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
   return piece.shape == slot.cut(leaf).shape
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{"a/b/c": leaf} of a nested dict."""
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    path = f"{prefix}{name}"
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f"{path}/")
-    else:
-      flat[path] = value
-  return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> Params:
-  """The inverse of `flatten`."""
-  tree: Params = {}
-  for path, leaf in flat.items():
-    *parents, name = path.split("/")
-    branch = tree
-    for parent in parents:
-      branch = branch.setdefault(parent, {})
-    branch[name] = leaf
-  return tree
 
 
 def in_composite(

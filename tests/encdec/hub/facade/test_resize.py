@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from flax import traverse_util
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub import compose_config
 from encdec.hub.facade.resize import NewRows, resize_vocabulary
-from encdec.hub.weights.tensor_map import flatten
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
 SHAPE = {
@@ -190,7 +190,7 @@ def test_padding_rows_stay_zero():
     wanted = init_params(FlaxEncoderDecoderModule(new), jax.random.key(0))
     shapes = jax.tree.map(jnp.shape, wanted)
     assert jax.tree.map(jnp.shape, tree) == shapes
-    flat = flatten(tree)
+    flat = traverse_util.flatten_dict(tree, sep="/")
     table = np.asarray(flat["decoder/embeddings/tokens/embedding"])
     assert not table[size:].any() and table[:size].any(axis=1).all()
     if not tied:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from flax import traverse_util
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import (
@@ -117,7 +118,7 @@ def _assert_side(model, side, torch_model):
   tensors = {k: v.numpy() for k, v in torch_model.state_dict().items()}
   config = model.module.config
   own = tensor_map.in_composite(tensors, side, getattr(config, side))
-  leaves = tensor_map.flatten(model.params)
+  leaves = traverse_util.flatten_dict(model.params, sep="/")
   held = [s for s in tensor_map.slots(config) if s.name in own]
   assert held
   for slot in held:
@@ -258,7 +259,7 @@ def test_initial_params_draws_a_side_without_a_name(saved):
     params["decoder"],
     drawn["decoder"],
   )
-  assert set(placed) == set(tensor_map.flatten(drawn))
+  assert set(placed) == set(traverse_util.flatten_dict(drawn, sep="/"))
   assert set(report.initialised) == set(report.expected)
   table = params["encoder"]["embeddings"]["tokens"]["embedding"]
   wanted = saved["bert"][1].embeddings.word_embeddings.weight.detach()

@@ -12,7 +12,7 @@ import transformers
 
 from encdec.hub import configs
 from encdec.hub.files import formats, safetensors_writer
-from encdec.hub.weights.tensor_map import flatten, hub_shape, slots
+from encdec.hub.weights.tensor_map import hub_shape, slots
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 # The baseline is taken between the two lines that it prints.
@@ -23,6 +23,7 @@ print("imported", flush=True)
 sys.stdin.readline()
 model = FlaxEncoderDecoderModel.from_pretrained(sys.argv[1])
 import jax
+from flax import traverse_util
 jax.block_until_ready(model.params)
 print("loaded", flush=True)
 sys.stdin.readline()
@@ -48,7 +49,9 @@ def _save(folder: Path) -> int:
   hub = _config()
   config = configs.encdec_config(hub)
   hub.save_pretrained(folder)
-  shapes = flatten(param_shapes(FlaxEncoderDecoderModule(config)))
+  shapes = traverse_util.flatten_dict(
+    param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
+  )
   tensors = [
     safetensors_writer.TensorToWrite(
       slot.name,
