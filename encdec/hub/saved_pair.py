@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Array, Key
 from transformers import EncoderDecoderConfig, GenerationConfig
 
-from encdec.config import PositionKind, Role, Share
+from encdec.config import Role, Share
 from encdec.hub.configs import (
   composite_config,
   encdec_config,
@@ -19,9 +19,9 @@ from encdec.hub.configs import (
   tied_by,
 )
 from encdec.hub.files.repo import Origin
+from encdec.hub.weights.compose import fit_checkpoint
 from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.pooler import fit_pooler
-from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.tying import detect_share
 from encdec.model import FlaxEncoderDecoderModule
@@ -114,14 +114,14 @@ def pair_params(
       differ.
   """
   wanted, checkpoint = module.config, pair.checkpoint
-  for side, stack in zip(sides_of(pair.config), Role, strict=True):
-    old, new = stack_config(side, stack), getattr(wanted, stack)
-    if old.max_positions != new.max_positions:
-      learned = old.position_kind == PositionKind.LEARNED
-      extension = position_extension if learned else None
-      checkpoint = extend_checkpoint(
-        remedies.extension, checkpoint, old, new, extension
-      )
+  for side, role in zip(sides_of(pair.config), Role, strict=True):
+    checkpoint = fit_checkpoint(
+      checkpoint,
+      stack_config(side, role),
+      getattr(wanted, role),
+      extension=position_extension,
+      option=remedies.extension,
+    )
   order = list(Share)
   share = max(pair.share, wanted.share, key=order.index)
   read = dataclasses.replace(wanted, share=share)

@@ -1,4 +1,4 @@
-"""The two sides of a pair that is composed: their configs and tensors."""
+"""Routes encoder_* and decoder_* keywords, and reads the model of each side."""
 
 import copy
 import dataclasses
@@ -13,10 +13,11 @@ from encdec.config import PositionKind, Role
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.facade.base import ModelBase
 from encdec.hub.files.repo import Origin
+from encdec.hub.weights.compose import fit_checkpoint
 from encdec.hub.weights.conversion import Checkpoint, tensors_to_write
-from encdec.hub.weights.layer_subset import choose_layers, take_layers
+from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
-from encdec.hub.weights.position_tables import extend_checkpoint
+from encdec.hub.weights.position_tables import check_extension
 from encdec.hub.weights.promises import names_of
 
 # Options of reading files; alone they are both sides', with a prefix one's.
@@ -33,6 +34,8 @@ _OBSOLETE = ("from_pt",)
 
 @dataclasses.dataclass(frozen=True)
 class Side:
+  """One side's config, and the tensors that its parameters are read from."""
+
   config: PretrainedConfig
   checkpoint: Checkpoint
 
@@ -90,10 +93,10 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
       config, Checkpoint(weights, str(name), side, names_of(promised))
     )
   _choose_pooler(side, read, options)
-  if (layers := options.pop("layers", None)) is not None:
-    read = _of_layers(side, read, layers)
-  extension = options.pop("position_extension", None)
   before = copy.deepcopy(read.config)
+  if (layers := options.pop("layers", None)) is not None:
+    choose_layers(f"{side}_layers", layers, read.config, Role(side))
+  extension = options.pop("position_extension", None)
   for key, value in options.items():
     if not hasattr(read.config, key):
       raise TypeError(
@@ -102,9 +105,10 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
       )
     read.config.update({key: value})
   length = read.config.max_position_embeddings
-  if extension is None and length == before.max_position_embeddings:
+  if layers is extension is None and length == before.max_position_embeddings:
     return read
-  return _of_length(side, read, before, extension)
+  checkpoint = _fitted(side, read, before, layers, extension)
+  return Side(read.config, checkpoint)
 
 
 def _choose_pooler(side: str, read: Side, options: dict[str, Any]) -> None:
@@ -121,25 +125,25 @@ def _choose_pooler(side: str, read: Side, options: dict[str, Any]) -> None:
   choose_pooler(read.config, wanted)
 
 
-def _of_layers(side: str, read: Side, layers: Any) -> Side:
-  name = f"{side}_layers"
-  whole = choose_layers(name, layers, read.config, Role(side))
-  tensors = take_layers(read.checkpoint.tensors, layers, whole)
-  checkpoint = dataclasses.replace(read.checkpoint, tensors=tensors)
-  return Side(read.config, checkpoint)
-
-
-def _of_length(
-  side: str, read: Side, before: PretrainedConfig, extension: Any
-) -> Side:
-  old, new = (stack_config(c, Role(side)) for c in (before, read.config))
-  if extension is None and old.position_kind == PositionKind.LEARNED:
+def _fitted(
+  side: str, read: Side, before: PretrainedConfig, layers: Any, extension: Any
+) -> Checkpoint:
+  """The checkpoint, with the layers and positions that are asked for."""
+  stored, wanted = (stack_config(c, Role(side)) for c in (before, read.config))
+  option = f"{side}_position_extension"
+  if extension is not None:
+    check_extension(option, extension, stored, wanted)
+  elif stored.position_kind == PositionKind.LEARNED:
     # The shapes differ, which is an error unless that is to be ignored.
-    return read
-  checkpoint = extend_checkpoint(
-    f"{side}_position_extension", read.checkpoint, old, new, extension
+    wanted = stored
+  return fit_checkpoint(
+    read.checkpoint,
+    stored,
+    wanted,
+    layers=layers,
+    extension=extension,
+    option=option,
   )
-  return dataclasses.replace(read, checkpoint=checkpoint)
 
 
 def _ready(side: str, model: Any) -> Side:

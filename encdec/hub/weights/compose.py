@@ -1,4 +1,4 @@
-"""Checkpoints of a pair, or of its two sides, into the stored tree."""
+"""Loads a pair's parameters from one checkpoint, or from one for each side."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -63,15 +63,15 @@ def initial_params(
     origin = Origin(name, **where)
     promised = names_of(read_config(origin).get("architectures"))
     checkpoint = Checkpoint(origin.weights(), name, side, promised)
-    if (layers and layers.get(side)) or position_extension is not None:
-      whole = stack_config(load_side_config(name, **where), Role(side))
-      checkpoint = _fitted(
+    numbers = layers.get(side) if layers else None
+    if numbers or position_extension is not None:
+      checkpoint = fit_checkpoint(
         checkpoint,
-        whole,
+        stack_config(load_side_config(name, **where), Role(side)),
         getattr(module.config, side),
-        layers.get(side) if layers else None,
-        position_extension,
-        remedies,
+        layers=numbers,
+        extension=position_extension,
+        option=remedies.extension,
       )
     checkpoints.append(checkpoint)
   return load(
@@ -84,25 +84,36 @@ def initial_params(
   )
 
 
-def _fitted(
+def fit_checkpoint(
   checkpoint: Checkpoint,
-  whole: StackConfig,
+  stored: StackConfig,
   wanted: StackConfig,
-  layers: Sequence[int] | None,
-  extension: str | None,
-  remedies: Remedies,
+  *,
+  layers: Sequence[int] | None = None,
+  extension: str | None = None,
+  option: str,
 ) -> Checkpoint:
-  """The layers and positions that are wanted of a whole model's."""
+  """The layers and the length of position tables that a side wants.
+
+  Args:
+    checkpoint: of that side, or of a pair where `layers` is None.
+    stored: the side as the checkpoint has it.
+    layers: numbers of the checkpoint's layers; none: all.
+    extension: see `position_tables.EXTENSIONS`; unused where positions are
+      computed.
+    option: what `extension` was given as, for messages.
+
+  Raises:
+    ValueError: see `position_tables.check_extension`.
+  """
   if layers:
-    tensors = take_layers(checkpoint.tensors, layers, whole)
+    tensors = take_layers(checkpoint.tensors, layers, stored)
     checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
-  if whole.max_positions == wanted.max_positions:
+  if stored.max_positions == wanted.max_positions:
     return checkpoint
-  if whole.position_kind != PositionKind.LEARNED:
+  if stored.position_kind != PositionKind.LEARNED:
     extension = None
-  return extend_checkpoint(
-    remedies.extension, checkpoint, whole, wanted, extension
-  )
+  return extend_checkpoint(option, checkpoint, stored, wanted, extension)
 
 
 def load_params(
