@@ -81,7 +81,7 @@ def write(folder: Path, form: str) -> int:
   """The checkpoint; gives the bytes of its parameters."""
   from encdec.hub import compose_config, encdec_config, load_side_config
   from encdec.hub.files.safetensors_writer import TensorToWrite, write_weights
-  from encdec.hub.weights.tensor_map import hub_shape, slots
+  from encdec.hub.weights.tensor_map import hub_shape, tensor_mappings
   from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
   hub = compose_config(
@@ -93,8 +93,8 @@ def write(folder: Path, form: str) -> int:
     param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
   )
   names = {
-    slot.name: hub_shape(slot, shapes[slot.path].shape)
-    for slot in slots(config)
+    mapping.name: hub_shape(mapping, shapes[mapping.path].shape)
+    for mapping in tensor_mappings(config)
   }
   rng = np.random.default_rng(0)
 

@@ -16,8 +16,8 @@ def near_preset(name: str) -> str:
     for arch, module in ARCHS.items()
     for size in module.PRESETS
   }
-  found = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.8)
-  return known[found[0]] if found else ""
+  close = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.8)
+  return known[close[0]] if close else ""
 
 
 def _letters(name: str) -> str:

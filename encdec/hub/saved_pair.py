@@ -138,16 +138,16 @@ def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
     return Share.NONE
   config = encdec_config(hub)
   said = getattr(hub, "share", "all" if tied else None)
-  found = detect_share(
+  shared = detect_share(
     checkpoint.by_name(config),
     config,
     most=Share(said or "all"),
     tied=said is not None,
   )
-  if said is not None and found != said:
+  if said is not None and shared != said:
     warnings.warn(
       f"{checkpoint.where}: config.json says that the sides share "
-      f"{said!r}, but their tensors differ: they share {str(found)!r}",
+      f"{said!r}, but their tensors differ: they share {str(shared)!r}",
       stacklevel=4,
     )
-  return found
+  return shared

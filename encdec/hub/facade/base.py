@@ -29,7 +29,7 @@ from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
 from encdec.hub.facade.param_trees import cast, overlaid, plain_tree
 from encdec.hub.weights.conversion import leaf_shapes
-from encdec.hub.weights.lazy_params import Found
+from encdec.hub.weights.lazy_params import LazyParams
 from encdec.hub.weights.report import LoadingReport
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
@@ -95,8 +95,8 @@ class ModelBase:
     self._derived_ids = _ids_of(self.generation_config)
     self._has_params = _do_init
     self._params: Params | None = None
-    # In their place until somebody looks at them.
-    self._found: Found | None = None
+    # In place of `_params` until they are first asked for.
+    self._lazy_params: LazyParams | None = None
     self._decoding: tuple[Any, Params] | None = None
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
@@ -131,7 +131,7 @@ class ModelBase:
   @property
   def params(self) -> Params:
     """The stored tree; a saved pair's is read when it is first asked for."""
-    if self._found is not None:
+    if self._lazy_params is not None:
       self._read()
     if self._params is None:
       raise ValueError(
@@ -150,18 +150,18 @@ class ModelBase:
     params = plain_tree(params)
     self._check_tree(params)
     # Arrays of numpy could change in place, unseen by what is made of them.
-    self._params, self._found = jax.tree.map(jnp.asarray, params), None
+    self._params, self._lazy_params = jax.tree.map(jnp.asarray, params), None
 
-  def _adopt(self, found: Found) -> None:
-    """Takes what was found for its shapes, to be read when it is needed."""
-    self._has_params, self._found = True, found
+  def _adopt(self, lazy: LazyParams) -> None:
+    """Takes parameters whose shapes are known, to be read when needed."""
+    self._has_params, self._lazy_params = True, lazy
 
   def _read(self) -> None:
-    """Makes the parameters of what was found."""
+    """Reads the parameters."""
     with _READING:
       # Another thread may have been here first.
-      if self._found is not None:
-        self._params, self._found = self._found.arrays(), None
+      if self._lazy_params is not None:
+        self._params, self._lazy_params = self._lazy_params.arrays(), None
 
   def _check_tree(self, params: Params) -> None:
     held = traverse_util.flatten_dict(params, sep="/")

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.hub.facade import jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
-from encdec.hub.facade.host_arrays import Held
 from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
@@ -24,6 +23,7 @@ from encdec.hub.facade.inputs import (
   mean_loss,
   side_inputs,
 )
+from encdec.hub.facade.numpy_or_jax import AnyArray
 from encdec.hub.facade.outputs import (
   DecoderCache,
   DecoderOutput,
@@ -273,11 +273,11 @@ class CallableModel(ModelBase):
   def _decode_cached(
     self,
     tree: Params,
-    ids: Int[Held, "B T"],
+    ids: Int[AnyArray, "B T"],
     mask: Any,
     position_ids: Any,
     states: Float[Array, "B S W"],
-    segments: Int[Held, "B S"],
+    segments: Int[AnyArray, "B S"],
     cache: DecoderCache | None,
   ) -> DecoderOutput:
     config = self.module.config.decoder

@@ -17,7 +17,6 @@ from encdec.generation.search.options import Processor, Rules
 from encdec.hub.facade import jitted, padding
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import request
-from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.hub.facade.inputs import (
   SideInputs,
   as_ids,
@@ -25,6 +24,7 @@ from encdec.hub.facade.inputs import (
   check_shape,
   side_inputs,
 )
+from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 from encdec.hub.facade.outputs import GenerateOutput, generate_output
 from encdec.hub.facade.search_options import search_options
 
@@ -96,8 +96,8 @@ class GeneratingModel(CallableModel):
     asked = request(self.generation_config, generation_config, overrides)
     asked.check()
     self._check_config_options()
-    found = self._tokens(asked)
-    assert found.start is not None and found.pad is not None
+    special = self._tokens(asked)
+    assert special.start is not None and special.pad is not None
     states = None if encoder_outputs is None else encoder_outputs[0]
     source = self._search_source(
       (input_ids, attention_mask, position_ids, token_type_ids), states
@@ -106,7 +106,7 @@ class GeneratingModel(CallableModel):
       decoder_input_ids,
       decoder_attention_mask,
       source.segments.shape[0],
-      found.start,
+      special.start,
     )
     config = self.module.config.decoder
     longest, shortest = asked.lengths(
@@ -116,8 +116,8 @@ class GeneratingModel(CallableModel):
       asked.values,
       max_length=longest,
       min_length=shortest,
-      end_tokens=found.end,
-      pad_token=found.pad,
+      end_tokens=special.end,
+      pad_token=special.pad,
       vocab_size=config.vocab_size,
       scoring=scoring,
       processors=self._processors(logits_processor),
@@ -194,7 +194,7 @@ class GeneratingModel(CallableModel):
     if given is None:
       return ()
     functions = tuple(given) if isinstance(given, list | tuple) else (given,)
-    found: dict[Any, set[Any]] = {}
+    by_code: dict[Any, set[Any]] = {}
     for function in functions:
       if not callable(function) or not isinstance(function, Hashable):
         raise TypeError(
@@ -209,8 +209,8 @@ class GeneratingModel(CallableModel):
           "call, so the search compiles again; make it once and keep it",
           stacklevel=3,
         )
-      found.setdefault(code, set()).add(function)
-    for code, together in found.items():
+      by_code.setdefault(code, set()).add(function)
+    for code, together in by_code.items():
       self._seen_processors.setdefault(code, set()).update(together)
     return functions
 
@@ -324,12 +324,12 @@ def _encoded_source(
 
 
 def _begun(
-  ids: Int[Held, "B P"], segments: Int[Held, "B P"], start: int
-) -> tuple[Int[Held, "B Q"], Int[Held, "B Q"]]:
+  ids: Int[AnyArray, "B P"], segments: Int[AnyArray, "B P"], start: int
+) -> tuple[Int[AnyArray, "B Q"], Int[AnyArray, "B Q"]]:
   """Puts the start token before a prompt none of whose rows begins with it."""
   if np.any(np.asarray(ids[:, 0]) == start):
     return ids, segments
-  xp = numpy_of(ids, segments)
+  xp = array_module(ids, segments)
   first = np.full((ids.shape[0], 1), start, np.int32)
   return (
     xp.concatenate([first, ids], axis=1),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec import axis_types
 from encdec.config import StackConfig
-from encdec.hub.facade.host_arrays import Held, numpy_of
+from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 from encdec.masks import shift_right, token_positions
 from encdec.special_tokens import SpecialTokens
 
@@ -30,13 +30,13 @@ class SideInputs:
   `query_segments` are ones: padding attends to the tokens, as in PyTorch.
   """
 
-  tokens: Int[Held, "B T"] | None
-  segments: Int[Held, "B T"]
-  positions: Int[Held, "B T"]
-  query_segments: Int[Held, "B T"]
-  types: Int[Held, "B T"] | None = None
+  tokens: Int[AnyArray, "B T"] | None
+  segments: Int[AnyArray, "B T"]
+  positions: Int[AnyArray, "B T"]
+  query_segments: Int[AnyArray, "B T"]
+  types: Int[AnyArray, "B T"] | None = None
   embeds: Float[Array, "B T E"] | None = None
-  dense: Bool[Held, "B #H T S"] | None = None
+  dense: Bool[AnyArray, "B #H T S"] | None = None
 
 
 def side_inputs(
@@ -91,7 +91,7 @@ def side_inputs(
       config.max_positions + first_position(config),
     )
     if positions.shape[0] == 1:
-      positions = numpy_of(positions).broadcast_to(
+      positions = array_module(positions).broadcast_to(
         positions, (shape[0], positions.shape[1])
       )
     check_shape(positions, shape, f"position ids of {ids_name}")
@@ -119,14 +119,14 @@ def first_position(config: StackConfig) -> int:
   return config.position_offset if config.positions_from_ids else 0
 
 
-def check_shape(array: Held, shape: tuple[int, ...], name: str) -> None:
+def check_shape(array: AnyArray, shape: tuple[int, ...], name: str) -> None:
   if array.shape != shape:
     raise ValueError(
       f"{name} have shape {list(array.shape)}; it must be {list(shape)}"
     )
 
 
-def as_ids(ids: Any, name: str, limit: int) -> Int[Held, "B T"]:
+def as_ids(ids: Any, name: str, limit: int) -> Int[AnyArray, "B T"]:
   """Ids as int32; values are checked unless they are traced."""
   axis_types.check({name: ids})
   if not isinstance(ids, Tracer):
@@ -141,17 +141,17 @@ def as_ids(ids: Any, name: str, limit: int) -> Int[Held, "B T"]:
         f"{name} holds ids from {held.min()} to {held.max()}; the table has "
         f"{limit} rows: use the tokenizer that belongs to this side"
       )
-  return numpy_of(ids).asarray(ids, np.int32)
+  return array_module(ids).asarray(ids, np.int32)
 
 
 def as_mask(
   mask: Any, shape: tuple[int, ...], name: str
-) -> tuple[Int[Held, "B T"], Bool[Held, "B #H T T"] | None]:
+) -> tuple[Int[AnyArray, "B T"], Bool[AnyArray, "B #H T T"] | None]:
   """Segments, and a dense mask where there is one for each query."""
   if mask is None:
     return np.ones(shape, np.int32), None
   axis_types.check({f"the attention mask of {name}": mask})
-  mask = numpy_of(mask).asarray(mask)
+  mask = array_module(mask).asarray(mask)
   batch, length = shape
   if mask.shape == (batch, length):
     return mask.astype(bool).astype(np.int32), None
@@ -194,10 +194,10 @@ def check_length(config: StackConfig, length: int, name: str) -> None:
 
 def default_positions(
   config: StackConfig,
-  ids: Int[Held, "B T"] | None,
+  ids: Int[AnyArray, "B T"] | None,
   shape: tuple[int, ...],
   past: Any = 0,
-) -> Int[Held, "B T"]:
+) -> Int[AnyArray, "B T"]:
   """Positions by the architecture's rule, `past` being taken already.
 
   Of embeddings each takes one: no id says that it does not.

@@ -27,7 +27,7 @@ from encdec.hub.facade.sides import read_side, route
 from encdec.hub.files.repo import Origin
 from encdec.hub.saved_pair import read_pair
 from encdec.hub.saving import push_folder, save_folder, save_part
-from encdec.hub.weights.conversion import Checkpoint, find
+from encdec.hub.weights.conversion import Checkpoint, load_lazily
 
 _Path = str | os.PathLike[str]
 _PARAM_DTYPES = ("float32", "bfloat16", "float16")
@@ -100,7 +100,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model._set_generation_config(pair.generation, pair.derived)
     model._set_share(pair.share)
     model._set_param_dtype(param_dtype, pair.checkpoint)
-    found, report = find(
+    lazy, report = load_lazily(
       model.module,
       [pair.checkpoint],
       jax.random.key(seed),
@@ -110,9 +110,9 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model.loading_report = report
     result: list[Any] = [model]
     if _do_init:
-      model._adopt(found)
+      model._adopt(lazy)
     else:
-      result.append(found.arrays())
+      result.append(lazy.arrays())
     if output_loading_info:
       result.append(report.as_dict())
     return result[0] if len(result) == 1 else tuple(result)
@@ -169,7 +169,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_share(of_pair)
     model._set_param_dtype(param_dtype, encoder.checkpoint, decoder.checkpoint)
-    found, model.loading_report = find(
+    lazy, model.loading_report = load_lazily(
       model.module,
       [encoder.checkpoint, decoder.checkpoint],
       jax.random.key(seed),
@@ -178,7 +178,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     warning = model.loading_report.warning()
     if warning and not draws["initialise_missing"]:
       warnings.warn(warning, stacklevel=2)
-    model._adopt(found)
+    model._adopt(lazy)
     return model
 
   def _set_param_dtype(self, asked: Any, *checkpoints: Checkpoint) -> None:
@@ -252,11 +252,11 @@ class FlaxEncoderDecoderModel(ResizableModel):
 
     A pair that is only converted needs no parameters.
     """
-    found = self._found
-    if found is None or found.fresh:
+    lazy = self._lazy_params
+    if lazy is None or lazy.fresh:
       return None
-    found.check()
-    return found.tensors
+    lazy.check()
+    return lazy.tensors
 
   def push_to_hub(
     self,

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generation.generate import Generated
 from encdec.generation.search.options import SearchOptions
-from encdec.hub.facade.host_arrays import Held, numpy_of
+from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 from encdec.types import CrossCache, SelfCache
 
 
@@ -136,29 +136,34 @@ class GenerateOutput(Fields):
 
 
 def generate_output(
-  found: Generated, options: SearchOptions, prompt: int, batch: int
+  generated: Generated, options: SearchOptions, prompt: int, batch: int
 ) -> GenerateOutput:
   """Hugging Face's form, of the first `batch` sources.
 
   Ends with the longest text, but under jit.
   """
   texts = batch * options.num_returned
-  rows = found.tokens, found.lengths, found.scores, found.parents
-  traced = isinstance(found.tokens, Tracer)
-  of_one_device = not traced and len(found.tokens.devices()) == 1
+  rows = (
+    generated.tokens,
+    generated.lengths,
+    generated.scores,
+    generated.parents,
+  )
+  traced = isinstance(generated.tokens, Tracer)
+  of_one_device = not traced and len(generated.tokens.devices()) == 1
   # Cut on the host, where no shape has to be compiled.
   tokens, lengths, scores, parents = (
     jax.device_get(rows) if of_one_device else rows
   )
   length, steps = tokens.shape[1], tokens.shape[1] - prompt
   if not traced:
-    length, steps = int(lengths[:texts].max()), int(found.steps)
+    length, steps = int(lengths[:texts].max()), int(generated.steps)
 
   def put(array: Any) -> Any:
     if array is None or not of_one_device:
       return array
-    if found.tokens.committed:
-      return jax.device_put(array, *found.tokens.devices())
+    if generated.tokens.committed:
+      return jax.device_put(array, *generated.tokens.devices())
     return jax.device_put(array)
 
   def each_step(array: Array | None) -> Any:
@@ -175,16 +180,16 @@ def generate_output(
   return GenerateOutput(
     sequences=put(tokens[:texts, :length]),
     sequences_scores=scores,
-    scores=each_step(found.step_scores),
-    logits=each_step(found.step_logits),
+    scores=each_step(generated.step_scores),
+    logits=each_step(generated.step_logits),
     beam_indices=put(parents),
   )
 
 
 def _beam_indices(
-  parents: Int[Held, "BR C"], options: SearchOptions
-) -> Int[Held, "BR C"]:
-  xp = numpy_of(parents)
+  parents: Int[AnyArray, "BR C"], options: SearchOptions
+) -> Int[AnyArray, "BR C"]:
+  xp = array_module(parents)
   row = xp.arange(parents.shape[0], dtype=np.int32)[:, None]
   first = row // options.num_returned * options.num_beams
   return xp.where(parents >= 0, parents + first, -1)

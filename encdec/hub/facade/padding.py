@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Key
 
 from encdec.config import StackConfig
 from encdec.generation.generate import Prompt, row_keys
-from encdec.hub.facade.host_arrays import Held, numpy_of
 from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.jitted import is_traced
+from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 
 
 def length_bucket(length: int, limit: int, step: int = 32) -> int:
@@ -48,10 +48,10 @@ def in_buckets(
 def pad(tree: Any, size: int, axis: int) -> Any:
   """Zeros up to `size`: rows and columns that no token attends to."""
 
-  def padded(leaf: Held) -> Held:
+  def padded(leaf: AnyArray) -> AnyArray:
     more = [(0, 0)] * leaf.ndim
     more[axis] = 0, max(size - leaf.shape[axis], 0)
-    return numpy_of(leaf).pad(leaf, more)
+    return array_module(leaf).pad(leaf, more)
 
   return jax.tree.map(padded, tree)
 

@@ -226,25 +226,25 @@ class ResizableModel(GeneratingModel):
     self.__dict__.pop("params_shape_tree", None)
     self._decoding = None
     if self._has_params:
-      self._params, self._found = tree, None
+      self._params, self._lazy_params = tree, None
 
   def _check_ids(self, size: int, sides: tuple[str, ...]) -> None:
     """Raises ValueError where an id that is in use would have no row."""
-    found: list[tuple[str, Any]] = []
+    ids: list[tuple[str, Any]] = []
     for side in sides:
       name = f"model.config.{side}.pad_token_id"
       pad = getattr(getattr(self._config, side), "pad_token_id", None)
-      found.append((name, pad))
+      ids.append((name, pad))
     if "decoder" in sides:
       tokens = self.special_tokens
       for role in ROLES:
         where = tokens.where.get(role, "")
         name = f"model.config.{HUB_NAMES[role]} (now from {where})"
-        found.append((name, getattr(tokens, role)))
+        ids.append((name, getattr(tokens, role)))
       for name in _IDS:
         value = getattr(self.generation_config, name, None)
-        found.append((f"model.generation_config.{name}", value))
-    for name, value in found:
+        ids.append((f"model.generation_config.{name}", value))
+    for name, value in ids:
       for token in _flat_ids(value):
         if token >= size:
           raise ValueError(

@@ -197,12 +197,12 @@ def _sequence_bias(value: Any, vocab_size: int) -> SequenceBias | None:
     return None
   pairs = value.items() if isinstance(value, Mapping) else value
   try:
-    found = {tuple(ids): float(amount) for ids, amount in pairs}
+    biases = {tuple(ids): float(amount) for ids, amount in pairs}
   except (TypeError, ValueError) as error:
     raise ValueError(
       f"sequence_bias={value!r} must map tuples of ids to numbers"
     ) from error
-  return _bias("sequence_bias", found, vocab_size)
+  return _bias("sequence_bias", biases, vocab_size)
 
 
 def _bad_words(
@@ -213,12 +213,12 @@ def _bad_words(
   if not value or not all(isinstance(ids, list | tuple) for ids in value):
     raise ValueError(f"bad_words_ids={value!r} must be a list of lists of ids")
   # An end token alone is never a bad word.
-  found = {
+  biases = {
     tuple(ids): -np.inf
     for ids in value
     if not (len(ids) == 1 and ids[0] in end_tokens)
   }
-  return _bias("bad_words_ids", found, vocab_size) if found else None
+  return _bias("bad_words_ids", biases, vocab_size) if biases else None
 
 
 def _bias(
@@ -271,12 +271,12 @@ _RANGES: dict[str, tuple[float, float, float]] = {
 
 
 def _warps(values: Values) -> Warps:
-  found: dict[str, Any] = {}
+  warps: dict[str, Any] = {}
   for name, (low, high, off) in _RANGES.items():
     value = _number(values, name, off)
     if value == off:
       continue
     if not low < value <= high and not (name == "top_p" and value == low):
       raise ValueError(f"{name}={value} must lie between {low} and {high}")
-    found[name] = _float(value)
-  return Warps(top_k=_count("top_k", values, 50), **found)
+    warps[name] = _float(value)
+  return Warps(top_k=_count("top_k", values, 50), **warps)

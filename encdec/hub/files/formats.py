@@ -112,13 +112,13 @@ def _read_sharded(
         f"{file} is missing; it holds {len(held)} tensors, the first "
         f"{quoted(held[0])}; copy or download it"
       )
-    for tensor, found in kind.read(file).items():
+    for tensor, value in kind.read(file).items():
       if tensor in tensors:
         raise WeightFileError(
           f"{quoted(tensor)} lies both in {folder / lies_in[tensor]} and in "
           f"{file}"
         )
-      tensors[tensor], lies_in[tensor] = found, name
+      tensors[tensor], lies_in[tensor] = value, name
   for tensor, name in index.items():
     # TensorFlow's index says the model's own name first, its shards do not.
     short = tensor.partition("/")[2]

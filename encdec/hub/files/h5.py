@@ -47,15 +47,15 @@ def read_h5(path: Path) -> dict[str, Tensor]:
   entry = file.read(24 + 4 * version + 4 * 8, 16)
   reader = _Reader(file)
   reader.visit(struct.unpack("<8xQ", entry)[0], "", 0)
-  return _without_model(reader.found)
+  return _without_model(reader.tensors)
 
 
-def _without_model(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
   """Keras puts a layer's name and then the model's before a whole name."""
-  split = {name: name.split("/") for name in found}
+  split = {name: name.split("/") for name in tensors}
   if all(len(s) > 3 and s[0] == s[2] for s in split.values()):
-    return {"/".join(split[name][2:]): found[name] for name in found}
-  return found
+    return {"/".join(split[name][2:]): tensors[name] for name in tensors}
+  return tensors
 
 
 def _unknown(path: Path, what: str) -> WeightFileError:
@@ -70,7 +70,7 @@ class _Reader:
 
   def __init__(self, file: MappedFile):
     self.file = file
-    self.found: dict[str, Tensor] = {}
+    self.tensors: dict[str, Tensor] = {}
     self.seen: set[int] = set()
 
   def _once(self, address: int, name: str) -> None:
@@ -103,7 +103,7 @@ class _Reader:
     )
     if version != 1:
       raise _unknown(self.file.path, f"a header of another kind at {name!r}")
-    found: dict[int, bytes] = {}
+    messages: dict[int, bytes] = {}
     blocks = [(address + 16, size)]
     while blocks and count > 0:
       position, size = blocks.pop(0)
@@ -120,11 +120,11 @@ class _Reader:
             block = self._unpack("<QQ", content, name)
             self._once(block[0], name)
             blocks.append(block)
-          elif found.setdefault(kind, content) is not content:
+          elif messages.setdefault(kind, content) is not content:
             raise damaged(self.file.path, f"{name!r} is described twice")
         position += length
         count -= 1
-    return found
+    return messages
 
   def _unpack(self, form: str, content: bytes, name: str) -> tuple:
     if len(content) < struct.calcsize(form):
@@ -170,7 +170,7 @@ class _Reader:
       return [m for c in children for m in self._leaves(c, name, depth + 1)]
     if signature[:4] != b"SNOD":
       raise damaged(self.file.path, f"{name!r} has no members")
-    found = []
+    members = []
     for n in range(count):
       start, target, cached = struct.unpack(
         "<QQI", self.file.read(address + 8 + 40 * n, 20)
@@ -178,8 +178,8 @@ class _Reader:
       # 2 is a soft link, whose target is a name.
       if cached > 1 or target == _NOWHERE:
         raise _unknown(self.file.path, f"links at {name!r}")
-      found.append((start, target))
-    return found
+      members.append((start, target))
+    return members
 
   def _array(self, name: str, messages: dict[int, bytes]) -> None:
     if _SPACE not in messages or _TYPE not in messages:
@@ -193,7 +193,7 @@ class _Reader:
       self._dtype(name, messages[_TYPE]),
       self._shape(name, messages[_SPACE]),
     )
-    if name in self.found:
+    if name in self.tensors:
       raise damaged(self.file.path, f"{name!r} is there twice")
     count = math.prod(shape)
     # What was never written lies nowhere.
@@ -202,7 +202,7 @@ class _Reader:
     tensor = self.file.tensor(name, dtype, shape, start if count else 0)
     if size != count * dtype.itemsize:
       raise damaged(self.file.path, f"{name!r} has {size} bytes for {shape}")
-    self.found[name] = tensor
+    self.tensors[name] = tensor
 
   def _shape(self, name: str, content: bytes) -> tuple[int, ...]:
     version, axes = self._unpack("<BB", content, name)

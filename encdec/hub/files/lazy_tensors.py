@@ -11,6 +11,9 @@ import numpy as np
 
 from encdec.hub.files.mmap import Tensor, WeightFileError
 
+# By name.
+Tensors = Mapping[str, np.ndarray]
+
 
 class WeightFiles(Mapping[str, np.ndarray]):
   """Tensors by name; each is a read-only view of its file where it can be.
@@ -65,9 +68,7 @@ class RenamedTensors(Mapping[str, np.ndarray]):
     names: new name to that in `tensors`.
   """
 
-  def __init__(
-    self, tensors: Mapping[str, np.ndarray], names: Mapping[str, str]
-  ):
+  def __init__(self, tensors: Tensors, names: Mapping[str, str]):
     self.under, self._names = tensors, names
 
   def __getitem__(self, name: str) -> np.ndarray:
@@ -85,8 +86,8 @@ class ReplacedTensors(Mapping[str, np.ndarray]):
 
   def __init__(
     self,
-    tensors: Mapping[str, np.ndarray],
-    others: Mapping[str, np.ndarray],
+    tensors: Tensors,
+    others: Tensors,
   ):
     self.under, self._others = tensors, others
 
@@ -101,7 +102,7 @@ class ReplacedTensors(Mapping[str, np.ndarray]):
     return len(self.under)
 
 
-def check_unchanged(tensors: Mapping[str, np.ndarray]) -> None:
+def check_unchanged(tensors: Tensors) -> None:
   """As of `WeightFiles`, also under other names; a caller's arrays pass."""
   while isinstance(tensors, RenamedTensors | ReplacedTensors):
     tensors = tensors.under

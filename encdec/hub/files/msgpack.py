@@ -52,22 +52,22 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
     raise damaged(path, f"{file.size - walker.position} bytes are left over")
   if not isinstance(tree, dict):
     raise damaged(path, "it is no tree of arrays")
-  found: dict[str, Tensor] = {}
-  _flatten(path, tree, "", found)
-  return found
+  tensors: dict[str, Tensor] = {}
+  _flatten(path, tree, "", tensors)
+  return tensors
 
 
 def _flatten(
-  path: Path, tree: dict[str, Any], prefix: str, found: dict[str, Tensor]
+  path: Path, tree: dict[str, Any], prefix: str, tensors: dict[str, Tensor]
 ) -> None:
   for key, value in tree.items():
     name = f"{prefix}{key}"
     if isinstance(value, dict) and _CHUNKED in value:
       value = _joined(path, name, value)
     if isinstance(value, dict):
-      _flatten(path, value, f"{name}/", found)
-    elif isinstance(value, Tensor) and name not in found:
-      found[name] = value
+      _flatten(path, value, f"{name}/", tensors)
+    elif isinstance(value, Tensor) and name not in tensors:
+      tensors[name] = value
     else:
       raise damaged(path, f"{name!r} is no array, or is there twice")
 
@@ -121,17 +121,17 @@ class _Walker:
     self.entries += count
     if depth > _MAX_DEPTH or self.entries > _MAX_ENTRIES:
       raise damaged(self.file.path, f"{name!r} is too deep or too wide")
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for _ in range(count):
       raw = self._bytes(self._byte(), 0xA0, 0x1F, _STRINGS, "a name")
       try:
         key = raw.decode()
       except UnicodeDecodeError as error:
         raise damaged(self.file.path, f"a name in {name!r}") from error
-      if key in found:
+      if key in entries:
         raise damaged(self.file.path, f"{name!r} holds {key!r} twice")
-      found[key] = self.value(key, depth)
-    return found
+      entries[key] = self.value(key, depth)
+    return entries
 
   def _extension(self, size: int, name: str) -> Tensor:
     kind = self._byte()

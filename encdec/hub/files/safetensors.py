@@ -72,24 +72,24 @@ _Extent = tuple[np.dtype, tuple[int, ...], int]
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """A JSON object that names nothing twice."""
-  if len(found := dict(pairs)) != len(pairs):
+  if len(names_once := dict(pairs)) != len(pairs):
     names = [name for name, _ in pairs]
     raise ValueError(f"named twice: {quoted(max(names, key=names.count))}")
-  return found
+  return names_once
 
 
 def _extents(
   path: Path, entries: Mapping[str, Any], base: int
 ) -> dict[str, _Extent]:
-  found = {}
+  extents = {}
   for name, entry in entries.items():
     try:
-      found[name] = _entry(path, name, entry, base)
+      extents[name] = _entry(path, name, entry, base)
     except WeightFileError:
       raise
     except DAMAGE as error:
       raise ValueError(f"{quoted(name)}: {fault(error)}") from error
-  return found
+  return extents
 
 
 def _entry(path: Path, name: str, entry: Any, base: int) -> _Extent:

@@ -12,7 +12,7 @@ from encdec.hub.configs import load_side_config, read_config, stack_config
 from encdec.hub.files.repo import Origin
 from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.layer_subset import take_layers
-from encdec.hub.weights.lazy_params import Place
+from encdec.hub.weights.lazy_params import LeafPlacer
 from encdec.hub.weights.position_tables import extend_checkpoint
 from encdec.hub.weights.promises import names_of
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
@@ -28,7 +28,7 @@ def initial_params(
   decoder: str | None,
   layers: Mapping[str, Sequence[int]] | None = None,
   position_extension: str | None = None,
-  place: Place | None = None,
+  place: LeafPlacer | None = None,
   initialise_missing: bool = False,
   remedies: Remedies = OF_PYTHON,
   **where: Any,
@@ -120,7 +120,7 @@ def load_params(
   module: FlaxEncoderDecoderModule,
   name: str,
   *,
-  place: Place | None = None,
+  place: LeafPlacer | None = None,
   remedies: Remedies = OF_PYTHON,
   **where: Any,
 ) -> tuple[Params, LoadingReport]:

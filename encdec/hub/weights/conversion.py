@@ -13,11 +13,11 @@ from jaxtyping import Array, Key
 
 from encdec.config import EncDecConfig, Share
 from encdec.hub.error_text import few
+from encdec.hub.files.lazy_tensors import Tensors
 from encdec.hub.files.safetensors_writer import TensorToWrite
-from encdec.hub.weights import derived_tensors as computed_lib
-from encdec.hub.weights import tensor_map as names_lib
-from encdec.hub.weights.lazy_params import Found, Place
-from encdec.hub.weights.match import Checkpoint, Tensors, match, unique
+from encdec.hub.weights import derived_tensors, tensor_map
+from encdec.hub.weights.lazy_params import LazyParams, LeafPlacer
+from encdec.hub.weights.match import Checkpoint, match, unique
 from encdec.hub.weights.report import (
   OF_PYTHON,
   LoadingError,
@@ -25,7 +25,7 @@ from encdec.hub.weights.report import (
   Remedies,
   check,
 )
-from encdec.hub.weights.tensor_map import Slot, slots
+from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.hub.weights.tying import check_shared
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
@@ -36,29 +36,29 @@ def load(
   checkpoints: list[Checkpoint],
   key: Key[Array, ""],
   *,
-  place: Place | None = None,
+  place: LeafPlacer | None = None,
   initialise_missing: bool = False,
   remedies: Remedies = OF_PYTHON,
 ) -> tuple[Params, LoadingReport]:
-  """The stored tree of what `find` finds.
+  """The stored tree that `load_lazily` describes.
 
   Args:
-    place: see `Place`; default: numpy arrays of the module's `param_dtype`.
+    place: see `LeafPlacer`; default: numpy arrays of `module.param_dtype`.
 
   Raises:
-    LoadingError: as `find`.
+    LoadingError: as `load_lazily`.
   """
-  found, report = find(
+  lazy, report = load_lazily(
     module,
     checkpoints,
     key,
     initialise_missing=initialise_missing,
     remedies=remedies,
   )
-  return found.tree(place), report
+  return lazy.tree(place), report
 
 
-def find(
+def load_lazily(
   module: FlaxEncoderDecoderModule,
   checkpoints: list[Checkpoint],
   key: Key[Array, ""],
@@ -66,8 +66,8 @@ def find(
   initialise_missing: bool = False,
   ignore_mismatched_sizes: bool = False,
   remedies: Remedies = OF_PYTHON,
-) -> tuple[Found, LoadingReport]:
-  """What checkpoints hold of the stored tree; the rest will be drawn.
+) -> tuple[LazyParams, LoadingReport]:
+  """The stored tree, whose tensors are read later; the missing ones are drawn.
 
   Leaves that are drawn equal those of `init_params(module, key)`.
 
@@ -86,11 +86,11 @@ def find(
       f"none; those of the {covered.pop()} alone are given"
     )
   shapes = leaf_shapes(config, module.param_dtype)
-  found: dict[str, np.ndarray] = {}
+  arrays: dict[str, np.ndarray] = {}
   reports = []
   for checkpoint in checkpoints:
-    wanted = [s for s in slots(config) if _is_of(s, checkpoint.side)]
-    report, arrays = match(checkpoint, wanted, shapes, config)
+    wanted = [s for s in tensor_mappings(config) if _is_of(s, checkpoint.side)]
+    report, matched = match(checkpoint, wanted, shapes, config)
     check(
       dataclasses.replace(report, missing=()) if initialise_missing else report,
       checkpoint.where,
@@ -98,30 +98,32 @@ def find(
       remedies=remedies.of(checkpoint.side),
       architectures=checkpoint.architectures,
     )
-    found |= arrays
+    arrays |= matched
     reports.append(report)
-  fresh = [s for s in slots(config) if s.name not in found and not s.second]
+  fresh = [
+    s for s in tensor_mappings(config) if s.name not in arrays and not s.second
+  ]
   for checkpoint in checkpoints:
     tensors, where = checkpoint.by_name(config), checkpoint.where
-    check_shared(found, tensors, config, where, remedies.unshared)
+    check_shared(arrays, tensors, config, where, remedies.unshared)
   report = _joined(reports, fresh, covered)
   sources = tuple(checkpoint.tensors for checkpoint in checkpoints)
-  shared = (slot.name for slot in slots(config) if slot.shared)
+  shared = (m.name for m in tensor_mappings(config) if m.shared)
   settings: Any = jax.config
   device = settings.jax_default_device
   return (
-    Found(module, shapes, found, tuple(fresh), key, sources, device),
+    LazyParams(module, shapes, arrays, tuple(fresh), key, sources, device),
     dataclasses.replace(report, shared=unique(shared)),
   )
 
 
-def _is_of(slot: Slot, side: str | None) -> bool:
+def _is_of(mapping: TensorMapping, side: str | None) -> bool:
   """Whether files of a side hold a tensor; None: those of a pair.
 
   The projection goes with the decoder, whose cross-attention it was trained
   with.
   """
-  return side is None or (slot.side or "decoder") == side
+  return side is None or (mapping.side or "decoder") == side
 
 
 def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
@@ -142,17 +144,19 @@ def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def _joined(
-  reports: list[LoadingReport], fresh: list[Slot], covered: set[str | None]
+  reports: list[LoadingReport],
+  fresh: list[TensorMapping],
+  covered: set[str | None],
 ) -> LoadingReport:
   expected = [name for report in reports for name in report.expected]
   if None not in covered:
     expected += [
-      slot.name
-      for slot in fresh
+      m.name
+      for m in fresh
       # A side that no checkpoint was named for, and the projection.
-      if slot.side not in covered
+      if m.side not in covered
     ]
-  projection = unique(slot.name for slot in fresh if not slot.side)
+  projection = unique(m.name for m in fresh if not m.side)
   new = any(s.path.startswith("decoder/layers/cross_attention") for s in fresh)
   if "decoder" not in covered or new:
     projection = ()
@@ -160,7 +164,7 @@ def _joined(
     missing=tuple(name for report in reports for name in report.missing),
     unexpected=tuple(n for report in reports for n in report.unexpected),
     mismatched=tuple(m for report in reports for m in report.mismatched),
-    initialised=unique(slot.name for slot in fresh),
+    initialised=unique(m.name for m in fresh),
     expected=unique(iter(expected)),
     heads=tuple(name for report in reports for name in report.heads),
     projection=projection,
@@ -187,20 +191,20 @@ def tensors_to_write(
   """
   leaves = traverse_util.flatten_dict(params, sep="/")
   wanted = leaf_shapes(config, np.float32)
-  grouped: dict[str, list[Slot]] = {}
+  grouped: dict[str, list[TensorMapping]] = {}
   as_they_are: dict[Any, np.ndarray] = {}
-  for slot in slots(config):
-    if _is_of(slot, part):
-      grouped.setdefault(slot.name, []).append(slot)
-    if unread is not None and slot.name in unread:
-      as_they_are.setdefault(slot.piece, unread[slot.name])
+  for mapping in tensor_mappings(config):
+    if _is_of(mapping, part):
+      grouped.setdefault(mapping.name, []).append(mapping)
+    if unread is not None and mapping.name in unread:
+      as_they_are.setdefault(mapping.piece, unread[mapping.name])
   result = []
   for name, pieces in grouped.items():
     path = pieces[0].path
     if path not in leaves:
       raise ValueError(f"params lack {path}, which {name} is written from")
-    shape = names_lib.hub_shape(pieces[0], leaves[path].shape)
-    if shape != names_lib.hub_shape(pieces[0], wanted[path].shape):
+    shape = tensor_map.hub_shape(pieces[0], leaves[path].shape)
+    if shape != tensor_map.hub_shape(pieces[0], wanted[path].shape):
       raise ValueError(
         f"params have {path} of shape {list(leaves[path].shape)}; the config "
         f"implies {list(wanted[path].shape)}"
@@ -213,18 +217,18 @@ def tensors_to_write(
         lambda pieces=pieces: _assemble(pieces, leaves, as_they_are),
       )
     )
-  return result + computed_lib.tensors_to_write(config, leaves, part)
+  return result + derived_tensors.tensors_to_write(config, leaves, part)
 
 
 def _assemble(
-  pieces: list[Slot],
+  pieces: list[TensorMapping],
   leaves: Mapping[str, Any],
   as_they_are: Mapping[Any, np.ndarray],
 ) -> np.ndarray:
   if pieces[0].piece in as_they_are:
     array, dtype = as_they_are[pieces[0].piece], leaves[pieces[0].path].dtype
     return array.astype(dtype, copy=False)
-  parts = [slot.to_hub(np.asarray(leaves[slot.path])) for slot in pieces]
+  parts = [m.to_hub(np.asarray(leaves[m.path])) for m in pieces]
   return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 

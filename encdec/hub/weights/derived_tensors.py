@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig
+from encdec.hub.files.lazy_tensors import Tensors
 from encdec.hub.files.safetensors_writer import TensorToWrite
 from encdec.hub.weights.report import LoadingError
 from encdec.hub.weights.tensor_map import arch_of
@@ -24,13 +25,13 @@ def computed(config: EncDecConfig) -> dict[str, np.ndarray]:
   return result
 
 
-def found(
-  tensors: Mapping[str, np.ndarray],
+def stored_names(
+  tensors: Tensors,
   own: Mapping[str, str],
   config: EncDecConfig,
   where: str,
 ) -> set[str]:
-  """Composite names of those that a checkpoint holds.
+  """Composite names of the derived tensors that a checkpoint holds.
 
   Args:
     own: composite name to the checkpoint's.
@@ -45,16 +46,16 @@ def found(
   return set(arrays)
 
 
-def check_equal(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
+def check_equal(stored: np.ndarray, wanted: np.ndarray, what: str) -> None:
   """Raises LoadingError where a table is not the one that is computed."""
-  if held.shape != wanted.shape:
+  if stored.shape != wanted.shape:
     raise LoadingError(
-      f"{what} of shape {list(held.shape)}; the config implies "
+      f"{what} of shape {list(stored.shape)}; the config implies "
       f"{list(wanted.shape)}: correct config.json"
     )
   # Numbers up to 1, rounded to as little as bfloat16.
-  bound = 1e-6 if held.dtype == np.float32 else 2**-8
-  error = float(np.abs(held.astype(np.float32) - wanted).max())
+  bound = 1e-6 if stored.dtype == np.float32 else 2**-8
+  error = float(np.abs(stored.astype(np.float32) - wanted).max())
   if not error <= bound:
     raise LoadingError(
       f"{what}, which differs by {error:.1e} from what the architecture "
@@ -65,7 +66,7 @@ def check_equal(held: np.ndarray, wanted: np.ndarray, what: str) -> None:
 def tensors_to_write(
   config: EncDecConfig, leaves: Mapping[str, Any], part: str | None
 ) -> list[TensorToWrite]:
-  """To be written beside the leaves, in their dtype."""
+  """Derived tensors, to be written beside the leaves in their dtype."""
   dtype = np.dtype(next(iter(leaves.values())).dtype)
   result = []
   for name, array in computed(config).items():

@@ -4,15 +4,14 @@ Rothe et al. 2020 make a decoder of 10 layers out of a model of 24 so.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.files.lazy_tensors import RenamedTensors
+from encdec.hub.files.lazy_tensors import RenamedTensors, Tensors
 from encdec.hub.weights.tensor_map import arch_of
 
 
@@ -52,8 +51,8 @@ def choose_layers(
 
 
 def take_layers(
-  tensors: Mapping[str, np.ndarray], layers: Sequence[int], config: StackConfig
-) -> Mapping[str, np.ndarray]:
+  tensors: Tensors, layers: Sequence[int], config: StackConfig
+) -> Tensors:
   """The tensors of those layers, numbered anew, and all of no layer.
 
   Args:
@@ -64,8 +63,8 @@ def take_layers(
     for weight in arch_of(config).weights(config)
     if weight.layered
   }
-  found = "|".join(re.escape(start) for start in sorted(starts))
-  layer = re.compile(rf"((?:.*\.)?(?:{found}))(\d+)(\..*)")
+  prefixes = "|".join(re.escape(start) for start in sorted(starts))
+  layer = re.compile(rf"((?:.*\.)?(?:{prefixes}))(\d+)(\..*)")
   taken = {}
   for name in tensors:
     match = layer.fullmatch(name)

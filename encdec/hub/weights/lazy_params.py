@@ -1,7 +1,7 @@
-"""What checkpoints hold of a parameter tree, before it is read.
+"""A parameter tree whose tensors are still in their files, and reading it.
 
-A leaf is filled from files that are mapped, not read, and handed on at once:
-loading holds the parameters and one leaf more.
+A leaf is filled from mapped files and handed on at once: loading needs memory
+for the parameters and one leaf more.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from flax import traverse_util
 from jaxtyping import Array, Key
 
 from encdec.hub.files.host_memory import aligned_zeros
-from encdec.hub.files.lazy_tensors import check_unchanged
-from encdec.hub.weights.tensor_map import Slot, slots
+from encdec.hub.files.lazy_tensors import Tensors, check_unchanged
+from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params
 
 # Takes a leaf's path and its values on the host, gives the leaf to keep.
-Place = Callable[[str, np.ndarray], Any]
+LeafPlacer = Callable[[str, np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class LazyParams:
   """Tensors that fit the stored tree of a module.
 
   Attributes:
@@ -40,10 +40,10 @@ class Found:
 
   module: FlaxEncoderDecoderModule
   shapes: Mapping[str, Any]
-  tensors: Mapping[str, np.ndarray]
-  fresh: tuple[Slot, ...]
+  tensors: Tensors
+  fresh: tuple[TensorMapping, ...]
   key: Key[Array, ""]
-  sources: tuple[Mapping[str, np.ndarray], ...]
+  sources: tuple[Tensors, ...]
   device: Any
 
   def check(self) -> None:
@@ -56,7 +56,7 @@ class Found:
     with jax.ensure_compile_time_eval(), jax.default_device(self.device):
       return self.tree(_on_device)
 
-  def tree(self, place: Place | None = None) -> Params:
+  def tree(self, place: LeafPlacer | None = None) -> Params:
     """The stored tree, read leaf by leaf.
 
     Args:
@@ -66,11 +66,11 @@ class Found:
       WeightFileError: a file has changed since.
     """
     self.check()
-    drawn = _draw(self.module, self.key, {slot.path for slot in self.fresh})
-    by_path: dict[str, list[Slot]] = {}
-    for slot in slots(self.module.config):
-      if slot.name in self.tensors and not slot.second:
-        by_path.setdefault(slot.path, []).append(slot)
+    drawn = _draw(self.module, self.key, {m.path for m in self.fresh})
+    by_path: dict[str, list[TensorMapping]] = {}
+    for mapping in tensor_mappings(self.module.config):
+      if mapping.name in self.tensors and not mapping.second:
+        by_path.setdefault(mapping.path, []).append(mapping)
     flat = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
       for path, shape in self.shapes.items():
@@ -82,8 +82,10 @@ class Found:
           if base is not None:
             leaf[...] = base
           # Of one leaf at a time, so that no more than one is held.
-          arrays = [self.tensors[slot.name] for slot in by_path[path]]
-          list(pool.map(Slot.fill, by_path[path], repeat(leaf), arrays))
+          arrays = [self.tensors[m.name] for m in by_path[path]]
+          list(
+            pool.map(TensorMapping.fill, by_path[path], repeat(leaf), arrays)
+          )
         del base
         flat[path] = leaf if place is None else place(path, leaf)
         del leaf

@@ -31,13 +31,13 @@ def in_pytorch_words(
     convert = _of_flax
   else:
     return dict(tensors)
-  found: dict[str, Tensor] = {}
+  renamed: dict[str, Tensor] = {}
   for old, tensor in tensors.items():
     name, converted = convert(old, tensor)
-    if name in found:
+    if name in renamed:
       raise damaged(path, f"two tensors are PyTorch's {name!r}")
-    found[name] = converted
-  return found
+    renamed[name] = converted
+  return renamed
 
 
 def _of_flax(name: str, tensor: Tensor) -> tuple[str, Tensor]:

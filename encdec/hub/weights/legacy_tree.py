@@ -17,7 +17,7 @@ from encdec.hub.weights.conversion import (
   hub_from_tree,
   tree_from_hub,
 )
-from encdec.hub.weights.tensor_map import Slot, slots
+from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.sharing import share_of
 from encdec.types import Params
 
@@ -95,16 +95,16 @@ def _check(config: EncoderDecoderConfig) -> None:
 def _old_paths(config: EncoderDecoderConfig) -> dict[str, str]:
   """PyTorch's name to the old tree's path."""
   paths = {}
-  for slot in slots(encdec_config(config)):
+  for mapping in tensor_mappings(encdec_config(config)):
     # Old untied heads had one bias, PyTorch's have a second name for it.
-    if not slot.name.endswith(".decoder.bias"):
-      paths[slot.name] = _old_path(slot)
+    if not mapping.name.endswith(".decoder.bias"):
+      paths[mapping.name] = _old_path(mapping)
   return paths
 
 
-def _old_path(slot: Slot) -> str:
-  leaf = slot.path.rpartition("/")[2]
-  return "/".join([*slot.name.split(".")[:-1], leaf])
+def _old_path(mapping: TensorMapping) -> str:
+  leaf = mapping.path.rpartition("/")[2]
+  return "/".join([*mapping.name.split(".")[:-1], leaf])
 
 
 def _transposed(array: np.ndarray, path: str) -> np.ndarray:

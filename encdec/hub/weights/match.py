@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig, StackConfig
-from encdec.hub.files.lazy_tensors import RenamedTensors
-from encdec.hub.weights import derived_tensors as computed_lib
-from encdec.hub.weights import tensor_map as names_lib
+from encdec.hub.files.lazy_tensors import RenamedTensors, Tensors
+from encdec.hub.weights import derived_tensors, tensor_map
 from encdec.hub.weights.promises import promise_head
 from encdec.hub.weights.report import LoadingError, LoadingReport
-from encdec.hub.weights.tensor_map import Slot, arch_of
+from encdec.hub.weights.tensor_map import TensorMapping, arch_of
 
-Tensors = Mapping[str, np.ndarray]
 _HEAD = "decoder/head/"
 _TOKENS = "embeddings/tokens/embedding"
 
@@ -42,8 +40,8 @@ class Checkpoint:
   def side_names(self, stack: StackConfig) -> dict[str, str]:
     """As `names`, of a composite checkpoint's too, by one side's config."""
     if self.side is None:
-      return {names_lib.modern(name): name for name in self.tensors}
-    return names_lib.in_composite(self.tensors, self.side, stack)
+      return {tensor_map.modern(name): name for name in self.tensors}
+    return tensor_map.in_composite(self.tensors, self.side, stack)
 
   def by_name(self, config: EncDecConfig) -> Tensors:
     """The tensors under their composite names."""
@@ -52,7 +50,7 @@ class Checkpoint:
 
 def match(
   checkpoint: Checkpoint,
-  wanted: list[Slot],
+  wanted: list[TensorMapping],
   shapes: Mapping[str, Any],
   config: EncDecConfig,
 ) -> tuple[LoadingReport, dict[str, np.ndarray]]:
@@ -68,46 +66,46 @@ def match(
   arrays: dict[str, np.ndarray] = {}
   missing, mismatched = [], []
   aside: set[str] = set()
-  aliases = {slot.piece: slot.name for slot in wanted if slot.second}
-  for slot in wanted:
-    if slot.name in arrays or slot.second:
+  aliases = {m.piece: m.name for m in wanted if m.second}
+  for mapping in wanted:
+    if mapping.name in arrays or mapping.second:
       continue
     source = (
-      own.get(slot.preferred)
-      or own.get(slot.name)
-      or own.get(aliases.get(slot.piece, ""))
-      or own.get(slot.fallback)
+      own.get(mapping.preferred)
+      or own.get(mapping.name)
+      or own.get(aliases.get(mapping.piece, ""))
+      or own.get(mapping.fallback)
     )
     if source is None:
-      missing.append(slot)
+      missing.append(mapping)
       continue
     array = checkpoint.tensors[source]
-    if names_lib.fits(array, slot, shapes[slot.path].shape):
-      arrays[slot.name] = array
-    elif checkpoint.side and not slot.side:
+    if tensor_map.fits(array, mapping, shapes[mapping.path].shape):
+      arrays[mapping.name] = array
+    elif checkpoint.side and not mapping.side:
       # The decoder was trained behind an encoder of another width.
       aside |= {other.name for other in wanted if not other.side}
     else:
-      shape = names_lib.hub_shape(slot, shapes[slot.path].shape)
-      mismatched.append((slot.name, tuple(array.shape), shape))
-  for slot in wanted:
-    if slot.name in aside:
-      arrays.pop(slot.name, None)
-      missing.append(slot)
+      shape = tensor_map.hub_shape(mapping, shapes[mapping.path].shape)
+      mismatched.append((mapping.name, tuple(array.shape), shape))
+  for mapping in wanted:
+    if mapping.name in aside:
+      arrays.pop(mapping.name, None)
+      missing.append(mapping)
   _check_tied(checkpoint, own, config)
   expected = _expected(missing, wanted, checkpoint)
-  names = {slot.name for slot in expected}
-  computed = computed_lib.found(
+  names = {m.name for m in expected}
+  computed = derived_tensors.stored_names(
     checkpoint.tensors, own, config, checkpoint.where
   )
-  used = ({slot.name for slot in wanted} | computed) - aside
+  used = ({m.name for m in wanted} | computed) - aside
   rest = [name for name in own if name not in used]
   unused = [name for name in rest if _known(name, checkpoint.side, config)]
   report = LoadingReport(
     missing=tuple(n for n in unique(s.name for s in missing) if n not in names),
     unexpected=tuple(own[name] for name in rest if name not in unused),
     mismatched=tuple(dict.fromkeys(mismatched)),
-    expected=unique(slot.name for slot in expected),
+    expected=unique(m.name for m in expected),
     heads=unique(s.name for s in expected if s.path.startswith(_HEAD)),
     unused=tuple(own[name] for name in unused),
   )
@@ -124,9 +122,9 @@ def _check_tied(
   if checkpoint.side == "encoder" or not config.decoder.tied_head:
     return
   (table,) = (
-    slot
-    for slot in names_lib.slots(config)
-    if slot.side == "decoder" and slot.weight.path == _TOKENS
+    m
+    for m in tensor_map.tensor_mappings(config)
+    if m.side == "decoder" and m.weight.path == _TOKENS
   )
   held = own.get(table.name) or own.get(table.fallback)
   for name in arch_of(config.decoder).TIED_NAMES:
@@ -143,30 +141,30 @@ def _check_tied(
 
 
 def _expected(
-  missing: list[Slot], wanted: list[Slot], checkpoint: Checkpoint
-) -> list[Slot]:
+  missing: list[TensorMapping],
+  wanted: list[TensorMapping],
+  checkpoint: Checkpoint,
+) -> list[TensorMapping]:
   """The missing tensors that a checkpoint of this kind need not hold."""
   parts = ["encoder/pooler/"]
   if checkpoint.side == "decoder":
     parts += ["decoder/layers/cross_attention", "enc_to_dec_proj/"]
     if not promise_head(checkpoint.architectures):
       parts.append(_HEAD)
-  lacked = {slot.name for slot in missing}
-  found = []
+  lacked = {m.name for m in missing}
+  expected = []
   for part in parts:
-    of_part = [
-      slot for slot in wanted if slot.path.startswith(part) and not slot.second
-    ]
+    of_part = [m for m in wanted if m.path.startswith(part) and not m.second]
     # All or none: half a cross-attention is a damaged file.
-    if all(slot.name in lacked for slot in of_part):
-      found += of_part
-  return found
+    if all(m.name in lacked for m in of_part):
+      expected += of_part
+  return expected
 
 
 def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
   """Whether a tensor that the model does not need is no surprise."""
   part, _, inner = name.partition(".")
-  if side and names_lib.is_projection(name):
+  if side and tensor_map.is_projection(name):
     return True
   if part not in ("encoder", "decoder"):
     return False
@@ -183,7 +181,7 @@ def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
     if inner.startswith(f"{base}pooler."):
       return True
     outside = not inner.startswith(base)
-    if outside and inner.split(".")[0] not in names_lib.head_words(stack):
+    if outside and inner.split(".")[0] not in tensor_map.head_words(stack):
       # The head of another task.
       return True
   return any(

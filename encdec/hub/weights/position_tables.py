@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import stack_config
 from encdec.hub.files.lazy_tensors import ReplacedTensors
-from encdec.hub.weights import derived_tensors as computed_lib
+from encdec.hub.weights import derived_tensors
 from encdec.hub.weights.conversion import Checkpoint
 from encdec.hub.weights.tensor_map import arch_of, in_composite, modern
 
@@ -123,7 +123,7 @@ def _longer(
   """What stands for a file's table; itself where it is not of `old`."""
   if old.position_kind != PositionKind.LEARNED:
     arch = arch_of(old)
-    computed_lib.check_equal(table, arch.computed(old)[hub], what)
+    derived_tensors.check_equal(table, arch.computed(old)[hub], what)
     return arch.computed(new)[hub]
   rows = old.max_positions + old.position_offset
   if table.shape != (rows, old.embedding_width) or extension is None:

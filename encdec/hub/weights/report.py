@@ -56,7 +56,7 @@ class LoadingReport:
   Attributes:
     missing: the model has it, the checkpoint does not, and it should.
     unexpected: the checkpoint holds it and nothing is known of it.
-    mismatched: name, shape found, shape wanted.
+    mismatched: name, shape held, shape wanted.
     initialised: drawn at random instead of read.
     expected: those of `initialised` that no checkpoint of the kind holds:
       cross-attention of a fresh decoder, the projection between widths, a
@@ -163,8 +163,8 @@ def check(
     )
   if report.mismatched and not ignore_mismatched:
     shapes = [
-      f"{name} {list(found)} (the config implies {list(wanted)})"
-      for name, found, wanted in report.mismatched
+      f"{name} {list(held)} (the config implies {list(wanted)})"
+      for name, held, wanted in report.mismatched
     ]
     problems.append(
       f"has other shapes: {few(shapes)}; correct config.json, "

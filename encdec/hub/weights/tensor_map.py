@@ -34,7 +34,7 @@ def arch_of(config: StackConfig) -> ModuleType:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slot:
+class TensorMapping:
   """One tensor of a Hub file, and the piece of a leaf that it fills.
 
   Attributes:
@@ -103,7 +103,7 @@ class Slot:
     return to_hub(self.cut(leaf), self.weight)
 
 
-def slots(config: EncDecConfig) -> Iterator[Slot]:
+def tensor_mappings(config: EncDecConfig) -> Iterator[TensorMapping]:
   """Every tensor of the pair's Hub file, in the order of the tables."""
   for side in ("encoder", "decoder"):
     stack = getattr(config, side)
@@ -119,29 +119,37 @@ def slots(config: EncDecConfig) -> Iterator[Slot]:
           other and prefix + other
           for other in (weight.preferred, weight.fallback)
         ]
-        yield Slot(prefix + name, side, path, weight, stack, layer, *others)
+        yield TensorMapping(
+          prefix + name, side, path, weight, stack, layer, *others
+        )
   if config.needs_projection:
     for weight in PROJECTION:
-      yield Slot(weight.hub, "", weight.path, weight, config.decoder, None)
+      yield TensorMapping(
+        weight.hub, "", weight.path, weight, config.decoder, None
+      )
 
 
-def hub_shape(slot: Slot, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
+def hub_shape(
+  mapping: TensorMapping, leaf_shape: tuple[int, ...]
+) -> tuple[int, ...]:
   """The shape that the Hub's tensor should have."""
   leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
-  shape = slot.to_hub(leaf).shape
-  return (*shape[:-1], shape[-1] * slot.weight.parts)
+  shape = mapping.to_hub(leaf).shape
+  return (*shape[:-1], shape[-1] * mapping.weight.parts)
 
 
-def fits(array: np.ndarray, slot: Slot, leaf_shape: tuple[int, ...]) -> bool:
+def fits(
+  array: np.ndarray, mapping: TensorMapping, leaf_shape: tuple[int, ...]
+) -> bool:
   """Whether a Hub's tensor can fill its piece of a leaf of that shape."""
   if array.dtype.kind not in "fV" and array.dtype.name != "bfloat16":
     return False
   try:
-    piece = slot.from_hub(array)
+    piece = mapping.from_hub(array)
   except ValueError:
     return False
   leaf = np.broadcast_to(np.zeros((), np.int8), leaf_shape)
-  return piece.shape == slot.cut(leaf).shape
+  return piece.shape == mapping.cut(leaf).shape
 
 
 def in_composite(

@@ -1,15 +1,13 @@
 """Tensors that both sides of a checkpoint have, and whether they are equal."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
 from encdec.config import EncDecConfig, Share
+from encdec.hub.files.lazy_tensors import Tensors
 from encdec.hub.weights.report import LoadingError
-from encdec.hub.weights.tensor_map import Slot, slots
-
-Tensors = Mapping[str, np.ndarray]
+from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 
 
 def detect_share(
@@ -33,14 +31,14 @@ def detect_share(
       continue
     pairs = _pairs(dataclasses.replace(config, share=share))
     least = 1 if tied else 2
-    there = (sum(slot.name in tensors for slot in pair) for pair in pairs)
+    there = (sum(m.name in tensors for m in pair) for pair in pairs)
     if min(there) >= least and _difference(tensors, tensors, pairs) is None:
       return share
   return Share.NONE
 
 
 def check_shared(
-  found: Tensors,
+  loaded: Tensors,
   tensors: Tensors,
   config: EncDecConfig,
   where: str,
@@ -49,11 +47,11 @@ def check_shared(
   """Raises LoadingError where the sides share a tensor and it differs.
 
   Args:
-    found: what is loaded, by composite names: of the encoder, if of any.
+    loaded: what is loaded, by composite names: of the encoder, if of any.
     tensors: a checkpoint's, likewise.
     unshared: the advice to share nothing.
   """
-  if pair := _difference(found, tensors, _pairs(config)):
+  if pair := _difference(loaded, tensors, _pairs(config)):
     raise LoadingError(
       f"{where}: {pair[1].name} is not equal to {pair[0].name}, though "
       f"share={str(config.share)!r}; name one checkpoint for both sides, or "
@@ -61,16 +59,18 @@ def check_shared(
     )
 
 
-def _pairs(config: EncDecConfig) -> list[tuple[Slot, Slot]]:
+def _pairs(config: EncDecConfig) -> list[tuple[TensorMapping, TensorMapping]]:
   """Both names of each tensor that the sides share, the encoder's first."""
-  every = list(slots(config))
-  first = {slot.piece: slot for slot in every if not slot.second}
-  return [(first[slot.piece], slot) for slot in every if slot.shared]
+  every = list(tensor_mappings(config))
+  first = {m.piece: m for m in every if not m.second}
+  return [(first[m.piece], m) for m in every if m.shared]
 
 
 def _difference(
-  first: Tensors, second: Tensors, pairs: list[tuple[Slot, Slot]]
-) -> tuple[Slot, Slot] | None:
+  first: Tensors,
+  second: Tensors,
+  pairs: list[tuple[TensorMapping, TensorMapping]],
+) -> tuple[TensorMapping, TensorMapping] | None:
   """The first pair of which both are there and not equal."""
   for one, other in pairs:
     if one.name in first and other.name in second:

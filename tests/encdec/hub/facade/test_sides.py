@@ -119,12 +119,12 @@ def _assert_side(model, side, torch_model):
   config = model.module.config
   own = tensor_map.in_composite(tensors, side, getattr(config, side))
   leaves = traverse_util.flatten_dict(model.params, sep="/")
-  held = [s for s in tensor_map.slots(config) if s.name in own]
+  held = [s for s in tensor_map.tensor_mappings(config) if s.name in own]
   assert held
-  for slot in held:
-    leaf = slot.cut(np.asarray(leaves[slot.path]))
-    wanted = slot.from_hub(tensors[own[slot.name]])
-    np.testing.assert_array_equal(leaf, wanted, err_msg=slot.name)
+  for mapping in held:
+    leaf = mapping.cut(np.asarray(leaves[mapping.path]))
+    wanted = mapping.from_hub(tensors[own[mapping.name]])
+    np.testing.assert_array_equal(leaf, wanted, err_msg=mapping.name)
 
 
 @pytest.mark.parametrize(

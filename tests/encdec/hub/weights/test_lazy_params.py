@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import WeightFileError, compose_config
-from encdec.hub.weights.lazy_params import Found
+from encdec.hub.weights.lazy_params import LazyParams
 
 WEIGHTS = "model.safetensors"
 SIDE = {
@@ -65,7 +65,7 @@ def unread(monkeypatch):
   def refuse(*_):
     raise AssertionError("the parameters are read")
 
-  monkeypatch.setattr(Found, "tree", refuse)
+  monkeypatch.setattr(LazyParams, "tree", refuse)
 
 
 def _equal(one, other):
@@ -218,14 +218,14 @@ def test_parameters_lie_where_the_pair_was_loaded(folder):
 
 def test_threads_read_once(folder, monkeypatch):
   model = FlaxEncoderDecoderModel.from_pretrained(folder)
-  read, real = [], Found.tree
+  read, real = [], LazyParams.tree
 
   def slow(found, place=None):
     read.append(found)
     time.sleep(0.2)
     return real(found, place)
 
-  monkeypatch.setattr(Found, "tree", slow)
+  monkeypatch.setattr(LazyParams, "tree", slow)
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     trees = list(pool.map(lambda _: model.params, range(4)))
   assert len(read) == 1 and all(tree is trees[0] for tree in trees)

@@ -12,7 +12,7 @@ import transformers
 
 from encdec.hub import configs
 from encdec.hub.files import formats, safetensors_writer
-from encdec.hub.weights.tensor_map import hub_shape, slots
+from encdec.hub.weights.tensor_map import hub_shape, tensor_mappings
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 # The baseline is taken between the two lines that it prints.
@@ -54,12 +54,12 @@ def _save(folder: Path) -> int:
   )
   tensors = [
     safetensors_writer.TensorToWrite(
-      slot.name,
-      shape := hub_shape(slot, shapes[slot.path].shape),
+      mapping.name,
+      shape := hub_shape(mapping, shapes[mapping.path].shape),
       np.dtype(np.float32),
       lambda shape=shape: np.ones(shape, np.float32),
     )
-    for slot in slots(config)
+    for mapping in tensor_mappings(config)
   ]
   safetensors_writer.write_weights(folder, tensors, "150MB")
   return sum(tensor.size for tensor in tensors)

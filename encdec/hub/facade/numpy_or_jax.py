@@ -1,7 +1,7 @@
-"""Arrays of the host beside those of devices.
+"""Arrays that are numpy's or JAX's, and which of the two computes with them.
 
-What a caller gives as numpy's is prepared as numpy's: on a device each small
-step would be a program of its own, compiled for every new shape.
+A caller's numpy arrays are prepared with numpy: on a device each small step
+would be a program of its own, compiled for every new shape.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ from jaxtyping import Array
 
 if TYPE_CHECKING:
   # The two have no methods in common that a type could name.
-  Held = Any
+  AnyArray = Any
 else:
-  Held = Array | np.ndarray
+  AnyArray = Array | np.ndarray
 
 
-def numpy_of(*arrays: Any) -> Any:
+def array_module(*arrays: Any) -> Any:
   """`jax.numpy` where an array is JAX's, else numpy."""
   return jnp if any(isinstance(array, Array) for array in arrays) else np
