@@ -17,6 +17,7 @@ TOKENIZER = "wordpiece"
 BASE_PREFIX = "albert"
 IGNORED = (r"(.*\.)?embeddings\.(position_ids|token_type_ids)",)
 TIED_NAMES = ()
+IN_FLAX_457 = False
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

@@ -28,6 +28,7 @@ IGNORED = (
   r"(classification_head|qa_outputs)\..*",
 )
 TIED_NAMES = ("lm_head.weight",)
+IN_FLAX_457 = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ IGNORED = (
   r"cls\.seq_relationship\..*",
 )
 TIED_NAMES = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+IN_FLAX_457 = True
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

@@ -13,6 +13,7 @@ TOKENIZER = "roberta"
 BASE_PREFIX = "bert"
 IGNORED = (r"(.*\.)?embeddings\.position_ids",)
 TIED_NAMES = ("lm_head.decoder.weight", "lm_head.decoder.bias")
+IN_FLAX_457 = False
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

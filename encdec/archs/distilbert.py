@@ -13,6 +13,7 @@ TOKENIZER = "wordpiece"
 BASE_PREFIX = "distilbert"
 IGNORED = (r"(.*\.)?embeddings\.position_ids",)
 TIED_NAMES = ()
+IN_FLAX_457 = False
 # BERT's names of a config's values, and those that this config lacks.
 _BERTS = {
   "hidden_size": "dim",

@@ -20,6 +20,7 @@ IGNORED = (
   r"discriminator_predictions\..*",
 )
 TIED_NAMES = ("generator_lm_head.weight",)
+IN_FLAX_457 = False
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

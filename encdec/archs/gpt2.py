@@ -17,6 +17,7 @@ TOKENIZER = "gpt2"
 BASE_PREFIX = "transformer"
 IGNORED = (r"(.*\.)?h\.\d+\.(attn|crossattention)\.(bias|masked_bias)",)
 TIED_NAMES = ("lm_head.weight",)
+IN_FLAX_457 = True
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

@@ -15,6 +15,7 @@ TOKENIZER = "roberta"
 BASE_PREFIX = bart.BASE_PREFIX
 IGNORED = bart.IGNORED
 TIED_NAMES = bart.TIED_NAMES
+IN_FLAX_457 = False
 weights = bart.weights
 
 

@@ -17,6 +17,7 @@ TOKENIZER = "roberta"
 BASE_PREFIX = "roberta"
 IGNORED = (r"(.*\.)?embeddings\.(position_ids|token_type_ids)",)
 TIED_NAMES = ("lm_head.decoder.weight", "lm_head.decoder.bias")
+IN_FLAX_457 = True
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

@@ -13,6 +13,7 @@ TOKENIZER = "roberta"
 BASE_PREFIX = "roberta_prelayernorm"
 IGNORED = roberta.IGNORED
 TIED_NAMES = roberta.TIED_NAMES
+IN_FLAX_457 = True
 
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:

@@ -14,6 +14,7 @@ BASE_PREFIX = bart.BASE_PREFIX
 # Old files hold the table of positions.
 IGNORED = (r"embed_positions\.weights",)
 TIED_NAMES = bart.TIED_NAMES
+IN_FLAX_457 = True
 KEYS = bart.Keys("num_layers", "attention_heads", "ffn_dim", "layerdrop")
 
 

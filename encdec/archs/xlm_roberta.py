@@ -12,6 +12,7 @@ TOKENIZER = "roberta"
 BASE_PREFIX = roberta.BASE_PREFIX
 IGNORED = roberta.IGNORED
 TIED_NAMES = roberta.TIED_NAMES
+IN_FLAX_457 = True
 weights = roberta.weights
 
 

@@ -1,4 +1,4 @@
-"""Between this tree and that of the Flax classes of transformers 4.57.
+"""Converts parameters to and from the tree of transformers 4.57's Flax classes.
 
 There each layer has a subtree of its own, named as in PyTorch; a dense layer's
 `weight` is a transposed `kernel`, a norm's is `scale`, a table's `embedding`.
@@ -12,6 +12,7 @@ from flax import traverse_util
 from flax.core import FrozenDict, unfreeze
 from transformers import EncoderDecoderConfig
 
+from encdec.archs import ARCHS
 from encdec.hub.configs import encdec_config, sides_of, tied_by
 from encdec.hub.weights.conversion import (
   hub_from_tree,
@@ -20,21 +21,6 @@ from encdec.hub.weights.conversion import (
 from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.sharing import share_of
 from encdec.types import Params
-
-# Architectures without a Flax class, or without one of a decoder alone, or
-# whose class no pair could be built of: it took other arguments than the pair
-# gave.
-_WITHOUT = (
-  "bert-generation",
-  "camembert",
-  "electra",
-  "distilbert",
-  "albert",
-  "mbart",
-  "pegasus",
-  "marian",
-  "blenderbot",
-)
 
 
 def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
@@ -85,7 +71,8 @@ def from_flax457(
 
 def _check(config: EncoderDecoderConfig) -> None:
   for side in sides_of(config):
-    if side.model_type in _WITHOUT:
+    arch = ARCHS.get(side.model_type)
+    if arch is not None and not arch.IN_FLAX_457:
       raise ValueError(
         f"{side.model_type}: transformers 4.57 built no Flax pair of it, so "
         "there is no old tree to convert"

@@ -1,6 +1,7 @@
 """Every architecture's table covers its tree, and its config its refusals."""
 
 import dataclasses
+import inspect
 import math
 
 import jax
@@ -120,6 +121,14 @@ def test_its_classes_are_pytorchs(name):
     return
   with pytest.raises(ValueError, match="decoder"):
     arch.stack_config(arch.PRESETS["tiny"], "decoder")
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_it_says_whether_transformers_4_had_a_flax_pair_of_it(name):
+  """In its own file: what it does not say must not be taken for a yes."""
+  assert type(vars(ARCHS[name])["IN_FLAX_457"]) is bool
+  source = inspect.getsource(ARCHS[name])
+  assert source.count("\nIN_FLAX_457 = ") == 1
 
 
 @pytest.mark.parametrize(
