@@ -1,4 +1,4 @@
-"""Folders that PyTorch transformers loads, and their way to the Hub."""
+"""Saves a folder that PyTorch transformers loads, and uploads it to the Hub."""
 
 import copy
 import json
@@ -65,41 +65,22 @@ def save_folder(
   limit = parse_size(max_shard_size)
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  # Of a save that was killed, perhaps as large as the weights.
+  # Left by a save that was killed; they may be as large as the weights.
   for left in folder.glob(f"*{PARTIAL}[0-9]*"):
     left.unlink(missing_ok=True)
   config = copy.deepcopy(hub_config)
   config.architectures = ["EncoderDecoderModel"]
   set_tied(config, share)
   config.dtype = tensors[0].dtype.name
-  values = dict(generation or {})
-  if tokens is not None:
-    end = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
-    ids = {
-      "decoder_start_token_id": tokens.start,
-      # 0 is an id: the end token of a GPT-2 that was trained from nothing.
-      "eos_token_id": None if end == [] else end,
-      "pad_token_id": tokens.pad,
-    }
-    ids = {name: value for name, value in ids.items() if value is not None}
-    values |= ids
-    config.update(ids)
+  ids = {} if tokens is None else _special_ids(tokens)
+  config.update(ids)
   _write_json(folder / "config.json", _config_dict(config))
-  generation_config = GenerationConfig.from_dict(values)
+  generation_config = GenerationConfig.from_dict({**(generation or {}), **ids})
   write_text(
     folder / "generation_config.json", generation_config.to_json_string()
   )
   write_weights(folder, tensors, limit)
-  for tokenizer, place in (
-    (source_tokenizer, folder),
-    (target_tokenizer, folder / "target_tokenizer"),
-  ):
-    if tokenizer is not None:
-      save = getattr(tokenizer, "save_pretrained", None) or tokenizer.save
-      save(str(place))
-  if source_tokenizer is not None and target_tokenizer is None:
-    # An earlier save's: readers would take it for this model's.
-    shutil.rmtree(folder / "target_tokenizer", ignore_errors=True)
+  _save_tokenizers(folder, source_tokenizer, target_tokenizer)
   readme = folder / "README.md"
   if not readme.exists() or MARK in readme.read_text(encoding="utf-8"):
     names = ("tokenizer_config.json", "tokenizer.json")
@@ -113,6 +94,31 @@ def save_folder(
       target_model=hasattr(getattr(decoding, "inner", decoding), "spm_target"),
     )
     write_text(readme, text)
+
+
+def _special_ids(tokens: SpecialTokens) -> dict[str, Any]:
+  """The ids that are set, by their names in both configs."""
+  end = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
+  ids = {
+    "decoder_start_token_id": tokens.start,
+    # 0 is an id: the end token of a GPT-2 that was trained from nothing.
+    "eos_token_id": None if end == [] else end,
+    "pad_token_id": tokens.pad,
+  }
+  return {name: value for name, value in ids.items() if value is not None}
+
+
+def _save_tokenizers(folder: Path, source: Any, target: Any) -> None:
+  for tokenizer, place in (
+    (source, folder),
+    (target, folder / "target_tokenizer"),
+  ):
+    if tokenizer is not None:
+      save = getattr(tokenizer, "save_pretrained", None) or tokenizer.save
+      save(str(place))
+  if source is not None and target is None:
+    # An earlier save's: readers would take it for this model's.
+    shutil.rmtree(folder / "target_tokenizer", ignore_errors=True)
 
 
 def save_part(

@@ -1,4 +1,4 @@
-"""Calling the model: the whole pair, one side, and step by step."""
+"""`model(...)`, `encode`, `decode` and `init_cache` of the facade's model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -90,22 +90,13 @@ class CallableModel(ModelBase):
       source = self._source(
         input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
       )
-      if source.dense is not None:
-        raise ValueError(
-          "attention_mask has more than two axes: call encode() with it, and "
-          "pass its result as encoder_outputs with a mask of [batch, length]"
-        )
-      encoded = _encoder_output(
-        jitted.encode(self.module, tree, source, key, *flags)
-      )
+      _check_one_mask(source)
+      encoded = self._encode(tree, source, key, flags)
     if (
       labels is not None and decoder_input_ids is decoder_inputs_embeds is None
     ):
-      asked = request(self.generation_config, None, {})
-      decoder_input_ids, decoder_attention_mask = from_labels(
-        labels,
-        decoder_attention_mask,
-        self._tokens(asked, need=("start", "pad")),
+      decoder_input_ids, decoder_attention_mask = self._from_labels(
+        labels, decoder_attention_mask
       )
     decoded = self._decode(
       tree,
@@ -118,12 +109,7 @@ class CallableModel(ModelBase):
       key,
       flags,
     )
-    loss = None
-    if labels is not None:
-      assert decoded.logits is not None
-      vocabulary = self.module.config.decoder.vocab_size
-      labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
-      loss = mean_loss(decoded.logits, labels)
+    loss = None if labels is None else self._loss(labels, decoded)
     output = _pair_output(loss, encoded, decoded)
     return output if self._as_dict(return_dict) else output.to_tuple()
 
@@ -147,14 +133,11 @@ class CallableModel(ModelBase):
     source = self._source(
       input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
     )
-    output = _encoder_output(
-      jitted.encode(
-        self.module,
-        tree,
-        source,
-        self._dropout_key(train, dropout_rng, tree),
-        *self._flags(output_attentions, output_hidden_states),
-      )
+    output = self._encode(
+      tree,
+      source,
+      self._dropout_key(train, dropout_rng, tree),
+      self._flags(output_attentions, output_hidden_states),
     )
     return output if self._as_dict(return_dict) else output.to_tuple()
 
@@ -219,6 +202,28 @@ class CallableModel(ModelBase):
       embeds=embeds,
       ids_name="input_ids",
     )
+
+  def _encode(
+    self,
+    tree: Params,
+    source: SideInputs,
+    key: Key[Array, ""] | None,
+    flags: tuple[bool, bool],
+  ) -> EncoderOutput:
+    output = jitted.encode(self.module, tree, source, key, *flags)
+    return EncoderOutput(output.states, output.hidden_states, output.attentions)
+
+  def _from_labels(self, labels: Any, mask: Any) -> tuple[Any, Any]:
+    """The decoder's ids and mask of labels."""
+    options = request(self.generation_config, None, {})
+    tokens = self._tokens(options, need=("start", "pad"))
+    return from_labels(labels, mask, tokens)
+
+  def _loss(self, labels: Any, decoded: DecoderOutput) -> Float[Array, ""]:
+    assert decoded.logits is not None
+    vocabulary = self.module.config.decoder.vocab_size
+    labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
+    return mean_loss(decoded.logits, labels)
 
   def _decode(
     self,
@@ -311,6 +316,15 @@ class CallableModel(ModelBase):
     return DecoderOutput(logits=logits, past_key_values=cache)
 
 
+def _check_one_mask(source: SideInputs) -> None:
+  """Refuses a mask for each query, which the decoder could not use."""
+  if source.dense is not None:
+    raise ValueError(
+      "attention_mask has more than two axes: call encode() with it, and "
+      "pass its result as encoder_outputs with a mask of [batch, length]"
+    )
+
+
 def _pair_output(
   loss: Float[Array, ""] | None, encoded: Any, decoded: DecoderOutput
 ) -> Seq2SeqOutput:
@@ -325,7 +339,3 @@ def _pair_output(
     encoder_hidden_states=getattr(encoded, "hidden_states", None),
     encoder_attentions=getattr(encoded, "attentions", None),
   )
-
-
-def _encoder_output(output: Any) -> EncoderOutput:
-  return EncoderOutput(output.states, output.hidden_states, output.attentions)

@@ -7,26 +7,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int, Key, UInt32
+from jaxtyping import Array, Float, Key, UInt32
 
-from encdec import axis_types
-from encdec.config import StackConfig
 from encdec.generation import generate as search
-from encdec.generation.search.options import Processor, Rules
+from encdec.generation.search.options import Processor, SearchOptions
 from encdec.hub.facade import jitted, padding
 from encdec.hub.facade.call import CallableModel
-from encdec.hub.facade.generation_options import request
-from encdec.hub.facade.inputs import (
-  SideInputs,
-  as_ids,
-  as_mask,
-  check_shape,
-  side_inputs,
-)
-from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
+from encdec.hub.facade.generation_options import Request, request
+from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.outputs import GenerateOutput, generate_output
+from encdec.hub.facade.search_inputs import (
+  check_source_rules,
+  search_prompt,
+  search_source,
+)
 from encdec.hub.facade.search_options import search_options
+from encdec.special_tokens import SpecialTokens
+from encdec.types import Params
 
 # One key, or one a row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]
@@ -97,21 +94,54 @@ class GeneratingModel(CallableModel):
     asked.check()
     self._check_config_options()
     special = self._tokens(asked)
-    assert special.start is not None and special.pad is not None
+    assert special.start is not None
     states = None if encoder_outputs is None else encoder_outputs[0]
-    source = self._search_source(
-      (input_ids, attention_mask, position_ids, token_type_ids), states
+    source = search_source(
+      self.module.config.encoder,
+      (input_ids, attention_mask, position_ids, token_type_ids),
+      states,
     )
-    prompt = self._prompt(
+    prompt = search_prompt(
+      self.module.config.decoder,
       decoder_input_ids,
       decoder_attention_mask,
       source.segments.shape[0],
       special.start,
     )
+    processors = self._processors(logits_processor)
+    options, cache_length = self._options(
+      asked, special, prompt, scoring, processors, word_starts
+    )
+    check_source_rules(self.module.config, options.rules, source)
+    for idle in asked.idle(scoring):
+      warnings.warn(idle, stacklevel=2)
+    key = self._sampling_key(prng_key, options.sample)
+    return self._search(
+      self._params_or(params),
+      source,
+      states,
+      prompt,
+      options=options,
+      cache_length=cache_length,
+      key=key,
+      attentions=bool(asked.values.get("output_attentions", False)),
+    )
+
+  def _options(
+    self,
+    asked: Request,
+    special: SpecialTokens,
+    prompt: search.Prompt,
+    scoring: str,
+    processors: tuple[Processor, ...],
+    word_starts: Any,
+  ) -> tuple[SearchOptions, int]:
+    """The search's options, and how many tokens its cache holds."""
     config = self.module.config.decoder
     longest, shortest = asked.lengths(
       prompt.tokens.shape[1], config.max_positions
     )
+    assert special.pad is not None
     options = search_options(
       asked.values,
       max_length=longest,
@@ -120,14 +150,24 @@ class GeneratingModel(CallableModel):
       pad_token=special.pad,
       vocab_size=config.vocab_size,
       scoring=scoring,
-      processors=self._processors(logits_processor),
+      processors=processors,
       word_starts=word_starts,
     )
-    self._check_source_rules(options.rules, source)
-    for idle in asked.idle(scoring):
-      warnings.warn(idle, stacklevel=2)
-    key = self._sampling_key(prng_key, options.sample)
-    tree = self._params_or(params)
+    return options, padding.length_bucket(longest - 1, config.max_positions)
+
+  def _search(
+    self,
+    tree: Params,
+    source: SideInputs,
+    states: Float[Array, "B S W"] | None,
+    prompt: search.Prompt,
+    *,
+    options: SearchOptions,
+    cache_length: int,
+    key: Key[Array, "*B"] | None,
+    attentions: bool,
+  ) -> GenerateOutput:
+    """The texts of these sources, found in the shapes of their buckets."""
     shape = source.segments.shape
     source, states, prompt, key = padding.in_buckets(
       self.module.config.encoder, source, states, prompt, key
@@ -142,12 +182,12 @@ class GeneratingModel(CallableModel):
       source.positions if states is None else None,
       options=options,
       prompt=prompt,
-      cache_length=padding.length_bucket(longest - 1, config.max_positions),
+      cache_length=cache_length,
       encoder_states=states,
       key=key,
     )
     result = generate_output(output, options, prompt.tokens.shape[1], shape[0])
-    if not asked.values.get("output_attentions", False):
+    if not attentions:
       return result
     # Without the padding to buckets.
     lengths = output.lengths[: shape[0] * options.num_returned]
@@ -214,26 +254,6 @@ class GeneratingModel(CallableModel):
       self._seen_processors.setdefault(code, set()).update(together)
     return functions
 
-  def _check_source_rules(self, rules: Rules, source: SideInputs) -> None:
-    for name, value in (
-      ("encoder_repetition_penalty", rules.encoder_repetition_penalty),
-      ("encoder_no_repeat_ngram_size", rules.encoder_no_repeat_ngram_size),
-    ):
-      if value is None or (isinstance(value, int) and not value):
-        continue
-      config = self.module.config
-      if config.encoder.vocab_size != config.decoder.vocab_size:
-        raise ValueError(
-          f"{name} needs one vocabulary on both sides, and they have "
-          f"{config.encoder.vocab_size} and {config.decoder.vocab_size} "
-          "tokens; leave it out"
-        )
-      if source.tokens is None:
-        raise ValueError(
-          f"{name} looks at the source's tokens: pass input_ids beside "
-          "encoder_outputs"
-        )
-
   def _sampling_key(
     self, key: RowKeys | None, sample: bool
   ) -> Key[Array, "*B"] | None:
@@ -252,86 +272,3 @@ class GeneratingModel(CallableModel):
 
   def _encoded(self, tree, source: SideInputs):
     return jitted.encode(self.module, tree, source, None, False, False).states
-
-  def _search_source(
-    self, given: tuple[Any, Any, Any, Any], states: Any
-  ) -> SideInputs:
-    """The source, or what is known of it beside its states."""
-    ids, mask, position_ids, types = given
-    config = self.module.config.encoder
-    if states is None:
-      source = side_inputs(
-        config, ids, mask, position_ids, types=types, ids_name="input_ids"
-      )
-    else:
-      source = _encoded_source(config, ids, mask, states)
-    if source.dense is not None:
-      raise ValueError("attention_mask of generate() must be [batch, length]")
-    if 0 in source.segments.shape:
-      raise ValueError(
-        f"{'input_ids' if states is None else 'encoder_outputs'} of shape "
-        f"{list(source.segments.shape)} hold no source: pass at least one row "
-        "with a token"
-      )
-    if jitted.is_traced(source):
-      return source
-    if (empty := ~np.any(np.asarray(source.segments), axis=1)).any():
-      raise ValueError(
-        f"source {int(np.argmax(empty))} is empty: attention_mask has no 1 in "
-        "it; leave that row out"
-      )
-    return source
-
-  def _prompt(
-    self, ids: Any, mask: Any, batch: int, start: int
-  ) -> search.Prompt:
-    if ids is None and mask is not None:
-      raise ValueError(
-        "decoder_attention_mask is of a prompt: pass decoder_input_ids too"
-      )
-    if ids is None:
-      return search.start_prompt(batch, start)
-    config = self.module.config.decoder
-    ids = as_ids(ids, "decoder_input_ids", config.vocab_size)
-    segments, dense = as_mask(mask, ids.shape, "decoder_input_ids")
-    if dense is not None:
-      raise ValueError("decoder_attention_mask must be [batch, length] here")
-    if ids.shape[0] != batch or not ids.shape[1]:
-      raise ValueError(
-        f"decoder_input_ids of shape {list(ids.shape)} for {batch} sources: "
-        "pass a prompt of at least one token for each"
-      )
-    if not jitted.is_traced(ids):
-      ids, segments = _begun(ids, segments, start)
-    return search.Prompt(ids, segments)
-
-
-def _encoded_source(
-  config: StackConfig, ids: Any, mask: Any, states: Any
-) -> SideInputs:
-  """The source of states that `encode` gave; its ids are for rules alone."""
-  if getattr(states, "ndim", 0) != 3 or states.shape[2] != config.width:
-    raise ValueError(
-      f"encoder_outputs[0] of shape {list(np.shape(states))} must be "
-      f"[batch, length, {config.width}]: pass what encode() returned"
-    )
-  axis_types.check({"encoder_outputs": states})
-  segments, dense = as_mask(mask, states.shape[:2], "the source")
-  if ids is not None:
-    ids = as_ids(ids, "input_ids", config.vocab_size)
-    check_shape(ids, segments.shape, "input_ids beside encoder_outputs")
-  return SideInputs(ids, segments, segments, segments, dense=dense)
-
-
-def _begun(
-  ids: Int[AnyArray, "B P"], segments: Int[AnyArray, "B P"], start: int
-) -> tuple[Int[AnyArray, "B Q"], Int[AnyArray, "B Q"]]:
-  """Puts the start token before a prompt none of whose rows begins with it."""
-  if np.any(np.asarray(ids[:, 0]) == start):
-    return ids, segments
-  xp = array_module(ids, segments)
-  first = np.full((ids.shape[0], 1), start, np.int32)
-  return (
-    xp.concatenate([first, ids], axis=1),
-    xp.concatenate([np.ones_like(first), segments], axis=1),
-  )
