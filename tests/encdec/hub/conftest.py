@@ -1,9 +1,13 @@
-"""One tiny pair, made once: BERT to GPT-2, a layer each."""
+"""Models that are made once: a tiny pair, PyTorch's and the old classes'."""
 
 import copy
+import tarfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
@@ -61,3 +65,94 @@ def batch():
     rng.integers(5, 37, (2, 6)).astype(np.int32),
     rng.integers(5, 41, (2, 4)).astype(np.int32),
   )
+
+
+_NARROW = {**BERT, "embedding_size": 12}
+_DISTILBERT = {
+  "vocab_size": 37,
+  "dim": 16,
+  "n_layers": 1,
+  "n_heads": 2,
+  "hidden_dim": 24,
+}
+_GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 1, "n_head": 2}
+_CLASSES = {
+  "bert": (transformers.BertModel, transformers.BertConfig, BERT),
+  "bert-masked": (transformers.BertForMaskedLM, transformers.BertConfig, BERT),
+  "bert-pretraining": (
+    transformers.BertForPreTraining,
+    transformers.BertConfig,
+    BERT,
+  ),
+  "bert-classifier": (
+    transformers.BertForSequenceClassification,
+    transformers.BertConfig,
+    BERT,
+  ),
+  "roberta-masked": (
+    transformers.RobertaForMaskedLM,
+    transformers.RobertaConfig,
+    BERT,
+  ),
+  "electra-pretraining": (
+    transformers.ElectraForPreTraining,
+    transformers.ElectraConfig,
+    _NARROW,
+  ),
+  "electra-masked": (
+    transformers.ElectraForMaskedLM,
+    transformers.ElectraConfig,
+    _NARROW,
+  ),
+  "distilbert-masked": (
+    transformers.DistilBertForMaskedLM,
+    transformers.DistilBertConfig,
+    _DISTILBERT,
+  ),
+  "albert-masked": (
+    transformers.AlbertForMaskedLM,
+    transformers.AlbertConfig,
+    _NARROW,
+  ),
+  "albert-pretraining": (
+    transformers.AlbertForPreTraining,
+    transformers.AlbertConfig,
+    _NARROW,
+  ),
+  "prelayernorm-masked": (
+    transformers.RobertaPreLayerNormForMaskedLM,
+    transformers.RobertaPreLayerNormConfig,
+    BERT,
+  ),
+  "gpt2": (transformers.GPT2Model, transformers.GPT2Config, _GPT2),
+  "gpt2-lm": (transformers.GPT2LMHeadModel, transformers.GPT2Config, _GPT2),
+}
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+  """Folders that PyTorch wrote, and their models, by the names above."""
+  torch.manual_seed(0)
+  made = {}
+  for name, (model_class, config_class, values) in _CLASSES.items():
+    folder = tmp_path_factory.mktemp(name)
+    model = model_class(config_class(**values, bos_token_id=3, eos_token_id=4))
+    model.save_pretrained(folder)
+    made[name] = (str(folder), model)
+  return made
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory):
+  """Folders of transformers' Flax and TensorFlow classes.
+
+  `fixtures/old_weights.py` made them, and says how.
+  """
+  folder = tmp_path_factory.mktemp("old")
+  # Python 3.11 has filters from 3.11.4 on.
+  checked: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+  for framework in ("flax", "tf"):
+    archive = Path(__file__).parent / f"fixtures/{framework}.tar.xz"
+    with tarfile.open(archive) as tar:
+      tar.extractall(folder, **checked)
+  return folder

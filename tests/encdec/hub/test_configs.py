@@ -8,6 +8,15 @@ import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
+from encdec.hub import (
+  HubError,
+  compose_config,
+  decoder_bos,
+  encdec_config,
+  load_side_config,
+  set_dropout,
+  set_init_std,
+)
 
 BEAMS = {"num_beams": 4, "max_length": 14, "no_repeat_ngram_size": 2}
 # Everything that old versions wrote into the decoder's part.
@@ -121,3 +130,80 @@ def test_generation_config_json_hides_config_json(folder):
   theirs = _pytorch(folder).generation_config
   assert ours.num_beams == theirs.num_beams == 2
   assert ours.max_length == theirs.max_length
+
+
+def test_a_config_without_a_start_token_has_none(tmp_path):
+  """PyTorch's config of Pegasus has no `bos_token_id` at all."""
+  pegasus = load_side_config("pegasus:tiny")
+  del pegasus.__dict__["bos_token_id"]
+  assert not hasattr(pegasus, "bos_token_id")
+  hub = compose_config(load_side_config("bert:tiny"), pegasus)
+  assert decoder_bos(hub) is None
+
+
+def _config_folder(folder, values):
+  (folder / "config.json").write_text(
+    values if isinstance(values, str) else json.dumps(values)
+  )
+  return str(folder)
+
+
+@pytest.mark.parametrize(
+  ("values", "error", "message"),
+  [
+    ({"model_type": "t5"}, ValueError, "model_type 't5' is no side"),
+    ({}, ValueError, "model_type None"),
+    ({"model_type": "encoder-decoder"}, ValueError, "load a pair with"),
+    ("{", HubError, "is no JSON"),
+    ("[]", HubError, "holds no JSON object"),
+  ],
+)
+def test_a_config_that_is_no_sides_is_refused(tmp_path, values, error, message):
+  with pytest.raises(error, match=message):
+    load_side_config(_config_folder(tmp_path, values))
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+  with pytest.raises(HubError, match=r"holds no config\.json"):
+    load_side_config(str(tmp_path))
+  with pytest.raises(ValueError, match="is no encoder-decoder; compose one"):
+    FlaxEncoderDecoderModel.from_pretrained(
+      _config_folder(tmp_path, {"model_type": "bert"})
+    )
+
+
+def test_old_config_files_are_read(tiny, tmp_path):
+  tiny.save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  values = json.loads(path.read_text())
+  values["model_type"] = "encoder_decoder"
+  values["max_length"] = 23
+  path.write_text(json.dumps(values))
+  (tmp_path / "generation_config.json").unlink()
+  model = FlaxEncoderDecoderModel.from_pretrained(tmp_path)
+  assert model.generation_config.max_length == 23
+  assert model.config.model_type == "encoder-decoder"
+  values["tie_encoder_decoder"] = True
+  path.write_text(json.dumps(values))
+  with pytest.raises(ValueError, match=r"share='all'.*name \(bert, gpt2\)"):
+    FlaxEncoderDecoderModel.from_pretrained(tmp_path)
+
+
+def test_set_dropout_and_init_std():
+  for name in ("bert:tiny", "gpt2:tiny", "bart:tiny", "xglm:tiny"):
+    config = load_side_config(name)
+    set_dropout(config, 0.25)
+    set_init_std(config, 0.5)
+    role = "encoder" if name == "bert:tiny" else "decoder"
+    other = load_side_config("bert:tiny")
+    pair = (config, other) if role == "encoder" else (other, config)
+    side = getattr(encdec_config(compose_config(*pair)), role)
+    rates = (
+      side.embedding_dropout,
+      side.residual_dropout,
+      side.mlp_dropout,
+      side.attention_dropout,
+    )
+    assert rates == (0.25,) * 4 and side.init_std == 0.5
+    inner = hasattr(config, "activation_dropout")
+    assert side.activation_dropout == (0.25 if inner else 0.0)

@@ -1,12 +1,15 @@
 """Weight files of a folder: formats and shards, found or refused by name."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
+from encdec.hub import WeightFileError
 from encdec.hub.files import formats
-from encdec.hub.files.mmap import WeightFileError
 
 
 def test_a_missing_shard_names_the_file_and_a_tensor(
@@ -51,3 +54,20 @@ def test_an_index_that_is_none_is_refused(tmp_path, text):
 def test_a_folder_without_weights_says_so(tmp_path):
   with pytest.raises(WeightFileError, match="holds no weights"):
     formats.open_weights(tmp_path)
+
+
+def test_the_first_format_of_the_order_is_read(
+  old, tmp_path, assert_tensors_equal
+):
+  shutil.copy(old / "flax/flax_decoder/flax_model.msgpack", tmp_path)
+  shutil.copy(old / "tf/tf_decoder/tf_model.h5", tmp_path)
+  flax_wins = formats.open_weights(tmp_path)
+  assert_tensors_equal(
+    flax_wins, formats.open_weights(old / "flax/flax_decoder")
+  )
+  torch.save({"t": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+  assert set(formats.open_weights(tmp_path)) == {"t"}
+  safetensors.numpy.save_file(
+    {"s": np.ones(1, np.float32)}, tmp_path / formats.SINGLE
+  )
+  assert set(formats.open_weights(tmp_path)) == {"s"}

@@ -197,7 +197,7 @@ def sides(tmp_path_factory):
     ("masked", False, False, False),
   ],
 )
-def test_the_keyword_is_heeded(sides, encoder, asked, has, drawn):
+def test_the_keyword_is_followed(sides, encoder, asked, has, drawn):
   keywords = {} if asked is None else {"encoder_add_pooling_layer": asked}
   model = compose(sides[encoder], sides["masked"], **keywords)
   assert ("pooler" in model.params["encoder"]) is has
