@@ -13,12 +13,12 @@ from encdec.config import PositionKind, Role
 from encdec.hub.configs import load_side_config, side_config, stack_config
 from encdec.hub.facade.base import ModelBase
 from encdec.hub.files.repo import Origin
+from encdec.hub.weights.checkpoint_classes import class_names
 from encdec.hub.weights.compose import fit_checkpoint
 from encdec.hub.weights.conversion import Checkpoint, tensors_to_write
 from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import check_extension
-from encdec.hub.weights.promises import names_of
 
 # Options of reading files; alone they are both sides', with a prefix one's.
 FILE_OPTIONS = (
@@ -90,7 +90,7 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
     promised = (origin.json("config.json") or {}).get("architectures")
     weights = origin.weights()
     read = Side(
-      config, Checkpoint(weights, str(name), side, names_of(promised))
+      config, Checkpoint(weights, str(name), side, class_names(promised))
     )
   _choose_pooler(side, read, options)
   before = copy.deepcopy(read.config)

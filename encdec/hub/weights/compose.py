@@ -10,11 +10,11 @@ from jaxtyping import Array, Key
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import load_side_config, read_config, stack_config
 from encdec.hub.files.repo import Origin
+from encdec.hub.weights.checkpoint_classes import class_names
 from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.layer_subset import take_layers
 from encdec.hub.weights.lazy_params import LeafPlacer
 from encdec.hub.weights.position_tables import extend_checkpoint
-from encdec.hub.weights.promises import names_of
 from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
@@ -61,7 +61,7 @@ def initial_params(
     if name is None:
       continue
     origin = Origin(name, **where)
-    promised = names_of(read_config(origin).get("architectures"))
+    promised = class_names(read_config(origin).get("architectures"))
     checkpoint = Checkpoint(origin.weights(), name, side, promised)
     numbers = layers.get(side) if layers else None
     if numbers or position_extension is not None:

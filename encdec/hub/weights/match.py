@@ -10,7 +10,7 @@ import numpy as np
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub.files.lazy_tensors import RenamedTensors, Tensors
 from encdec.hub.weights import derived_tensors, tensor_map
-from encdec.hub.weights.promises import promise_head
+from encdec.hub.weights.checkpoint_classes import has_lm_head
 from encdec.hub.weights.report import LoadingError, LoadingReport
 from encdec.hub.weights.tensor_map import TensorMapping, arch_of
 
@@ -149,7 +149,7 @@ def _expected(
   parts = ["encoder/pooler/"]
   if checkpoint.side == "decoder":
     parts += ["decoder/layers/cross_attention", "enc_to_dec_proj/"]
-    if not promise_head(checkpoint.architectures):
+    if not has_lm_head(checkpoint.architectures):
       parts.append(_HEAD)
   lacked = {m.name for m in missing}
   expected = []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from flax import traverse_util
 
 from encdec.hub import configs
 from encdec.hub.files import formats, safetensors_writer
@@ -23,7 +24,6 @@ print("imported", flush=True)
 sys.stdin.readline()
 model = FlaxEncoderDecoderModel.from_pretrained(sys.argv[1])
 import jax
-from flax import traverse_util
 jax.block_until_ready(model.params)
 print("loaded", flush=True)
 sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""What the `architectures` of a config.json promise of its weights."""
+"""Class names in a config's `architectures`, and which have an LM head."""
 
 import re
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ _WITH_HEAD = re.compile(
 )
 
 
-def names_of(architectures: object) -> tuple[str, ...]:
+def class_names(architectures: object) -> tuple[str, ...]:
   """The classes that a config names; none where it names nothing."""
   if not isinstance(architectures, list | tuple):
     return ()
   return tuple(name for name in architectures if isinstance(name, str))
 
 
-def promise_head(architectures: Iterable[str]) -> bool:
-  """Whether a file of one of these classes holds a language-model head."""
+def has_lm_head(architectures: Iterable[str]) -> bool:
+  """Whether a file of one of these classes should hold an LM head."""
   return any(_WITH_HEAD.search(name) for name in architectures)
