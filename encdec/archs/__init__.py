@@ -1,4 +1,4 @@
-"""The architectures: each file declares, none computes.
+"""The supported architectures: each file only declares facts about one.
 
 A file gives `stack_config(hub, role)` out of a Hub config's dict,
 `weights(config)`, the table of a Hub file's tensors, `PRESETS`,

@@ -1,4 +1,4 @@
-"""ALBERT (Lan et al. 2020), an encoder: one layer's parameters for them all.
+"""ALBERT (Lan et al. 2020) as an encoder: all layers share one's parameters.
 
 No dropout follows the feed-forward layer: PyTorch's has none there, where the
 paper's code has; the second version's rates are 0.

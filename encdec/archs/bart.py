@@ -19,7 +19,7 @@ from encdec.config import (
 PYTORCH_CLASSES = ("BartModel", "BartForCausalLM")
 TOKENIZER = "roberta"
 BASE_PREFIX = "model"
-# What a file of the whole sequence-to-sequence model holds besides.
+# What a file of the whole sequence-to-sequence model also holds.
 IGNORED = (
   r"encoder\..*",
   r"shared\.weight",

@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al. 2019), an encoder: BERT without types and pooler."""
+"""DistilBERT (Sanh et al. 2019) as an encoder: no token types, no pooler."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
     raise ValueError(f"dim={width} is no multiple of n_heads={heads}")
   words = {ours: hub[theirs] for ours, theirs in _BERTS.items()}
   config = bert.stack_config({**hub, **words, **_CONSTANT}, role)
-  # Of attention PyTorch drops weights alone, not what it gives.
+  # In attention PyTorch drops weights only, not the output.
   return dataclasses.replace(
     config, name="distilbert", pooler=False, residual_dropout=0.0
   )

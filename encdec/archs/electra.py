@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020): BERT's layers, embeddings of their own width.
+"""ELECTRA (Clark et al. 2020): BERT, with embeddings of another width.
 
 The discriminator is the usual encoder; of the two, the generator alone has the
 head that a decoder needs.

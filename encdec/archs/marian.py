@@ -1,4 +1,4 @@
-"""Marian (Junczys-Dowmunt et al. 2018) as a decoder: BART's, sinusoidal.
+"""Marian (Junczys-Dowmunt et al. 2018) as a decoder: BART, sinusoidal.
 
 PyTorch's causal Marian has no output bias: `final_logits_bias` of a
 translation model is left out.

@@ -1,4 +1,4 @@
-"""mBART (Liu et al. 2020) as a decoder: BART's, pre-norm, with a last norm."""
+"""mBART (Liu et al. 2020) as a decoder: BART, pre-norm, with a final norm."""
 
 import dataclasses
 from collections.abc import Mapping

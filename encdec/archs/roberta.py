@@ -1,7 +1,6 @@
-"""RoBERTa (Liu et al. 2019).
+"""RoBERTa (Liu et al. 2019): BERT, positions offset by the padding id.
 
-BERT's layers; positions start after the padding id's row, and the LM head has
-names of its own.
+Positions start after the padding id's row; the LM head has other names.
 """
 
 import dataclasses

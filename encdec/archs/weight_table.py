@@ -1,4 +1,4 @@
-"""One tensor of a Hub file and the leaf of the tree that holds it."""
+"""A weight table's rows: a Hub tensor, its parameter, and how they convert."""
 
 import dataclasses
 

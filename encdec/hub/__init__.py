@@ -1,4 +1,8 @@
-"""Hub names, files and classes: the only part that knows transformers."""
+"""Hugging Face's names, files and classes around the model.
+
+No other part of encdec imports transformers or huggingface_hub."""
+
+# ruff: noqa: F401
 
 from encdec.hub.card import Card
 from encdec.hub.configs import (
@@ -45,51 +49,3 @@ from encdec.hub.weights.legacy_tree import from_flax457, to_flax457
 from encdec.hub.weights.pooler import fit_pooler_to
 from encdec.hub.weights.position_tables import EXTENSIONS, set_max_positions
 from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies
-
-__all__ = [
-  "EXTENSIONS",
-  "PARTIAL",
-  "SUPPORTED",
-  "Card",
-  "FlaxEncoderDecoderModel",
-  "HubError",
-  "LoadingError",
-  "LoadingReport",
-  "NewRows",
-  "Origin",
-  "Remedies",
-  "SavedPair",
-  "WeightFileError",
-  "choose_layers",
-  "compose_config",
-  "composite_config",
-  "decoder_bos",
-  "encdec_config",
-  "fit_pooler_to",
-  "from_flax457",
-  "generation_config_of",
-  "hub_from_tree",
-  "initial_params",
-  "is_option",
-  "is_pair",
-  "is_supported",
-  "load_params",
-  "load_side_config",
-  "options_of",
-  "pair_params",
-  "push_folder",
-  "read_pair",
-  "resize_vocabulary",
-  "save_folder",
-  "search_options",
-  "set_dropout",
-  "set_init_std",
-  "set_max_positions",
-  "set_vocab_size",
-  "sides_of",
-  "stack_config",
-  "target_tokenizer_of",
-  "to_flax457",
-  "token_sources",
-  "tree_from_hub",
-]

@@ -1,4 +1,4 @@
-"""The model card of a saved folder."""
+"""Writes the model card, README.md, of a saved folder."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from encdec.special_tokens import SpecialTokens
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-  """What a reader of the folder should know beyond its config.
+  """The facts of a model card that the config does not hold.
 
   Attributes:
     base_models: Hub ids that the sides were initialised from.
@@ -30,7 +30,7 @@ class Card:
   notes: str = ""
 
 
-# Whoever edits a card takes this line out, and keeps it.
+# Who edits a card removes this line; the next save then does not touch it.
 MARK = (
   "<!-- Written by encdec, and again at the next save: remove this line -->"
 )
@@ -153,5 +153,5 @@ def _usage(target: bool, target_model: bool) -> str:
 
 
 def _cell(value: object) -> str:
-  """A value in a table's row, which no text of it can end."""
+  """A value as a table's cell, which its text cannot end."""
   return " ".join(str(value).split()).replace("|", "\\|")

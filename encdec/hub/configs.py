@@ -1,4 +1,4 @@
-"""Hub configs: read, composed, and turned into the model's own."""
+"""Hub configs: read, composed, and converted to the module's config."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -30,7 +30,7 @@ _DROPOUTS = (
   "attention_dropout",
   "activation_dropout",
 )
-# What is raised where a value is of another type than its readers expect.
+# Raised where a value has another type than its readers expect.
 _UNFIT = (
   errors.StrictDataclassError,
   ArithmeticError,
@@ -39,7 +39,7 @@ _UNFIT = (
   TypeError,
   ValueError,
 )
-# Of a message of ours.
+# The longest error message of an architecture that is shown as it is.
 _MOST = 500
 
 
@@ -100,7 +100,7 @@ def side_config(values: Mapping[str, Any], name: str = "") -> PretrainedConfig:
 
 
 def _made(kind: Any, values: Mapping[str, Any], name: str) -> Any:
-  """A config of transformers, whose own errors print all of a value."""
+  """A config of transformers; its errors are cut: they print whole values."""
   try:
     return kind.from_dict(dict(values))
   except _UNFIT as error:
@@ -170,7 +170,7 @@ def sides_of(
 
 
 def tied_by(hub: EncoderDecoderConfig) -> Share:
-  """What the sides share by the config, as `set_tied` writes it."""
+  """What the sides share, as `set_tied` wrote it into the config."""
   if getattr(hub, "tie_encoder_decoder", None):
     return Share.ALL
   return Share(getattr(hub, "share", None) or Share.NONE)
@@ -192,7 +192,7 @@ def set_tied(hub: EncoderDecoderConfig, share: Share) -> None:
 def encdec_config(
   hub: EncoderDecoderConfig, *, share: str = "none", vocab_multiple: int = 1
 ) -> EncDecConfig:
-  """What the module is built from.
+  """The module's config of a pair's Hub config.
 
   Raises:
     ValueError: an architecture cannot take its side, or a value is wrong.
@@ -217,7 +217,7 @@ def encdec_config(
 
 
 def _check_roles(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
-  """PyTorch builds what these say; a saved pair must be the one trained."""
+  """Raises ValueError if PyTorch would build another pair than this."""
   for side, config, name, wanted in (
     ("encoder", encoder, "is_decoder", False),
     ("decoder", decoder, "is_decoder", True),
@@ -231,7 +231,7 @@ def _check_roles(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
 
 
 def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
-  """One side's, from a Hub config with all its defaults."""
+  """One side's config for the module, from a Hub config with its defaults."""
   arch = ARCHS.get(config.model_type)
   if arch is None:
     raise ValueError(
@@ -241,7 +241,7 @@ def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
   try:
     return arch.stack_config(config.to_dict(), role)
   except _UNFIT as error:
-    # Of a value that no architecture expects, or of one without an end.
+    # A value that no architecture expects, or one that is very long.
     message = str(error)
     if isinstance(error, ValueError) and len(message) <= _MOST:
       raise
@@ -251,18 +251,18 @@ def stack_config(config: PretrainedConfig, role: Role) -> StackConfig:
 
 
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
-  """One rate for every dropout of a side."""
+  """Sets every dropout rate of a side."""
   config.update({name: rate for name in _DROPOUTS if hasattr(config, name)})
 
 
 def set_init_std(config: PretrainedConfig, std: float) -> None:
-  """The deviation of random weights of a side."""
+  """Sets the standard deviation of a side's random weights."""
   name = "init_std" if hasattr(config, "init_std") else "initializer_range"
   config.update({name: std})
 
 
 def set_pooler(config: PretrainedConfig, wanted: bool) -> None:
-  """Whether an encoder of an architecture with a pooler has one.
+  """Sets whether an encoder, of an architecture with a pooler, has one.
 
   Under a name of ours: what PyTorch calls `add_pooling_layer` is an argument
   of its classes, which a config with a value of that name would swallow.
@@ -273,7 +273,7 @@ def set_pooler(config: PretrainedConfig, wanted: bool) -> None:
 
 
 def set_vocab_size(config: PretrainedConfig, size: int) -> None:
-  """How many tokens a side knows."""
+  """Sets the vocabulary size of a side."""
   names = ("vocab_size", "decoder_vocab_size")  # Marian has both.
   config.update({name: size for name in names if hasattr(config, name)})
 
@@ -297,7 +297,7 @@ def token_sources(
 
 
 def decoder_bos(hub: EncoderDecoderConfig) -> tuple[str, int] | None:
-  """The start token of last resort."""
+  """The start token if no other is set: the decoder's bos_token_id."""
   # Pegasus' config has none.
   bos = getattr(sides_of(hub)[1], "bos_token_id", None)
   return None if bos is None else ("the decoder's config", bos)

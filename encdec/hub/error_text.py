@@ -1,4 +1,4 @@
-"""Words out of files, in messages: a few of them, on one line."""
+"""Quotes what a file holds in error messages: shortened, on one line."""
 
 import json
 from collections.abc import Iterable
@@ -26,20 +26,20 @@ def quoted(value: Any) -> str:
 
 
 def plain(text: Any) -> str:
-  """The text itself; as `quoted` where it is long or no line of print."""
+  """The text itself; as `quoted` where it is long or not printable."""
   text = str(text)
   return text if text.isprintable() and len(text) <= _WORD else quoted(text)
 
 
 def few(names: Iterable[Any]) -> str:
-  """The first names, and how many there are; a file's are `plain` before."""
+  """The first five names, and how many; a file's names need `plain` before."""
   names = list(names)
   shown = ", ".join(str(name) for name in names[:5])
   return shown if len(names) <= 5 else f"{shown}, ... ({len(names)} in all)"
 
 
 def clipped(text: str) -> str:
-  """A sentence with a file's words in it: its ends, on one line."""
+  """A sentence that quotes a file, shortened in the middle, on one line."""
   if len(text) > _SENTENCE:
     half = _SENTENCE // 2
     text = f"{text[:half]} ... {text[-half:]}"

@@ -1,4 +1,4 @@
-"""Presets: shapes of models that have names, and no weights."""
+"""Presets: named model sizes of each architecture, without weights."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def near_preset(name: str) -> str:
-  """The preset that a name is most like, or nothing."""
+  """The preset whose name is most like this one, or ""."""
   known = {
     _letters(f"{arch}{size}"): f"{arch}:{size}"
     for arch, module in ARCHS.items()

@@ -1,4 +1,4 @@
-"""A saved pair before a model is made of it: config, options and tensors."""
+"""Reads a saved pair: its config, generation config and tensors."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ _TARGET = "target_tokenizer"
 
 @dataclasses.dataclass(frozen=True)
 class SavedPair:
-  """What the files of a pair say.
+  """The contents of a pair's files.
 
   Attributes:
     generation: of generation_config.json; without one, what PyTorch reads from
@@ -99,7 +99,7 @@ def pair_params(
   position_extension: str | None = None,
   remedies: Remedies = OF_PYTHON,
 ) -> tuple[Params, LoadingReport]:
-  """A pair's stored tree, as `module` has it.
+  """A saved pair's parameters, for a module that may differ in length.
 
   Args:
     module: of the pair's config, but for longer tables of positions and for
@@ -132,7 +132,7 @@ def pair_params(
 
 
 def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
-  """What a saved pair shares, as its config says or its tensors show."""
+  """What the sides share: as the config says, or as equal tensors show."""
   tied = getattr(hub, "tie_encoder_decoder", None)
   if tied is False:
     return Share.NONE

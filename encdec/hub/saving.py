@@ -130,7 +130,7 @@ def save_part(
   max_shard_size: int | str = "10GB",
   unread: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes one side as a model of its own, "encoder" or "decoder"."""
+  """Writes one side, "encoder" or "decoder", as a model of its own."""
   if part not in ("encoder", "decoder"):
     raise ValueError(f"part={part!r} must be 'encoder' or 'decoder'")
   share = share_of(params)
@@ -164,7 +164,7 @@ def push_folder(
   private: bool | None = None,
   commit_message: str = "Upload model",
 ) -> str:
-  """Uploads a saved folder; gives its address.
+  """Uploads a saved folder; returns its address.
 
   Raises:
     HubError: the Hub cannot be reached or refuses; the message says why.

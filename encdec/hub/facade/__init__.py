@@ -1,1 +1,1 @@
-"""FlaxEncoderDecoderModel: Hugging Face's names around the module, in parts."""
+"""FlaxEncoderDecoderModel, a class with transformers' names, in parts."""

@@ -1,4 +1,4 @@
-"""What a model of the facade holds: config, module, parameters, dtypes."""
+"""ModelBase: config, module, parameters and dtypes of the facade's model."""
 
 import copy
 import functools
@@ -44,7 +44,7 @@ from encdec.types import Params
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 Shape = tuple[int, ...]
 _init = jax.jit(init_params, static_argnums=0)
-# Of all models: a lock of its own could be neither copied nor pickled.
+# One for all models: a model with its own could not be copied or pickled.
 _READING = threading.Lock()
 
 
@@ -91,7 +91,7 @@ class ModelBase:
     self.loading_report: LoadingReport | None = None
     self._loaded_ids = self._config_ids()
     self._loaded_options = self._config_options()
-    # Ids that the generation config has from `config`, and not of its own.
+    # Ids that the generation config has only from `config`.
     self._derived_ids = _ids_of(self.generation_config)
     self._has_params = _do_init
     self._params: Params | None = None
@@ -112,7 +112,7 @@ class ModelBase:
     return self._module
 
   def _set_share(self, share: Share) -> None:
-    """What the sides share, before there are any parameters."""
+    """Sets what the sides share, before there are any parameters."""
     config = encdec_config(self._config, share=share)
     self._module = self._module.clone(config=config)
     set_tied(self._config, share)
@@ -149,7 +149,7 @@ class ModelBase:
       )
     params = plain_tree(params)
     self._check_tree(params)
-    # Arrays of numpy could change in place, unseen by what is made of them.
+    # Arrays of numpy could change in place, unseen by the decoding form.
     self._params, self._lazy_params = jax.tree.map(jnp.asarray, params), None
 
   def _adopt(self, lazy: LazyParams) -> None:
@@ -247,7 +247,7 @@ class ModelBase:
     return cast(params, jnp.float32, mask)
 
   def _decoding_params(self, tree: Params) -> Params:
-    """The decoding form, kept until a leaf is another array."""
+    """The decoding form, cached until a leaf is another array."""
     leaves = jax.tree.leaves(tree)
     if self._decoding is not None:
       held, form = self._decoding
@@ -309,7 +309,7 @@ class ModelBase:
     }
 
   def _check_config_options(self) -> None:
-    """Options that were set on `config` after loading are read by nothing.
+    """Refuses options set on `config` after loading, as nothing reads them.
 
     Raises:
       ValueError: there is one.

@@ -1,4 +1,4 @@
-"""`model(...)`, `encode`, `decode` and `init_cache` of the facade's model."""
+"""Calling a model: `model(...)`, `encode`, `decode` and `init_cache`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -159,7 +159,7 @@ class CallableModel(ModelBase):
     decoder_inputs_embeds: Any = None,
     use_cache: bool | None = None,
   ) -> DecoderOutput | tuple[Any, ...]:
-    """The decoder alone, on what `encode` gave.
+    """The decoder alone, attending to the output of `encode`.
 
     With `past_key_values` the ids follow those in the cache, and
     `decoder_attention_mask` counts from the cache's first token.

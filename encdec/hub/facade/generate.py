@@ -1,4 +1,4 @@
-"""`generate`: Hugging Face's call around the library's search."""
+"""`generate`, with transformers' arguments, around the library's search."""
 
 import dataclasses
 import warnings
@@ -25,12 +25,12 @@ from encdec.hub.facade.search_options import search_options
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
 
-# One key, or one a row; typed or raw.
+# One key, or one for each row; typed or raw.
 RowKeys = Key[Array, "*B"] | UInt32[Array, "*B 2"]
 
 
 class GeneratingModel(CallableModel):
-  """A model that writes targets."""
+  """A model with `generate`."""
 
   def generate(
     self,
@@ -51,7 +51,7 @@ class GeneratingModel(CallableModel):
     word_starts: Any = None,
     **overrides: Any,
   ) -> GenerateOutput:
-    """Writes targets; compiles once for each bucket of lengths and rows.
+    """Generates target tokens; compiles once a bucket of lengths and rows.
 
     Greedy search, sampling, beam search, beam sampling and diverse beam
     search, by the options of GenerationConfig, whose defaults are PyTorch's. A
@@ -189,7 +189,7 @@ class GeneratingModel(CallableModel):
     result = generate_output(output, options, prompt.tokens.shape[1], shape[0])
     if not attentions:
       return result
-    # Without the padding to buckets.
+    # Rows that were only added to fill the bucket are dropped.
     lengths = output.lengths[: shape[0] * options.num_returned]
     return self._with_attentions(
       result, lengths, shape, source, states, prompt, tree
@@ -230,7 +230,7 @@ class GeneratingModel(CallableModel):
     )
 
   def _processors(self, given: Any) -> tuple[Processor, ...]:
-    """The caller's functions; warns of one that is made anew at each call."""
+    """The caller's functions; warns of one that each call makes anew."""
     if given is None:
       return ()
     functions = tuple(given) if isinstance(given, list | tuple) else (given,)

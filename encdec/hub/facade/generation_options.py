@@ -1,4 +1,4 @@
-"""`generate`'s options: which are supported, and what the lengths come to."""
+"""`generate`'s options: merged from call and files, checked, with lengths."""
 
 import copy
 import dataclasses
@@ -26,8 +26,8 @@ SUPPORTED = {
   "remove_invalid_values", "output_scores", "output_logits",
   "output_attentions",
 }  # fmt: skip
-# Options that cannot change what is found: those of speed, of assistants that
-# are not there, and the form of the result.
+# Options that cannot change the tokens: those of speed, of assistant models,
+# which are not supported, and of the result's form.
 _HARMLESS = {
   "num_assistant_tokens", "num_assistant_tokens_schedule",
   "assistant_confidence_threshold", "assistant_lookbehind",
@@ -36,8 +36,8 @@ _HARMLESS = {
   "low_memory", "prefill_chunk_size", "return_dict_in_generate",
   "transformers_version", "max_matching_ngram_size",
 }  # fmt: skip
-# Options that are heeded in one mode alone, and the values at which they do
-# nothing there.
+# Options that only one mode uses, and the values at which they do nothing
+# there.
 _OF_SAMPLING = {
   "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0,
   "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
@@ -52,7 +52,7 @@ _NEUTRAL = {"guidance_scale": 1.0, "penalty_alpha": 0.0}
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What one call of `generate` asks for.
+  """The options of one call of `generate`.
 
   Attributes:
     values: options that are set, none of them None.
@@ -69,7 +69,7 @@ class Request:
   given: frozenset[str]
 
   def idle(self, scoring: str) -> list[str]:
-    """What the call sets and its mode does not heed, with the mode that does.
+    """Options that the call sets and its mode ignores; names the mode to use.
 
     What a file sets besides is meant for whoever uses that mode.
     """
@@ -132,7 +132,7 @@ class Request:
 
 
 def whole(values: Mapping[str, Any], name: str, default: int = 0) -> int:
-  """The whole number of an option.
+  """An option's value as an int.
 
   Raises:
     ValueError: it is another value.
@@ -144,11 +144,9 @@ def whole(values: Mapping[str, Any], name: str, default: int = 0) -> int:
 
 
 def request(
-  model_config: GenerationConfig,
-  call_config: Any,
-  overrides: Mapping[str, Any],
+  model_config: GenerationConfig, call_config: Any, overrides: Mapping[str, Any]
 ) -> Request:
-  """Settles the options: the call's, then its config's, then the model's.
+  """Merges options: the call's go before its config's and the model's.
 
   Raises:
     TypeError: an option that does not exist.
@@ -181,7 +179,7 @@ def request(
 
 
 def options_of(config: GenerationConfig) -> dict[str, Any]:
-  """What a config sets: none of its values is None."""
+  """The options that a config sets, which are those that are not None."""
   return {
     name: value
     for name, value in copy.deepcopy(config.to_dict()).items()

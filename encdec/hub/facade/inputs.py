@@ -1,4 +1,4 @@
-"""Hugging Face's defaults for what the module wants to be told.
+"""Checks a call's inputs, and fills in Hugging Face's defaults.
 
 PyTorch's rules: attention masks default to ones; positions count from 0, or
 over the ids that are not padding (RoBERTa); labels are shifted right and
@@ -49,7 +49,7 @@ def side_inputs(
   embeds: Any = None,
   ids_name: str,
 ) -> SideInputs:
-  """What a side is given, from what a caller passed.
+  """One side's inputs, from a caller's arguments.
 
   Args:
     mask: `[B, T]`, or for one mask a query `[B, T, T]` or `[B, H, T, T]`;
@@ -111,7 +111,7 @@ def side_inputs(
 
 
 def first_position(config: StackConfig) -> int:
-  """The position id of a row's first token in Hugging Face's count.
+  """The position id that Hugging Face gives to a row's first token.
 
   RoBERTa's ids are rows of its table; where a module adds the offset itself,
   as BART's does, they count from 0.
@@ -198,7 +198,7 @@ def default_positions(
   shape: tuple[int, ...],
   past: Any = 0,
 ) -> Int[AnyArray, "B T"]:
-  """Positions by the architecture's rule, `past` being taken already.
+  """Positions by the architecture's rule, after `past` earlier ones.
 
   Of embeddings each takes one: no id says that it does not.
   """
@@ -211,7 +211,7 @@ def default_positions(
 def from_labels(
   labels: Any, mask: Any, tokens: SpecialTokens
 ) -> tuple[Int[Array, "B T"], Any]:
-  """Decoder inputs and their mask: padding is masked unless one was given.
+  """Decoder inputs from labels, and their mask; by default padding is masked.
 
   The start token is seen, also where padding has the same id: PyTorch masks it
   there, and its first loss sees the labels that follow.
@@ -272,7 +272,7 @@ def check_states(states: Any, width: int, target: Any) -> None:
 def mean_loss(
   logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
 ) -> Float[Array, ""]:
-  """Nats a label that is not -100; NaN where there is none, as in PyTorch."""
+  """Mean cross-entropy of the labels that are not -100; NaN without any."""
   real = labels != IGNORED_LABEL
   log_probabilities = jax.nn.log_softmax(logits, axis=-1)
   picked = jnp.take_along_axis(

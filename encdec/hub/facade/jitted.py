@@ -1,4 +1,4 @@
-"""The module's methods under jit, as the facade calls them."""
+"""The module's methods compiled with jit, as the facade calls them."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ _FLAGS = ("module", "attentions", "hidden_states")
 
 @functools.partial(jax.jit, static_argnames="module")
 def decoding_form(module: FlaxEncoderDecoderModule, params: Params) -> Params:
-  """What decoding takes in place of the stored tree."""
+  """The parameters as decoding needs them: unstacked, in the module's dtype."""
   return unstack(expand(params, module.config), module.dtype)
 
 

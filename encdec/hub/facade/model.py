@@ -1,4 +1,4 @@
-"""FlaxEncoderDecoderModel: Hugging Face's names around the module."""
+"""FlaxEncoderDecoderModel: loads, composes, saves and uploads pairs."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ _PARAM_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class FlaxEncoderDecoderModel(ResizableModel):
-  """Any encoder and any decoder of the Hub, with the names of transformers.
+  """An encoder-decoder of two Hub models, with transformers' method names.
 
   Arguments stand in the order of the class of transformers 4.57; their
   defaults mean what they mean in PyTorch transformers 5.
@@ -182,7 +182,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
     return model
 
   def _set_param_dtype(self, asked: Any, *checkpoints: Checkpoint) -> None:
-    """The dtype of the parameters to come."""
+    """Sets the dtype of the parameters, before there are any."""
     if asked == "auto":
       asked = functools.reduce(jnp.promote_types, map(_dtype_of, checkpoints))
     dtype = jnp.dtype(asked)
@@ -248,7 +248,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
       push_folder(folder, folder.resolve().name, token=token)
 
   def _unread(self) -> Mapping[str, np.ndarray] | None:
-    """The files' tensors, where they are all of the tree and it is not read.
+    """The files' tensors, where they are the whole tree and were not read yet.
 
     A pair that is only converted needs no parameters.
     """
@@ -284,7 +284,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
 
 
 def _dtype_of(checkpoint: Checkpoint) -> Any:
-  """That of a file's first tensor of half precision; else float32."""
+  """The dtype of a file's first half-precision tensor; else float32."""
   dtypes = (tensor.dtype.name for tensor in checkpoint.tensors.values())
   halves = (name for name in dtypes if name in _PARAM_DTYPES[1:])
   return jnp.dtype(next(halves, "float32"))

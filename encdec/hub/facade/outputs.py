@@ -1,4 +1,4 @@
-"""What the facade returns: Hugging Face's names, as JAX pytrees.
+"""The outputs of calls: transformers' field names, as JAX pytrees.
 
 A field may be read by attribute, by name, or by index, which skips the fields
 that are None: `out[0]` is the loss when labels were given.
@@ -61,7 +61,7 @@ class Fields:
 
 @struct.dataclass
 class EncoderOutput(Fields):
-  """Of `encode`. Hidden states are one more than the layers."""
+  """The output of `encode`. Hidden states are one more than the layers."""
 
   last_hidden_state: Float[Array, "B S D"] | None = None
   hidden_states: tuple[Float[Array, "B S D"], ...] | None = None
@@ -92,7 +92,7 @@ class DecoderCache:
 
 @struct.dataclass
 class DecoderOutput(Fields):
-  """Of `decode`. Logits are float32."""
+  """The output of `decode`. Logits are float32."""
 
   logits: Float[Array, "B T V"] | None = None
   past_key_values: DecoderCache | None = None
@@ -103,7 +103,7 @@ class DecoderOutput(Fields):
 
 @struct.dataclass
 class Seq2SeqOutput(Fields):
-  """Of the whole call. The loss is the mean over labels that are not -100."""
+  """The output of a call. The loss is the mean over labels other than -100."""
 
   loss: Float[Array, ""] | None = None
   logits: Float[Array, "B T V"] | None = None
@@ -118,7 +118,7 @@ class Seq2SeqOutput(Fields):
 
 @struct.dataclass
 class GenerateOutput(Fields):
-  """Of `generate`: R texts for each of B sources, as rows of B * R.
+  """The output of `generate`: R texts for each of B sources, as rows of B * R.
 
   `sequences` hold the start token, and padding at the end. What follows is
   None unless it was asked for; scores and logits are one array a step, of all
@@ -138,7 +138,7 @@ class GenerateOutput(Fields):
 def generate_output(
   generated: Generated, options: SearchOptions, prompt: int, batch: int
 ) -> GenerateOutput:
-  """Hugging Face's form, of the first `batch` sources.
+  """The output of the first `batch` sources of a search.
 
   Ends with the longest text, but under jit.
   """
@@ -151,7 +151,7 @@ def generate_output(
   )
   traced = isinstance(generated.tokens, Tracer)
   of_one_device = not traced and len(generated.tokens.devices()) == 1
-  # Cut on the host, where no shape has to be compiled.
+  # Sliced on the host, where no shape has to be compiled.
   tokens, lengths, scores, parents = (
     jax.device_get(rows) if of_one_device else rows
   )

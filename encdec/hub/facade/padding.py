@@ -1,4 +1,4 @@
-"""Buckets: the few shapes that generation is compiled for."""
+"""Pads rows and lengths to buckets, so that generation compiles rarely."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def in_buckets(
   prompt: Prompt,
   key: Key[Array, "*B"] | None,
 ) -> tuple[SideInputs, Any, Prompt, Any]:
-  """What a search begins with, on devices, padded unless it is traced."""
+  """A search's inputs on devices, padded unless they are traced."""
   if not is_traced((source, states, prompt, key)):
     batch, length = source.segments.shape
     rows = row_bucket(batch)
@@ -57,7 +57,7 @@ def pad(tree: Any, size: int, axis: int) -> Any:
 
 
 def pad_keys(key: Key[Array, "*B"] | None, batch: int, rows: int) -> Any:
-  """One key is left as it is; of one a row the last is repeated."""
+  """One key stays as it is; of one a row, the last is repeated."""
   if key is None or key.ndim == 0:
     return key
   return row_keys(key, batch)[jnp.minimum(jnp.arange(rows), batch - 1)]

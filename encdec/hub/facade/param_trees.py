@@ -1,4 +1,4 @@
-"""Parameter trees as callers have them: checked, overlaid, cast."""
+"""Checks, merges and casts parameter trees that callers pass."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def plain_tree(params: Mapping[str, Any]) -> Params:
 
 
 def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
-  """`under`, with what `over` has in its place."""
+  """`under`, updated by `over`."""
   result = dict(under)
   for name, value in over.items():
     held = under.get(name)
@@ -36,7 +36,7 @@ def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
 
 
 def cast(params: Params, dtype: Any, mask: Any) -> Params:
-  """Floating leaves in `dtype`: all, or where `mask`, a like tree, is True."""
+  """Casts floating leaves: all, or where `mask`, a tree like it, is True."""
 
   def one(leaf: Float[Array, "..."], chosen: bool = True):
     floating = jnp.issubdtype(leaf.dtype, jnp.floating)

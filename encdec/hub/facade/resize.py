@@ -1,4 +1,4 @@
-"""Vocabularies and position tables of another size, and the config of it."""
+"""Resizes vocabularies and position tables, and the config with them."""
 
 import copy
 import dataclasses
@@ -36,7 +36,7 @@ _IDS = (
 
 @dataclasses.dataclass(frozen=True)
 class NewRows:
-  """What new tokens start from.
+  """How the embeddings of new tokens are initialised.
 
   Attributes:
     init: "mean" is the mean of the rows that were there, in the head's bias
@@ -61,21 +61,21 @@ class NewRows:
       raise ValueError(f"init_std={self.std!r} must be above 0")
 
   def make(
-    self, kept: Float[Array, "V ..."], count: int, std: float, number: int
+    self, old: Float[Array, "V ..."], count: int, std: float, number: int
   ) -> Float[Array, "N ..."]:
-    """So many rows after those that are kept; `number` is the leaf's."""
-    shape = (count, *kept.shape[1:])
+    """`count` new rows to follow `old`; `number` is the leaf's."""
+    shape = (count, *old.shape[1:])
     if self.key is None:
-      mean = kept.astype(jnp.float32).mean(axis=0)
-      return jnp.broadcast_to(mean, shape).astype(kept.dtype)
+      mean = old.astype(jnp.float32).mean(axis=0)
+      return jnp.broadcast_to(mean, shape).astype(old.dtype)
     key = jax.random.fold_in(self.key, number)
-    return (std * jax.random.normal(key, shape)).astype(kept.dtype)
+    return (std * jax.random.normal(key, shape)).astype(old.dtype)
 
 
 def resize_vocabulary(
   params: Params, old: EncDecConfig, new: EncDecConfig, rows: NewRows
 ) -> Params:
-  """The stored tree of `old` for `new`, which differs in vocabularies alone.
+  """The tree of `old` for `new`, which differs only in vocabulary sizes.
 
   Rows beyond a vocabulary are zero, as they were.
   """
@@ -87,19 +87,19 @@ def resize_vocabulary(
     if path not in flat or before.vocab_size == after.vocab_size:
       continue
     leaf = jnp.moveaxis(jnp.asarray(flat[path]), axis, 0)
-    kept = leaf[: min(before.vocab_size, after.vocab_size)]
-    # What a bias starts from has no deviation.
+    remaining = leaf[: min(before.vocab_size, after.vocab_size)]
+    # New entries of a bias are not drawn at random.
     std = 0.0 if inner == "head/bias" else rows.std or after.init_std
-    added = rows.make(kept, after.vocab_size - len(kept), std, number)
+    added = rows.make(remaining, after.vocab_size - len(remaining), std, number)
     padding = getattr(new, f"{side}_vocab_rows") - after.vocab_size
     zeros = jnp.zeros((padding, *leaf.shape[1:]), leaf.dtype)
-    leaf = jnp.concatenate([kept, added, zeros])
+    leaf = jnp.concatenate([remaining, added, zeros])
     flat[path] = jnp.moveaxis(leaf, 0, axis)
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
 class ResizableModel(GeneratingModel):
-  """A model whose vocabularies and rows may change their length."""
+  """A model whose vocabularies and position tables can be resized."""
 
   def resize_token_embeddings(
     self,
@@ -111,7 +111,7 @@ class ResizableModel(GeneratingModel):
     key: RandomKey | None = None,
     params: Mapping[str, Any] | None = None,
   ) -> Params:
-    """Gives a side a vocabulary of that many tokens, and the config with it.
+    """Resizes a side's vocabulary, and updates the config.
 
     New tokens follow the old ones; fewer keep the first. A tied head follows
     its table, an untied one and the head's bias are resized alike.
@@ -161,7 +161,7 @@ class ResizableModel(GeneratingModel):
     extension: str | None = None,
     params: Mapping[str, Any] | None = None,
   ) -> Params:
-    """Makes longer rows possible on a side; the config says so then.
+    """Extends a side's position table, and updates the config.
 
     Args:
       new_max_position_embeddings: as the side's config counts, which is
@@ -209,7 +209,7 @@ class ResizableModel(GeneratingModel):
     return tree
 
   def _sides(self, what: str, side: str, least: Share) -> tuple[str, ...]:
-    """The sides that are named; both where they share `least` or more."""
+    """The sides that `side` names; refuses one of two that share a table."""
     if side not in ("encoder", "decoder", "both"):
       raise ValueError(f"side={side!r} must be encoder, decoder or both")
     share = self._module.config.share
@@ -221,7 +221,7 @@ class ResizableModel(GeneratingModel):
     return ("encoder", "decoder") if side == "both" else (side,)
 
   def _become(self, config: EncDecConfig, tree: Params) -> None:
-    """Takes a config of other shapes, and the parameters that fit it."""
+    """Adopts a config of other shapes and the parameters that fit it."""
     self._module = self._module.clone(config=config)
     self.__dict__.pop("params_shape_tree", None)
     self._decoding = None
@@ -229,7 +229,7 @@ class ResizableModel(GeneratingModel):
       self._params, self._lazy_params = tree, None
 
   def _check_ids(self, size: int, sides: tuple[str, ...]) -> None:
-    """Raises ValueError where an id that is in use would have no row."""
+    """Raises ValueError if an id in use would lie outside the vocabulary."""
     ids: list[tuple[str, Any]] = []
     for side in sides:
       name = f"model.config.{side}.pad_token_id"

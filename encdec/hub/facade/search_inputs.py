@@ -23,7 +23,7 @@ from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 def search_source(
   config: StackConfig, given: tuple[Any, Any, Any, Any], states: Any
 ) -> SideInputs:
-  """The source, or what is known of it beside its states.
+  """The source's ids and masks, checked; with given states, the masks alone.
 
   Args:
     config: the encoder's.
@@ -61,7 +61,7 @@ def search_source(
 def search_prompt(
   config: StackConfig, ids: Any, mask: Any, batch: int, start: int
 ) -> search.Prompt:
-  """The prompt that is given, begun with the start token, or that token alone.
+  """The given prompt, with the start token put first, or that token alone.
 
   Args:
     config: the decoder's.
@@ -93,7 +93,7 @@ def search_prompt(
 def check_source_rules(
   config: EncDecConfig, rules: Rules, source: SideInputs
 ) -> None:
-  """Raises ValueError where a rule about the source's tokens cannot apply."""
+  """Raises ValueError if a rule about the source's tokens cannot be applied."""
   for name, value in (
     ("encoder_repetition_penalty", rules.encoder_repetition_penalty),
     ("encoder_no_repeat_ngram_size", rules.encoder_no_repeat_ngram_size),
@@ -116,7 +116,7 @@ def check_source_rules(
 def _encoded_source(
   config: StackConfig, ids: Any, mask: Any, states: Any
 ) -> SideInputs:
-  """The source of states that `encode` gave; its ids are for rules alone."""
+  """The source's masks beside states of `encode`; ids are only for rules."""
   if getattr(states, "ndim", 0) != 3 or states.shape[2] != config.width:
     raise ValueError(
       f"encoder_outputs[0] of shape {list(np.shape(states))} must be "
@@ -133,7 +133,7 @@ def _encoded_source(
 def _begun(
   ids: Int[AnyArray, "B P"], segments: Int[AnyArray, "B P"], start: int
 ) -> tuple[Int[AnyArray, "B Q"], Int[AnyArray, "B Q"]]:
-  """Puts the start token before a prompt none of whose rows begins with it."""
+  """Puts the start token first, unless a row of the prompt begins with it."""
   if np.any(np.asarray(ids[:, 0]) == start):
     return ids, segments
   xp = array_module(ids, segments)

@@ -1,4 +1,4 @@
-"""From Hugging Face's options to those of the search."""
+"""Converts Hugging Face's generation options to the search's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def search_options(
   processors: Sequence[Processor],
   word_starts: Any,
 ) -> SearchOptions:
-  """Options as arrays where a value may change without compiling again.
+  """The search's options; what may change without compiling is an array.
 
   Args:
     values: options that are set; one that is not has PyTorch's default.
@@ -131,7 +131,7 @@ def _rules(
 
 
 def _ids(name: str, value: Any, vocab_size: int) -> np.ndarray | None:
-  """A token id, or several, within the vocabulary."""
+  """One token id or several, checked against the vocabulary."""
   if value is None:
     return None
   ids = np.atleast_1d(np.asarray(value))
@@ -192,7 +192,7 @@ def _decay(value: Any, end_tokens: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _sequence_bias(value: Any, vocab_size: int) -> SequenceBias | None:
-  """From a dict of tuples to amounts, or Hugging Face's list of pairs."""
+  """Reads a dict of tuples to amounts, or Hugging Face's list of pairs."""
   if value is None:
     return None
   pairs = value.items() if isinstance(value, Mapping) else value

@@ -20,7 +20,7 @@ from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import check_extension
 
-# Options of reading files; alone they are both sides', with a prefix one's.
+# Options of reading files: without a prefix for both sides, with one for one.
 FILE_OPTIONS = (
   "revision",
   "subfolder",
@@ -28,7 +28,7 @@ FILE_OPTIONS = (
   "cache_dir",
   "local_files_only",
 )
-# Options of the old class that say what files say by themselves.
+# Options of transformers 4's class that the files now answer.
 _OBSOLETE = ("from_pt",)
 
 
@@ -43,7 +43,7 @@ class Side:
 def route(
   kwargs: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-  """The encoder's keywords, the decoder's, and the pair's own."""
+  """Splits keywords into the encoder's, the decoder's and the pair's own."""
   sides: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
   own: dict[str, Any] = {}
   for name, value in kwargs.items():
@@ -61,7 +61,7 @@ def route(
 
 
 def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
-  """One side out of a folder, a Hub id or a ready model.
+  """Reads one side from a folder, a Hub id or a ready model.
 
   Args:
     options: `model`, or `config` and those of reading files; `layers`, the
@@ -112,7 +112,7 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
 
 
 def _choose_pooler(side: str, read: Side, options: dict[str, Any]) -> None:
-  """As `add_pooling_layer` says, or as the checkpoint holds one."""
+  """Gives an encoder a pooler if the keyword or its checkpoint says so."""
   if side == "encoder":
     fit_pooler(read.config, read.checkpoint)
   if (wanted := options.pop("add_pooling_layer", None)) is None:

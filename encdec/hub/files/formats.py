@@ -27,7 +27,7 @@ _MAX_FILE_NAME = 255
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """A kind of file, and the names that transformers gives it."""
+  """A weight-file format: transformers' file name and our reader."""
 
   single: str
   read: Callable[[Path], dict[str, Tensor]]
@@ -70,7 +70,7 @@ def open_weights(folder: Path) -> WeightFiles:
 
 
 def shard_names(index: Path) -> dict[str, str]:
-  """Tensor name to file name, out of an index file.
+  """Reads an index file: tensor name to file name.
 
   Raises:
     WeightFileError: it is no index, or a name would leave the folder.

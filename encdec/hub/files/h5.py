@@ -19,7 +19,7 @@ _NOWHERE = (1 << 64) - 1
 _MAX_DEPTH = 64
 _MAX_NODES = 1 << 20
 _MAX_NAME = 1000
-# Kinds of messages in an object's header.
+# Message types of an object's header.
 _SPACE, _LINK_INFO, _TYPE, _EXTERNAL = 0x01, 0x02, 0x03, 0x07
 _LINK, _LAYOUT, _FILTERS, _CONTINUED, _TABLE = 0x06, 0x08, 0x0B, 0x10, 0x11
 _ELSEWHERE = {
@@ -31,7 +31,7 @@ _ELSEWHERE = {
 
 
 def read_h5(path: Path) -> dict[str, Tensor]:
-  """The arrays of one file by name, without the model's own before it.
+  """The arrays of one file by name, without the model's own name in front.
 
   Raises:
     WeightFileError: the file is truncated, damaged, or of another kind of
@@ -43,7 +43,7 @@ def read_h5(path: Path) -> dict[str, Tensor]:
   version, _, _, _, _, offsets, lengths = struct.unpack("<7B", file.read(8, 7))
   if version > 1 or (offsets, lengths) != (8, 8):
     raise _unknown(path, f"the file's layout {version}")
-  # Behind the size of nodes, which the second version says once more.
+  # After the node sizes, of which the second version has one more.
   entry = file.read(24 + 4 * version + 4 * 8, 16)
   reader = _Reader(file)
   reader.visit(struct.unpack("<8xQ", entry)[0], "", 0)
@@ -51,7 +51,7 @@ def read_h5(path: Path) -> dict[str, Tensor]:
 
 
 def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-  """Keras puts a layer's name and then the model's before a whole name."""
+  """Strips the layer's and model's names that Keras puts before each name."""
   split = {name: name.split("/") for name in tensors}
   if all(len(s) > 3 and s[0] == s[2] for s in split.values()):
     return {"/".join(split[name][2:]): tensors[name] for name in tensors}
@@ -74,13 +74,13 @@ class _Reader:
     self.seen: set[int] = set()
 
   def _once(self, address: int, name: str) -> None:
-    """Hostile trees may have cycles, or one object many times."""
+    """Refuses an object visited before: hostile files may have cycles."""
     if address in self.seen or len(self.seen) > _MAX_NODES:
       raise damaged(self.file.path, f"{name!r} leads to what was seen before")
     self.seen.add(address)
 
   def visit(self, address: int, name: str, depth: int) -> None:
-    """A group, whose members are visited, or an array, which is noted."""
+    """Visits a group's members, or records an array."""
     if depth > _MAX_DEPTH:
       raise damaged(self.file.path, f"{name!r} lies too deep")
     self._once(address, name)
@@ -97,7 +97,7 @@ class _Reader:
       raise _unknown(self.file.path, f"{name!r}, neither group nor array")
 
   def _messages(self, address: int, name: str) -> dict[int, bytes]:
-    """Kind to content: of the kinds that are read, one each."""
+    """The header messages that we read, by kind, at most one each."""
     version, count, size = struct.unpack(
       "<BxHxxxxI", self.file.read(address, 12)
     )
@@ -132,7 +132,7 @@ class _Reader:
     return struct.unpack_from(form, content)
 
   def _heap(self, address: int, name: str) -> range:
-    """Where a group's names lie."""
+    """The byte range of a group's names."""
     signature, size, start = struct.unpack(
       "<4s4xQ8xQ", self.file.read(address, 32)
     )
@@ -156,7 +156,7 @@ class _Reader:
   def _leaves(
     self, address: int, name: str, depth: int
   ) -> list[tuple[int, int]]:
-    """Offset of its name and address, of each member of a group."""
+    """Each member of a group: its name's offset and its address."""
     if depth > _MAX_DEPTH:
       raise damaged(self.file.path, f"the members of {name!r} lie too deep")
     self._once(address, name)
@@ -196,7 +196,7 @@ class _Reader:
     if name in self.tensors:
       raise damaged(self.file.path, f"{name!r} is there twice")
     count = math.prod(shape)
-    # What was never written lies nowhere.
+    # Arrays that were never written have no address.
     if start == _NOWHERE and count:
       raise damaged(self.file.path, f"{name!r} was never written")
     tensor = self.file.tensor(name, dtype, shape, start if count else 0)
@@ -224,5 +224,5 @@ class _Reader:
     return np.dtype(f"<{kind}{size}")
 
 
-# Size; place and length of the exponent, then of the fraction.
+# Size; offset and bits of the exponent, then of the fraction.
 _FLOATS = {(2, 10, 5, 0, 10), (4, 23, 8, 0, 23), (8, 52, 11, 0, 52)}

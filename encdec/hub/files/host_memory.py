@@ -45,12 +45,12 @@ class ScratchBuffer:
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-  """Zeros, which a vocabulary's padding rows stay.
+  """Zeros that begin at a page, as XLA wants its buffers.
 
-  They begin a page, as XLA wants its buffers: `jax.device_put` then takes them
-  over on a CPU instead of holding a leaf twice. Numpy's own would ask for huge
-  pages, which the kernel may have to make room for first: where memory is in
-  pieces, that takes five times as long as to fill them.
+  On a CPU `jax.device_put` then uses them as they are, and no leaf is in memory
+  twice. Numpy's own zeros would ask for huge pages, for which the kernel may
+  have to make room first: with fragmented memory that takes five times as long
+  as to fill them. Padding rows of a vocabulary stay zero.
   """
   count = math.prod(shape)
   memory = mmap.mmap(

@@ -23,15 +23,13 @@ class WeightFiles(Mapping[str, np.ndarray]):
   """
 
   def __init__(
-    self,
-    tensors: Mapping[str, Tensor],
-    stamps: Mapping[Path, tuple[int, ...]],
+    self, tensors: Mapping[str, Tensor], stamps: Mapping[Path, tuple[int, ...]]
   ):
     self._tensors = dict(tensors)
     self._stamps = dict(stamps)
 
   def check_unchanged(self) -> None:
-    """Raises WeightFileError where a file was written into since.
+    """Raises WeightFileError if a file was modified since it was opened.
 
     A file that another has replaced is still there for who has it open.
     """
@@ -62,7 +60,7 @@ def stamp_of(path: Path) -> tuple[int, ...]:
 
 
 class RenamedTensors(Mapping[str, np.ndarray]):
-  """Tensors under other names; none is made before it is asked for.
+  """Tensors under other names.
 
   Args:
     names: new name to that in `tensors`.
@@ -84,11 +82,7 @@ class RenamedTensors(Mapping[str, np.ndarray]):
 class ReplacedTensors(Mapping[str, np.ndarray]):
   """The names of `tensors`; those also in `others` have the value there."""
 
-  def __init__(
-    self,
-    tensors: Tensors,
-    others: Tensors,
-  ):
+  def __init__(self, tensors: Tensors, others: Tensors):
     self.under, self._others = tensors, others
 
   def __getitem__(self, name: str) -> np.ndarray:
@@ -103,7 +97,7 @@ class ReplacedTensors(Mapping[str, np.ndarray]):
 
 
 def check_unchanged(tensors: Tensors) -> None:
-  """As of `WeightFiles`, also under other names; a caller's arrays pass."""
+  """`WeightFiles.check_unchanged`, also of a view; other mappings pass."""
   while isinstance(tensors, RenamedTensors | ReplacedTensors):
     tensors = tensors.under
   if isinstance(tensors, WeightFiles):

@@ -19,12 +19,12 @@ _MAX_NUMBER = 1 << 63
 
 
 class WeightFileError(ValueError):
-  """A weight file is absent, damaged or of a format that is not read."""
+  """A weight file is missing, damaged or of an unknown format."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """Read-only pieces of files that follow each other, and their shape.
+  """A read-only tensor in a file, perhaps in several pieces.
 
   Attributes:
     pieces: flat, or one of the tensor's own shape.
@@ -36,7 +36,7 @@ class Tensor:
   transposed: bool = False
 
   def array(self) -> np.ndarray:
-    """A view, where there is one piece."""
+    """The tensor as an array: a view, or a copy of several pieces."""
     whole = self.pieces[0]
     if len(self.pieces) > 1:
       whole = np.concatenate(self.pieces)
@@ -45,7 +45,7 @@ class Tensor:
 
 
 class MappedFile:
-  """The bytes of a file; a read that would leave it raises.
+  """The mapped bytes of a file; reading beyond its end raises.
 
   Raises:
     WeightFileError: the file is empty.
@@ -61,7 +61,7 @@ class MappedFile:
     self._bytes = np.memmap(path, np.uint8, "r")
 
   def read(self, start: int, size: int) -> bytes:
-    """A copy of so many bytes.
+    """A copy of `size` bytes.
 
     Raises:
       WeightFileError: the file ends before.
@@ -80,7 +80,7 @@ class MappedFile:
   def tensor(
     self, name: str, dtype: np.dtype, shape: Any, start: int
   ) -> Tensor:
-    """A tensor whose elements lie there one after another.
+    """A contiguous tensor that begins at byte `start`.
 
     Raises:
       WeightFileError: its shape is none, or the file ends before it.
@@ -100,7 +100,7 @@ class MappedFile:
     start: int,
     within: range,
   ) -> Tensor:
-    """A tensor that skips elements; strides count elements.
+    """A tensor with strides, which count elements.
 
     Args:
       start: the byte of the first element.
@@ -136,7 +136,7 @@ class MappedFile:
 
 
 def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
-  """Numbers of axes that numpy can count.
+  """A shape that is checked: whole numbers within numpy's limits.
 
   Raises:
     WeightFileError: they are something else.
@@ -159,7 +159,7 @@ def _numbers(path: Path, name: str, values: Any) -> tuple[int, ...]:
 
 
 def damaged(path: Path, what: str) -> WeightFileError:
-  """The error for a file that says what no writer says."""
+  """The error for a file with content that no writer produces."""
   return WeightFileError(
     f"{path} is damaged ({clipped(what)}); download or copy it again"
   )

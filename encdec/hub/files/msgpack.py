@@ -14,12 +14,12 @@ import numpy as np
 from encdec.hub.files.mmap import MappedFile, Tensor, checked_shape, damaged
 
 _MAX_DEPTH = 32
-# Of maps' entries: a model has some hundreds.
+# The most entries of all maps together: a model has some hundreds.
 _MAX_ENTRIES = 1 << 20
 _MAX_NAME = 1000
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
-# Older versions of flax wrote bfloat16 as two bytes of no kind.
+# Older versions of flax wrote bfloat16 as two untyped bytes.
 _BFLOAT16 = (b"bfloat16", b"V2")
 _DTYPES = {
   name.encode(): np.dtype(name).newbyteorder("<")
@@ -39,7 +39,7 @@ _SIZES = {1: ">B", 2: ">H", 4: ">I"}
 
 
 def read_msgpack(path: Path) -> dict[str, Tensor]:
-  """The arrays of one file by path, "/" between the steps.
+  """The arrays of one file by path, its parts joined by "/".
 
   Raises:
     WeightFileError: the file is truncated, or holds anything but a tree of
@@ -73,7 +73,7 @@ def _flatten(
 
 
 def _joined(path: Path, name: str, value: dict[str, Any]) -> Tensor:
-  """An array of more than 2**30 bytes, which flax writes in flat pieces."""
+  """Joins an array of more than 2**30 bytes, which flax writes in pieces."""
   shape, chunks = value.get("shape"), value.get("chunks")
   if not isinstance(shape, dict) or not isinstance(chunks, dict):
     raise damaged(path, f"{name!r} lacks its shape or its chunks")
@@ -90,7 +90,7 @@ def _joined(path: Path, name: str, value: dict[str, Any]) -> Tensor:
 
 
 def _in_order(path: Path, name: str, values: dict[str, Any]) -> list[Any]:
-  """What flax has made of a tuple: its places are the keys."""
+  """The items of a tuple, which flax writes as a map from index to item."""
   if values.keys() != {str(place) for place in range(len(values))}:
     raise damaged(path, f"{name!r} lacks a part")
   return [values[str(place)] for place in range(len(values))]
@@ -174,7 +174,7 @@ class _Walker:
   def _size(
     self, first: int, fixed: int, most: int, longer: dict[int, int]
   ) -> int | None:
-    """Of a header, which may hold the size itself; None: another kind."""
+    """The size in a header of one type; None: the header is of another type."""
     if fixed <= first <= fixed + most:
       return first - fixed
     return self._number(_SIZES[longer[first]]) if first in longer else None

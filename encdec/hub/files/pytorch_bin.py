@@ -53,7 +53,7 @@ def _tensor(
   if storage.key not in extents:
     raise damaged(file.path, f"{name!r} lies in no storage {storage.key!r}")
   extent = extents[storage.key]
-  # As if it were a tensor of one axis: counts and bytes must agree.
+  # The number of elements and of bytes must agree.
   if storage.count * storage.dtype.itemsize != len(extent):
     raise damaged(
       file.path,
@@ -72,7 +72,7 @@ def _read_zip(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
   try:
     with zipfile.ZipFile(file.path) as archive:
       members = archive.infolist()
-  # Of a damaged directory: the module lets through what it stumbles over.
+  # zipfile lets many errors through for a damaged directory.
   except (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -128,7 +128,7 @@ def _inner(name: str) -> str:
 
 
 def _extent(file: MappedFile, member: zipfile.ZipInfo) -> range:
-  """Where a member's bytes lie; they are the file's own, not packed."""
+  """The byte range of a zip member, which must not be compressed."""
   name = member.filename
   if member.flag_bits & 1 or member.compress_type != zipfile.ZIP_STORED:
     raise WeightFileError(
@@ -177,7 +177,7 @@ def _read_old_format(file: MappedFile) -> tuple[Pickle, dict[str, range]]:
 def _extents(
   file: MappedFile, pickle: Pickle, keys: Any, position: int
 ) -> dict[str, range]:
-  """Where each storage lies: its count and its bytes, in the keys' order."""
+  """The byte range of each storage; they are stored in the keys' order."""
   if not isinstance(keys, list) or any(type(key) is not str for key in keys):
     raise damaged(file.path, "it has no list of storages")
   storages: dict[str, Storage] = pickle.storages

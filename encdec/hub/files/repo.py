@@ -13,7 +13,7 @@ from encdec.hub.files.formats import FORMATS, open_weights, shard_names
 from encdec.hub.files.lazy_tensors import WeightFiles
 from encdec.hub.files.mmap import WeightFileError
 
-# Of whichever HTTP library it is, whose errors of connecting come as they are.
+# The base error of the Hub's HTTP library: connection errors are not wrapped.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 
 
@@ -23,7 +23,7 @@ class HubError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """Where a model's files are, and how to get at them.
+  """A model's folder or Hub id, and the options of downloading it.
 
   Attributes:
     name: a folder, or a Hub id such as "bert-base-uncased".
@@ -89,7 +89,7 @@ class Origin:
     return value
 
   def weights(self) -> WeightFiles:
-    """The tensors of the model, every shard at hand.
+    """The tensors of the model; missing files are downloaded.
 
     Raises:
       WeightFileError: it has none that can be read.

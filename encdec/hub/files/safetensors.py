@@ -15,7 +15,7 @@ from encdec.hub.files.mmap import MappedFile, Tensor, WeightFileError
 
 # The format's own limit.
 MAX_HEADER = 100_000_000
-# What reading damaged JSON, or something else than was expected in it, raises.
+# Raised by damaged JSON, and by values in it that are not as expected.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 DTYPES = {
   "F64": np.dtype("<f8"),
@@ -71,7 +71,7 @@ _Extent = tuple[np.dtype, tuple[int, ...], int]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object that names nothing twice."""
+  """A JSON object without duplicate keys."""
   if len(names_once := dict(pairs)) != len(pairs):
     names = [name for name, _ in pairs]
     raise ValueError(f"named twice: {quoted(max(names, key=names.count))}")
@@ -116,7 +116,7 @@ def _entry(path: Path, name: str, entry: Any, base: int) -> _Extent:
 def _check_order(
   path: Path, start: int, extents: Mapping[str, _Extent]
 ) -> None:
-  """Tensors follow each other without overlap."""
+  """Raises WeightFileError if tensors overlap."""
   last, last_name = start, "the header"
   for name, (dtype, shape, offset) in sorted(
     extents.items(), key=lambda item: item[1][2]

@@ -77,7 +77,7 @@ def write_weights(
 
 
 def _old_weights(folder: Path) -> list[Path]:
-  """Weights of an earlier save, what readers look for first."""
+  """Weight files of an earlier save, in the order readers look for them."""
   named = [path for path in (folder / INDEX, folder / SINGLE) if path.exists()]
   return named + [
     path
@@ -149,7 +149,7 @@ def _write_file(path: Path, tensors: Sequence[TensorToWrite]) -> None:
 def _sync(
   disk: ThreadPoolExecutor, stream: BinaryIO, before: Future[None] | None
 ) -> Future[None]:
-  """Sends what is written to the disk, while more is.
+  """Syncs the bytes written so far to the disk, while more are written.
 
   An error of the disk is told once: to the call before, not to the last one.
   """
@@ -159,7 +159,7 @@ def _sync(
 
 
 def _ahead(tensors: Sequence[TensorToWrite]) -> Iterator[np.ndarray]:
-  """The tensors in turn, in order; while one is written, the next is made."""
+  """The tensors as contiguous arrays, each made while the last is written."""
   scratches = itertools.cycle((ScratchBuffer(), ScratchBuffer()))
 
   def make(tensor: TensorToWrite) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Reads the pickle of a PyTorch state_dict without running any of its code.
 
-A pickle is a program. Of its instructions this reads those that a state_dict
-needs; of what it may call it knows a list of names, none of which is imported.
-Values are never printed: nested ones that share parts would have no end.
+A pickle is a program. This follows the instructions that a state_dict needs,
+and knows the few names that it may call, none of which is imported. Values are
+never printed: nested ones that share parts may be endless.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 from encdec.hub.error_text import clipped, fault, quoted
 from encdec.hub.files.mmap import WeightFileError
 
-# A tensor takes some 200 bytes of it.
+# In bytes; a tensor takes some 200.
 MAX_PICKLE = 4 << 20
 _STORAGES = {
   "DoubleStorage": np.dtype("<f8"),
@@ -71,7 +71,7 @@ _VALUES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-  """Something that could be called, were this a pickle that is run."""
+  """The name of a function or class that the pickle would call."""
 
   name: str
 
@@ -85,7 +85,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredTensor:
-  """As the pickle has it: shape and strides are unchecked."""
+  """A tensor as the pickle describes it: shape and strides are unchecked."""
 
   storage: Storage
   offset: int
@@ -95,13 +95,13 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Pickle:
-  """What a pickle would make, and the storages that it names."""
+  """A pickle's value, and the storages that it names."""
 
   value: Any
   storages: dict[str, Storage]
 
   def tensors(self, path: Path) -> dict[str, StoredTensor]:
-    """Those of a flat dict; other plain values in it are left out.
+    """The tensors of a flat dict; its other values are ignored.
 
     Raises:
       WeightFileError: it is no such dict.
@@ -129,7 +129,7 @@ def _holds_tensor(value: Any) -> bool:
 
 
 def read_pickle(path: Path, stream: io.BytesIO) -> Pickle:
-  """Follows one pickle and stops behind it.
+  """Reads one pickle, and leaves the stream at its end.
 
   Raises:
     WeightFileError: it ends early, is damaged, or calls what no weights need.
@@ -138,7 +138,7 @@ def read_pickle(path: Path, stream: io.BytesIO) -> Pickle:
   try:
     for code, argument, _ in pickletools.genops(stream):
       machine.step(code.name, argument)
-  # Of the stack and the memo, of their elements' kinds, of damaged bytes.
+  # Raised by an empty stack, an unknown memo index, a wrong type, bad bytes.
   except (ValueError, IndexError, KeyError, TypeError) as error:
     if isinstance(error, WeightFileError):
       raise
@@ -150,7 +150,7 @@ def read_pickle(path: Path, stream: io.BytesIO) -> Pickle:
 
 
 class _Machine:
-  """A pickle's stack and memo; lists and dicts are all that it changes."""
+  """The pickle machine: a stack and a memo; it changes only lists and dicts."""
 
   def __init__(self, path: Path):
     self.path = path

@@ -1,1 +1,1 @@
-"""Between the Hub's tensors and the parameter tree."""
+"""Converts Hub tensors to the parameter tree and back."""

@@ -33,7 +33,7 @@ def initial_params(
   remedies: Remedies = OF_PYTHON,
   **where: Any,
 ) -> tuple[Params, LoadingReport]:
-  """The tree that training starts from.
+  """The parameters that training starts from.
 
   Args:
     key: of what is drawn: a side without a checkpoint, cross-attention, the
@@ -93,7 +93,7 @@ def fit_checkpoint(
   extension: str | None = None,
   option: str,
 ) -> Checkpoint:
-  """The layers and the length of position tables that a side wants.
+  """A checkpoint with the layers and the positions that a side needs.
 
   Args:
     checkpoint: of that side, or of a pair where `layers` is None.
@@ -124,7 +124,7 @@ def load_params(
   remedies: Remedies = OF_PYTHON,
   **where: Any,
 ) -> tuple[Params, LoadingReport]:
-  """The tree of a saved pair: a folder or a Hub id.
+  """The parameters of a saved pair in a folder or on the Hub.
 
   Args:
     place, remedies: see `initial_params`.

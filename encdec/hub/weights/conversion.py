@@ -1,4 +1,4 @@
-"""Between Hub tensors and the parameter tree, name by name."""
+"""Converts checkpoints to the parameter tree, and the tree to Hub tensors."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def load(
   initialise_missing: bool = False,
   remedies: Remedies = OF_PYTHON,
 ) -> tuple[Params, LoadingReport]:
-  """The stored tree that `load_lazily` describes.
+  """The stored tree, read from checkpoints; missing tensors are drawn.
 
   Args:
     place: see `LeafPlacer`; default: numpy arrays of `module.param_dtype`.
@@ -67,7 +67,7 @@ def load_lazily(
   ignore_mismatched_sizes: bool = False,
   remedies: Remedies = OF_PYTHON,
 ) -> tuple[LazyParams, LoadingReport]:
-  """The stored tree, whose tensors are read later; the missing ones are drawn.
+  """As `load`, but tensors are read later.
 
   Leaves that are drawn equal those of `init_params(module, key)`.
 
@@ -118,7 +118,7 @@ def load_lazily(
 
 
 def _is_of(mapping: TensorMapping, side: str | None) -> bool:
-  """Whether files of a side hold a tensor; None: those of a pair.
+  """Whether a side's files hold a tensor; a pair's (None) hold them all.
 
   The projection goes with the decoder, whose cross-attention it was trained
   with.
@@ -127,7 +127,7 @@ def _is_of(mapping: TensorMapping, side: str | None) -> bool:
 
 
 def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
-  """Path to the stored leaf's shape, with that dtype."""
+  """The shape of each stored leaf, by path, with that dtype."""
   return {
     path: jax.ShapeDtypeStruct(shape, dtype)
     for path, shape in _traced(config).items()
@@ -136,7 +136,7 @@ def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
 
 @functools.lru_cache(8)
 def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
-  # Tracing takes as long as to map 1 GB.
+  # Tracing takes as long as mapping 1 GB.
   leaves = traverse_util.flatten_dict(
     param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
   )
@@ -252,6 +252,6 @@ def tree_from_hub(
 def hub_from_tree(
   config: EncDecConfig, params: Params
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """Name and tensor, as PyTorch's file has them: tied heads are absent."""
+  """Name and tensor as in PyTorch's file, without tied heads."""
   for tensor in tensors_to_write(config, params):
     yield tensor.name, tensor.make()

@@ -1,4 +1,4 @@
-"""Tensors of a Hub file that follow from the config and are no parameters."""
+"""Hub tensors computed from the config, such as sinusoidal positions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from encdec.hub.weights.tensor_map import arch_of
 
 
 def computed(config: EncDecConfig) -> dict[str, np.ndarray]:
-  """Composite name to float32 array."""
+  """The derived tensors, float32, by composite name."""
   result = {}
   for side in ("encoder", "decoder"):
     stack = getattr(config, side)
@@ -26,10 +26,7 @@ def computed(config: EncDecConfig) -> dict[str, np.ndarray]:
 
 
 def stored_names(
-  tensors: Tensors,
-  own: Mapping[str, str],
-  config: EncDecConfig,
-  where: str,
+  tensors: Tensors, own: Mapping[str, str], config: EncDecConfig, where: str
 ) -> set[str]:
   """Composite names of the derived tensors that a checkpoint holds.
 
@@ -47,13 +44,13 @@ def stored_names(
 
 
 def check_equal(stored: np.ndarray, wanted: np.ndarray, what: str) -> None:
-  """Raises LoadingError where a table is not the one that is computed."""
+  """Raises LoadingError if a stored table is not the computed one."""
   if stored.shape != wanted.shape:
     raise LoadingError(
       f"{what} of shape {list(stored.shape)}; the config implies "
       f"{list(wanted.shape)}: correct config.json"
     )
-  # Numbers up to 1, rounded to as little as bfloat16.
+  # The values are up to 1, and rounded to bfloat16 at the coarsest.
   bound = 1e-6 if stored.dtype == np.float32 else 2**-8
   error = float(np.abs(stored.astype(np.float32) - wanted).max())
   if not error <= bound:

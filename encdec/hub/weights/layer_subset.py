@@ -1,4 +1,4 @@
-"""Some of a checkpoint's layers, as those of a smaller model.
+"""Takes some of a checkpoint's layers to make a smaller model.
 
 Rothe et al. 2020 make a decoder of 10 layers out of a model of 24 so.
 """
@@ -18,7 +18,7 @@ from encdec.hub.weights.tensor_map import arch_of
 def choose_layers(
   name: str, layers: Any, config: PretrainedConfig, role: Role
 ) -> StackConfig:
-  """Makes a side's config that of these layers; gives the whole model's.
+  """Reduces a side's config to these layers; returns the whole model's.
 
   Args:
     name: what `layers` were given as, for messages.
@@ -53,7 +53,7 @@ def choose_layers(
 def take_layers(
   tensors: Tensors, layers: Sequence[int], config: StackConfig
 ) -> Tensors:
-  """The tensors of those layers, numbered anew, and all of no layer.
+  """The tensors of those layers, renumbered, and all outside layers.
 
   Args:
     config: of the model whose tensors they are.

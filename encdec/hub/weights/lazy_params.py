@@ -22,7 +22,7 @@ from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import Params
 
-# Takes a leaf's path and its values on the host, gives the leaf to keep.
+# Takes a leaf's path and its values on the host, returns the leaf to store.
 LeafPlacer = Callable[[str, np.ndarray], Any]
 
 
@@ -47,7 +47,7 @@ class LazyParams:
   device: Any
 
   def check(self) -> None:
-    """Raises WeightFileError where a file has changed."""
+    """Raises WeightFileError if a file has changed."""
     for tensors in self.sources:
       check_unchanged(tensors)
 
@@ -81,7 +81,7 @@ class LazyParams:
           leaf = aligned_zeros(shape.shape, shape.dtype)
           if base is not None:
             leaf[...] = base
-          # Of one leaf at a time, so that no more than one is held.
+          # One leaf at a time, so that memory holds no more than one.
           arrays = [self.tensors[m.name] for m in by_path[path]]
           list(
             pool.map(TensorMapping.fill, by_path[path], repeat(leaf), arrays)
@@ -100,7 +100,7 @@ def _on_device(path: str, leaf: np.ndarray) -> Array:
 def _draw(
   module: FlaxEncoderDecoderModule, key: Key[Array, ""], paths: set[str]
 ) -> dict[str, Array]:
-  """Those leaves of `init_params`; the compiler drops the others."""
+  """Draws only those leaves of `init_params`; the compiler drops the others."""
   if not paths:
     return {}
 

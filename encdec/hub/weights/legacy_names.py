@@ -1,4 +1,4 @@
-"""Names of transformers' Flax and TensorFlow classes in PyTorch's words."""
+"""Converts tensor names of Flax and TensorFlow files to PyTorch's."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _BASES = "|".join({arch.BASE_PREFIX for arch in ARCHS.values()})
 def in_pytorch_words(
   path: Path, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-  """The tensors as PyTorch's file has them; whose names they are is seen.
+  """The tensors under PyTorch's names; the names tell whose file it is.
 
   Raises:
     WeightFileError: two names become one.
@@ -46,7 +46,7 @@ def _of_flax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _of_tensorflow(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-  """By the rules of transformers' convert_tf_weight_name_to_pt_weight_name.
+  """Follows transformers' convert_tf_weight_name_to_pt_weight_name.
 
   The model's own name, the first level in memory, is gone already.
   """

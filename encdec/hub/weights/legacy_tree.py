@@ -14,17 +14,14 @@ from transformers import EncoderDecoderConfig
 
 from encdec.archs import ARCHS
 from encdec.hub.configs import encdec_config, sides_of, tied_by
-from encdec.hub.weights.conversion import (
-  hub_from_tree,
-  tree_from_hub,
-)
+from encdec.hub.weights.conversion import hub_from_tree, tree_from_hub
 from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.sharing import share_of
 from encdec.types import Params
 
 
 def to_flax457(params: Params, config: EncoderDecoderConfig) -> Params:
-  """The old tree, as numpy arrays.
+  """The tree of transformers 4.57, as numpy arrays.
 
   Raises:
     ValueError: transformers 4.57 built no Flax pair of an architecture.
@@ -47,7 +44,7 @@ def from_flax457(
   *,
   share: str | None = None,
 ) -> Params:
-  """This tree, as numpy arrays, out of the old one.
+  """This library's tree, as numpy arrays, from that of transformers 4.57.
 
   Args:
     share: what its sides share; by default what the config says.
@@ -80,7 +77,7 @@ def _check(config: EncoderDecoderConfig) -> None:
 
 
 def _old_paths(config: EncoderDecoderConfig) -> dict[str, str]:
-  """PyTorch's name to the old tree's path."""
+  """The old tree's path of each tensor, by PyTorch's name."""
   paths = {}
   for mapping in tensor_mappings(encdec_config(config)):
     # Old untied heads had one bias, PyTorch's have a second name for it.

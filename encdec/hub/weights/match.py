@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, and what it has of those that a model wants."""
+"""Matches a checkpoint's tensors with those that a model needs."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ _TOKENS = "embeddings/tokens/embedding"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """Tensors of a whole pair, or of one side.
+  """The tensors of a whole pair, or of one side.
 
   Attributes:
     where: for messages.
@@ -34,7 +34,7 @@ class Checkpoint:
   architectures: tuple[str, ...] = ()
 
   def names(self, config: EncDecConfig) -> dict[str, str]:
-    """Composite name to the file's own."""
+    """The file's own name of each tensor, by composite name."""
     return self.side_names(getattr(config, self.side or "encoder"))
 
   def side_names(self, stack: StackConfig) -> dict[str, str]:
@@ -54,7 +54,7 @@ def match(
   shapes: Mapping[str, Any],
   config: EncDecConfig,
 ) -> tuple[LoadingReport, dict[str, np.ndarray]]:
-  """What the checkpoint has of what is wanted; few values are read.
+  """The checkpoint's tensors that fit the wanted ones; few values are read.
 
   Args:
     shapes: path to the stored leaf's shape.
@@ -115,9 +115,9 @@ def match(
 def _check_tied(
   checkpoint: Checkpoint, own: Mapping[str, str], config: EncDecConfig
 ) -> None:
-  """Raises LoadingError where a head that is tied has a matrix of its own.
+  """Raises LoadingError if a tied head has another matrix than its table.
 
-  PyTorch leaves it untied then.
+  PyTorch does not tie it then.
   """
   if checkpoint.side == "encoder" or not config.decoder.tied_head:
     return
@@ -162,7 +162,7 @@ def _expected(
 
 
 def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
-  """Whether a tensor that the model does not need is no surprise."""
+  """Whether a tensor that the model does not need is a known one."""
   part, _, inner = name.partition(".")
   if side and tensor_map.is_projection(name):
     return True
@@ -192,5 +192,5 @@ def _known(name: str, side: str | None, config: EncDecConfig) -> bool:
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:
-  """Each once, in order."""
+  """The names without duplicates, in order."""
   return tuple(dict.fromkeys(names))

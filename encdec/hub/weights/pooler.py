@@ -1,4 +1,4 @@
-"""An encoder's pooler, which no output needs and a checkpoint may lack."""
+"""Decides whether an encoder has a pooler, which a checkpoint may lack."""
 
 from transformers import PretrainedConfig
 
@@ -10,7 +10,7 @@ from encdec.hub.weights.tensor_map import arch_of
 
 
 def fit_pooler(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
-  """Makes an encoder's config say whether its checkpoint has a pooler.
+  """Sets in an encoder's config whether its checkpoint has a pooler.
 
   One with a head, such as a masked language model's, may be of a class without
   a pooler: the pair gets one all the same, as PyTorch gives it.
@@ -23,7 +23,7 @@ def fit_pooler(config: PretrainedConfig, checkpoint: Checkpoint) -> None:
   names = checkpoint.side_names(stack)
   headed = any(name.startswith("encoder.<head>.") for name in names)
   if stack.pooler and not headed:
-    # Of a part of it the rest is missing, as of a damaged file.
+    # If only a part is there, loading reports the rest as missing.
     set_pooler(config, not _pooler_names(stack).isdisjoint(names))
 
 
@@ -37,7 +37,7 @@ def fit_pooler_to(config: PretrainedConfig, name: str) -> None:
 
 
 def choose_pooler(config: PretrainedConfig, wanted: object) -> None:
-  """Heeds PyTorch's `add_pooling_layer` of an encoder.
+  """Follows PyTorch's keyword `add_pooling_layer` of an encoder.
 
   Raises:
     TypeError: its class takes no such keyword, or the value is no bool.

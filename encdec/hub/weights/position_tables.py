@@ -1,4 +1,4 @@
-"""Tables of positions, longer than the checkpoint's."""
+"""Extends a checkpoint's position tables."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ PATH = "embeddings/positions/embedding"
 def extended(
   table: Float[np.ndarray, "P E"], rows: int, reserved: int, extension: str
 ) -> Float[np.ndarray, "Q E"]:
-  """The table with so many rows, in float32.
+  """The table extended to `rows` rows, in float32.
 
   Args:
     reserved: rows before that of position 0, which stay as they are.
@@ -43,7 +43,7 @@ def extended(
 def check_extension(
   name: str, extension: str | None, old: StackConfig, new: StackConfig
 ) -> None:
-  """Raises ValueError where a table cannot become the other so.
+  """Raises ValueError if a side's positions cannot be extended in this way.
 
   Args:
     name: what `extension` was given as, for messages.
@@ -86,7 +86,7 @@ def extend_checkpoint(
   new: StackConfig,
   extension: str | None,
 ) -> Checkpoint:
-  """A checkpoint, of a pair or a side, whose side `new` has its positions.
+  """A checkpoint, of a pair or a side, with positions as `new` has them.
 
   Raises:
     ValueError: see `check_extension`.
@@ -103,7 +103,7 @@ def extend_checkpoint(
     names += arch.computed(old)
   replaced = {}
   for hub in names:
-    # Absent, it is the loader's to say so.
+    # If it is missing, loading reports it.
     if held := own.get(f"{side}.{base}{hub}"):
       what = f"{checkpoint.where} holds {held}"
       replaced[held] = _longer(tensors[held], hub, old, new, extension, what)
@@ -120,7 +120,7 @@ def _longer(
   extension: str | None,
   what: str,
 ) -> np.ndarray:
-  """What stands for a file's table; itself where it is not of `old`."""
+  """The table for `new`; the stored one if its shape is not that of `old`."""
   if old.position_kind != PositionKind.LEARNED:
     arch = arch_of(old)
     derived_tensors.check_equal(table, arch.computed(old)[hub], what)
@@ -133,7 +133,7 @@ def _longer(
 
 
 def set_max_positions(config: PretrainedConfig, role: Role, count: int) -> None:
-  """Makes a side's config that of rows of so many tokens."""
+  """Sets how many tokens a side's rows may have."""
   values: Any = config.max_position_embeddings
   # RoBERTa counts the rows before that of position 0.
   reserved = values - stack_config(config, role).max_positions

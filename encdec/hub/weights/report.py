@@ -1,4 +1,4 @@
-"""What loading a checkpoint found, and which of it was to be expected."""
+"""The report of loading a checkpoint: missing, unexpected, unused tensors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class LoadingError(WeightFileError):
 
 @dataclasses.dataclass(frozen=True)
 class Remedies:
-  """What a caller can do about weights that do not fit, in its own words.
+  """Advice for error messages about weights that do not fit.
 
   Attributes:
     missing: about tensors that a checkpoint lacks.
@@ -32,7 +32,7 @@ class Remedies:
   extension: str
 
   def of(self, side: str | None) -> "Remedies":
-    """With a side's name, or "pair", in place of `{side}`."""
+    """The advice with a side's name, or "pair", in place of `{side}`."""
     words = {
       name: text.format(side=side or "pair")
       for name, text in dataclasses.asdict(self).items()
@@ -82,7 +82,7 @@ class LoadingReport:
   shared: tuple[str, ...] = ()
 
   def as_dict(self) -> dict[str, Any]:
-    """With the names of transformers' `output_loading_info`."""
+    """The report as transformers' `output_loading_info`."""
     return {
       "missing_keys": list(self.missing),
       "unexpected_keys": list(self.unexpected),
@@ -97,7 +97,7 @@ class LoadingReport:
     }
 
   def warning(self) -> str | None:
-    """What must be said aloud: something was drawn that nobody asked for."""
+    """A warning if a head or projection was drawn at random; else None."""
     said = []
     if self.heads:
       said.append(
@@ -149,7 +149,7 @@ def check(
   remedies: Remedies,
   architectures: Sequence[str] = (),
 ) -> None:
-  """Raises LoadingError where the checkpoint is not what it should be."""
+  """Raises LoadingError if tensors are missing, unknown or of other shapes."""
   problems = []
   if report.missing:
     names = few(map(plain, architectures))

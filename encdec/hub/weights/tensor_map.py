@@ -1,4 +1,4 @@
-"""Hub names of a pair's tensors, and the leaves of the tree that hold them."""
+"""Maps each Hub tensor of a pair to the piece of the tree that holds it."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ PROJECTION = (
   Weight("enc_to_dec_proj.weight", "enc_to_dec_proj/kernel", "linear"),
   Weight("enc_to_dec_proj.bias", "enc_to_dec_proj/bias"),
 )
-# Which axis of a leaf counts the vocabulary, and so has padding rows.
+# The axis of a leaf that is the vocabulary's, which has padding rows.
 VOCABULARY_AXIS = {
   "embeddings/tokens/embedding": 0,
   "head/bias": 0,
@@ -26,7 +26,7 @@ VOCABULARY_AXIS = {
 
 
 def arch_of(config: StackConfig) -> ModuleType:
-  """The file in `encdec/archs` that declared this side."""
+  """The module in `encdec/archs` of this side's architecture."""
   for module in ARCHS.values():
     if module.__name__.rpartition(".")[2] == config.name:
       return module
@@ -68,7 +68,7 @@ class TensorMapping:
 
   @property
   def piece(self) -> tuple[str, int | None, int]:
-    """What of the tree it fills: equal for tensors that must be equal."""
+    """The piece of the tree it fills; tensors of one piece must be equal."""
     return self.path, self.layer, self.weight.part
 
   def cut(self, leaf: Any) -> Any:
@@ -80,7 +80,7 @@ class TensorMapping:
     return leaf if self.layer is None else leaf[self.layer]
 
   def from_hub(self, array: np.ndarray) -> np.ndarray:
-    """The piece out of the Hub's tensor; a view.
+    """The piece of the leaf, from the Hub's tensor; a view.
 
     Raises:
       ValueError: the tensor's shape does not allow it.
@@ -155,7 +155,7 @@ def fits(
 def in_composite(
   names: Iterable[str], side: str, config: StackConfig
 ) -> dict[str, str]:
-  """Composite name to own name, of a checkpoint of one side.
+  """Maps composite names to those of a checkpoint of one side.
 
   Such a file names the base model's tensors with its prefix ("bert.") or
   without; a head's names stand beside the prefix. Norms may carry the names
@@ -192,14 +192,14 @@ def is_projection(name: str) -> bool:
 
 
 def head_words(config: StackConfig) -> set[str]:
-  """With which the Hub names of a language-model head begin."""
+  """The first words of the Hub names of a language-model head."""
   arch = arch_of(config)
   names = [w.hub for w in arch.weights(config) if not w.base]
   return {name.split(".")[0] for name in (*names, *arch.TIED_NAMES)}
 
 
 def modern(name: str) -> str:
-  """TensorFlow's names of a norm's arrays in PyTorch's words."""
+  """A norm's TensorFlow name as PyTorch's name."""
   for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
     if name.endswith(old):
       return name.removesuffix(old) + new

@@ -1,4 +1,4 @@
-"""Tensors that both sides of a checkpoint have, and whether they are equal."""
+"""Detects and checks which tensors the sides of a checkpoint share."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def detect_share(
   most: Share = Share.ALL,
   tied: bool = False,
 ) -> Share:
-  """What the sides of a checkpoint share: the most that is equal.
+  """The most that the sides of a checkpoint can share: what is equal.
 
   Args:
     tensors: by their composite names.
@@ -44,7 +44,7 @@ def check_shared(
   where: str,
   unshared: str,
 ) -> None:
-  """Raises LoadingError where the sides share a tensor and it differs.
+  """Raises LoadingError if a shared tensor differs between the sides.
 
   Args:
     loaded: what is loaded, by composite names: of the encoder, if of any.
@@ -71,7 +71,7 @@ def _difference(
   second: Tensors,
   pairs: list[tuple[TensorMapping, TensorMapping]],
 ) -> tuple[TensorMapping, TensorMapping] | None:
-  """The first pair of which both are there and not equal."""
+  """The first pair whose tensors are both there and not equal."""
   for one, other in pairs:
     if one.name in first and other.name in second:
       if not np.array_equal(first[one.name], second[other.name]):
