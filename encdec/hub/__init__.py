@@ -1,6 +1,7 @@
 """Hugging Face's names, files and classes around the model.
 
-No other part of encdec imports transformers or huggingface_hub."""
+No other part of encdec imports transformers or huggingface_hub.
+"""
 
 # ruff: noqa: F401
 

@@ -90,7 +90,8 @@ class Request:
   def check(self) -> None:
     """Raises ValueError for an option that is not supported."""
     for name, value in self.values.items():
-      _check(name, value)
+      if not is_supported(name, value):
+        raise ValueError(f"{name}={value!r} is not supported; set it to None")
 
   def lengths(self, prompt: int, limit: int) -> tuple[int, int]:
     """Maximum and minimum length, the prompt included.
@@ -185,11 +186,6 @@ def options_of(config: GenerationConfig) -> dict[str, Any]:
     for name, value in copy.deepcopy(config.to_dict()).items()
     if value is not None
   }
-
-
-def _check(name: str, value: Any) -> None:
-  if not is_supported(name, value):
-    raise ValueError(f"{name}={value!r} is not supported; set it to None")
 
 
 def is_supported(name: str, value: Any) -> bool:

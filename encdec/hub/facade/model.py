@@ -149,10 +149,10 @@ class FlaxEncoderDecoderModel(ResizableModel):
     """
     of_encoder, of_decoder, own = route(kwargs)
     encoder = read_side(
-      "encoder", _name(encoder_pretrained_model_name_or_path), of_encoder
+      "encoder", encoder_pretrained_model_name_or_path, of_encoder
     )
     decoder = read_side(
-      "decoder", _name(decoder_pretrained_model_name_or_path), of_decoder
+      "decoder", decoder_pretrained_model_name_or_path, of_decoder
     )
     dtype = own.pop("dtype", jnp.float32)
     param_dtype = own.pop("param_dtype", jnp.float32)
@@ -288,7 +288,3 @@ def _dtype_of(checkpoint: Checkpoint) -> Any:
   dtypes = (tensor.dtype.name for tensor in checkpoint.tensors.values())
   halves = (name for name in dtypes if name in _PARAM_DTYPES[1:])
   return jnp.dtype(next(halves, "float32"))
-
-
-def _name(path: _Path | None) -> str | None:
-  return None if path is None else os.fspath(path)

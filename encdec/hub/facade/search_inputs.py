@@ -23,16 +23,7 @@ from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 def search_source(
   config: StackConfig, given: tuple[Any, Any, Any, Any], states: Any
 ) -> SideInputs:
-  """The source's ids and masks, checked; with given states, the masks alone.
-
-  Args:
-    config: the encoder's.
-    given: ids, attention mask, position ids and token types.
-    states: the encoder's, where the caller has them; then ids are for rules.
-
-  Raises:
-    ValueError: there is no source, one is empty, or shapes do not fit.
-  """
+  """The source's ids and masks, checked; with given states, the masks alone."""
   ids, mask, position_ids, types = given
   if states is None:
     source = side_inputs(
@@ -61,15 +52,7 @@ def search_source(
 def search_prompt(
   config: StackConfig, ids: Any, mask: Any, batch: int, start: int
 ) -> search.Prompt:
-  """The given prompt, with the start token put first, or that token alone.
-
-  Args:
-    config: the decoder's.
-    batch: how many sources there are.
-
-  Raises:
-    ValueError: it is not one row of at least one token for each source.
-  """
+  """The given prompt, with the start token put first, or that token alone."""
   if ids is None and mask is not None:
     raise ValueError(
       "decoder_attention_mask is of a prompt: pass decoder_input_ids too"

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,9 @@ def route(
   return sides["encoder"], sides["decoder"], own
 
 
-def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
+def read_side(
+  side: str, name: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> Side:
   """Reads one side from a folder, a Hub id or a ready model.
 
   Args:
@@ -82,16 +85,15 @@ def read_side(side: str, name: str | None, options: Mapping[str, Any]) -> Side:
       f"the {side} is missing: pass its folder or Hub id, or {side}_model="
     )
   else:
+    name = os.fspath(name)
     where = {k: options.pop(k) for k in FILE_OPTIONS if k in options}
     config = copy.deepcopy(options.pop("config", None))
     if config is None:
-      config = load_side_config(str(name), **where)
-    origin = Origin(str(name), **where)
+      config = load_side_config(name, **where)
+    origin = Origin(name, **where)
     promised = (origin.json("config.json") or {}).get("architectures")
     weights = origin.weights()
-    read = Side(
-      config, Checkpoint(weights, str(name), side, class_names(promised))
-    )
+    read = Side(config, Checkpoint(weights, name, side, class_names(promised)))
   _choose_pooler(side, read, options)
   before = copy.deepcopy(read.config)
   if (layers := options.pop("layers", None)) is not None:

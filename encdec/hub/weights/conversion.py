@@ -160,15 +160,15 @@ def _joined(
   new = any(s.path.startswith("decoder/layers/cross_attention") for s in fresh)
   if "decoder" not in covered or new:
     projection = ()
+  joined: dict[str, tuple[Any, ...]] = {
+    field: tuple(one for report in reports for one in getattr(report, field))
+    for field in ("missing", "unexpected", "mismatched", "heads", "unused")
+  }
   return LoadingReport(
-    missing=tuple(name for report in reports for name in report.missing),
-    unexpected=tuple(n for report in reports for n in report.unexpected),
-    mismatched=tuple(m for report in reports for m in report.mismatched),
+    **joined,
     initialised=unique(m.name for m in fresh),
     expected=unique(iter(expected)),
-    heads=tuple(name for report in reports for name in report.heads),
     projection=projection,
-    unused=tuple(name for report in reports for name in report.unused),
   )
 
 

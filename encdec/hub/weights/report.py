@@ -83,18 +83,11 @@ class LoadingReport:
 
   def as_dict(self) -> dict[str, Any]:
     """The report as transformers' `output_loading_info`."""
-    return {
-      "missing_keys": list(self.missing),
-      "unexpected_keys": list(self.unexpected),
-      "mismatched_keys": list(self.mismatched),
-      "initialised_keys": list(self.initialised),
-      "expected_keys": list(self.expected),
-      "head_keys": list(self.heads),
-      "projection_keys": list(self.projection),
-      "unused_keys": list(self.unused),
-      "shared_keys": list(self.shared),
-      "error_msgs": [],
+    keys = {
+      f"{name.removesuffix('s')}_keys": list(names)
+      for name, names in vars(self).items()
     }
+    return {**keys, "error_msgs": []}
 
   def warning(self) -> str | None:
     """A warning if a head or projection was drawn at random; else None."""
