@@ -67,20 +67,16 @@ def to_tree(
       )
     array = np.split(array, weight.parts, axis=-1)[weight.part]
   width = config.head_width
+  if weight.transposed:
+    array = array.T
   match weight.op:
-    case "copy":
+    case "copy" | "linear":
       return array
-    case "linear":
-      return array.T
-    case "heads":
-      return array.T.reshape(array.shape[1], -1, width)
+    case "heads" | "conv_heads":
+      return array.reshape(array.shape[0], -1, width)
     case "heads_bias":
       return array.reshape(-1, width)
-    case "merge":
-      return array.T.reshape(-1, width, array.shape[0])
-    case "conv_heads":
-      return array.reshape(array.shape[0], -1, width)
-    case "conv_merge":
+    case "merge" | "conv_merge":
       return array.reshape(-1, width, array.shape[1])
   raise ValueError(f"{weight.hub}: op {weight.op!r} is unknown")
 
@@ -88,21 +84,13 @@ def to_tree(
 def to_hub(array: np.ndarray, weight: Weight) -> np.ndarray:
   """The inverse of `to_tree` for one part; parts join on the last axis."""
   match weight.op:
-    case "copy":
-      return array
-    case "linear":
-      return array.T
-    case "heads":
-      return array.reshape(array.shape[0], -1).T
+    case "heads" | "conv_heads":
+      array = array.reshape(array.shape[0], -1)
     case "heads_bias":
-      return array.reshape(-1)
-    case "merge":
-      return array.reshape(-1, array.shape[-1]).T
-    case "conv_heads":
-      return array.reshape(array.shape[0], -1)
-    case "conv_merge":
-      return array.reshape(-1, array.shape[-1])
-  raise ValueError(f"{weight.hub}: op {weight.op!r} is unknown")
+      array = array.reshape(-1)
+    case "merge" | "conv_merge":
+      array = array.reshape(-1, array.shape[-1])
+  return array.T if weight.transposed else array
 
 
 def norm(hub: str, path: str, base: bool = True) -> tuple[Weight, ...]:

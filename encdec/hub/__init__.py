@@ -41,10 +41,7 @@ from encdec.hub.saved_pair import (
 )
 from encdec.hub.saving import push_folder, save_folder
 from encdec.hub.weights.compose import initial_params, load_params
-from encdec.hub.weights.conversion import (
-  hub_from_tree,
-  tree_from_hub,
-)
+from encdec.hub.weights.conversion import hub_from_tree, tree_from_hub
 from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.legacy_tree import from_flax457, to_flax457
 from encdec.hub.weights.pooler import fit_pooler_to

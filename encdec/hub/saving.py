@@ -74,7 +74,7 @@ def save_folder(
   config.dtype = tensors[0].dtype.name
   ids = {} if tokens is None else _special_ids(tokens)
   config.update(ids)
-  _write_json(folder / "config.json", _config_dict(config))
+  _write_config(folder, config)
   generation_config = GenerationConfig.from_dict({**(generation or {}), **ids})
   write_text(
     folder / "generation_config.json", generation_config.to_json_string()
@@ -144,16 +144,14 @@ def save_part(
   names = ARCHS[config.model_type].PYTORCH_CLASSES
   config.architectures = [names[part == "decoder"]]
   config.dtype = tensors[0].dtype.name
-  _write_json(folder / "config.json", _config_dict(config))
+  _write_config(folder, config)
   write_weights(folder, tensors, limit)
 
 
-def _config_dict(config: PretrainedConfig) -> dict[str, Any]:
-  return json.loads(config.to_json_string(use_diff=False))
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-  write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+def _write_config(folder: Path, config: PretrainedConfig) -> None:
+  values = json.loads(config.to_json_string(use_diff=False))
+  text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+  write_text(folder / "config.json", text)
 
 
 def push_folder(

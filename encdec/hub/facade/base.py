@@ -27,7 +27,7 @@ from encdec.hub.configs import (
 )
 from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
-from encdec.hub.facade.param_trees import cast, overlaid, plain_tree
+from encdec.hub.facade.param_trees import cast, plain_tree
 from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import LazyParams
 from encdec.hub.weights.report import LoadingReport
@@ -228,7 +228,9 @@ class ModelBase:
     drawn = _init(self._module, typed_key(rng))
     if params is None:
       return drawn
-    return overlaid(drawn, plain_tree(params))
+    given = traverse_util.flatten_dict(plain_tree(params))
+    flat = traverse_util.flatten_dict(drawn) | given
+    return traverse_util.unflatten_dict(flat)
 
   def enable_gradient_checkpointing(self) -> None:
     """Recomputes each layer in the backward pass instead of storing it."""

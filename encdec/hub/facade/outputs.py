@@ -136,34 +136,29 @@ class GenerateOutput(Fields):
 
 
 def generate_output(
-  generated: Generated, options: SearchOptions, prompt: int, batch: int
+  result: Generated, options: SearchOptions, prompt: int, batch: int
 ) -> GenerateOutput:
   """The output of the first `batch` sources of a search.
 
   Ends with the longest text, but under jit.
   """
   texts = batch * options.num_returned
-  rows = (
-    generated.tokens,
-    generated.lengths,
-    generated.scores,
-    generated.parents,
-  )
-  traced = isinstance(generated.tokens, Tracer)
-  of_one_device = not traced and len(generated.tokens.devices()) == 1
+  rows = (result.tokens, result.lengths, result.scores, result.parents)
+  traced = isinstance(result.tokens, Tracer)
+  of_one_device = not traced and len(result.tokens.devices()) == 1
   # Sliced on the host, where no shape has to be compiled.
   tokens, lengths, scores, parents = (
     jax.device_get(rows) if of_one_device else rows
   )
   length, steps = tokens.shape[1], tokens.shape[1] - prompt
   if not traced:
-    length, steps = int(lengths[:texts].max()), int(generated.steps)
+    length, steps = int(lengths[:texts].max()), int(result.steps)
 
   def put(array: Any) -> Any:
     if array is None or not of_one_device:
       return array
-    if generated.tokens.committed:
-      return jax.device_put(array, *generated.tokens.devices())
+    if result.tokens.committed:
+      return jax.device_put(array, *result.tokens.devices())
     return jax.device_put(array)
 
   def each_step(array: Array | None) -> Any:
@@ -180,8 +175,8 @@ def generate_output(
   return GenerateOutput(
     sequences=put(tokens[:texts, :length]),
     sequences_scores=scores,
-    scores=each_step(generated.step_scores),
-    logits=each_step(generated.step_logits),
+    scores=each_step(result.step_scores),
+    logits=each_step(result.step_logits),
     beam_indices=put(parents),
   )
 

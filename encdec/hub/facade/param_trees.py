@@ -1,4 +1,4 @@
-"""Checks, merges and casts parameter trees that callers pass."""
+"""Checks and casts parameter trees that callers pass."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,17 +22,6 @@ def plain_tree(params: Mapping[str, Any]) -> Params:
       "convert them with encdec.hub.from_flax457(params, model.config)"
     )
   return tree
-
-
-def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
-  """`under`, updated by `over`."""
-  result = dict(under)
-  for name, value in over.items():
-    held = under.get(name)
-    if isinstance(value, Mapping) and isinstance(held, Mapping):
-      value = overlaid(held, value)
-    result[name] = value
-  return result
 
 
 def cast(params: Params, dtype: Any, mask: Any) -> Params:

@@ -1,7 +1,6 @@
 """Tensors by name that are read only when asked for.
 
-The tensors of weight files, and views of such a mapping: under other names, or
-with some tensors replaced.
+The tensors of weight files, and views of them with other names or values.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,17 +58,26 @@ def stamp_of(path: Path) -> tuple[int, ...]:
   return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class RenamedTensors(Mapping[str, np.ndarray]):
-  """Tensors under other names.
+class TensorView(Mapping[str, np.ndarray]):
+  """Tensors under other names, some of them replaced.
 
   Args:
     names: new name to that in `tensors`.
+    replaced: new name to the tensor in its place.
   """
 
-  def __init__(self, tensors: Tensors, names: Mapping[str, str]):
+  def __init__(
+    self,
+    tensors: Tensors,
+    names: Mapping[str, str],
+    replaced: Tensors | None = None,
+  ):
     self.under, self._names = tensors, names
+    self._replaced = replaced or {}
 
   def __getitem__(self, name: str) -> np.ndarray:
+    if name in self._replaced:
+      return self._replaced[name]
     return self.under[self._names[name]]
 
   def __iter__(self) -> Iterator[str]:
@@ -79,26 +87,9 @@ class RenamedTensors(Mapping[str, np.ndarray]):
     return len(self._names)
 
 
-class ReplacedTensors(Mapping[str, np.ndarray]):
-  """The names of `tensors`; those also in `others` have the value there."""
-
-  def __init__(self, tensors: Tensors, others: Tensors):
-    self.under, self._others = tensors, others
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    other = self._others.get(name)
-    return self.under[name] if other is None else other
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self.under)
-
-  def __len__(self) -> int:
-    return len(self.under)
-
-
 def check_unchanged(tensors: Tensors) -> None:
   """`WeightFiles.check_unchanged`, also of a view; other mappings pass."""
-  while isinstance(tensors, RenamedTensors | ReplacedTensors):
+  while isinstance(tensors, TensorView):
     tensors = tensors.under
   if isinstance(tensors, WeightFiles):
     tensors.check_unchanged()

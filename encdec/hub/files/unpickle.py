@@ -53,20 +53,9 @@ _GETS = ("BINGET", "LONG_BINGET", "GET")
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Instructions whose value is their argument.
 _VALUES = {
-  "INT",
-  "LONG",
-  "LONG1",
-  "BININT",
-  "BININT1",
-  "BININT2",
-  "BINFLOAT",
-  "STRING",
-  "BINSTRING",
-  "SHORT_BINSTRING",
-  "UNICODE",
-  "SHORT_BINUNICODE",
-  "BINUNICODE",
-}
+  "INT", "LONG", "LONG1", "BININT", "BININT1", "BININT2", "BINFLOAT", "STRING",
+  "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

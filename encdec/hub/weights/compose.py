@@ -96,11 +96,9 @@ def fit_checkpoint(
   """A checkpoint with the layers and the positions that a side needs.
 
   Args:
-    checkpoint: of that side, or of a pair where `layers` is None.
     stored: the side as the checkpoint has it.
-    layers: numbers of the checkpoint's layers; none: all.
-    extension: see `position_tables.EXTENSIONS`; unused where positions are
-      computed.
+    layers: their numbers, of a checkpoint of one side; none: all.
+    extension: of a learned table, see `position_tables.EXTENSIONS`.
     option: what `extension` was given as, for messages.
 
   Raises:

@@ -1,5 +1,6 @@
 """Hub tensors computed from the config, such as sinusoidal positions."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,13 +70,7 @@ def tensors_to_write(
   for name, array in computed(config).items():
     side, _, inner = name.partition(".")
     if part in (None, side):
-      array = array.astype(dtype)
-      result.append(
-        TensorToWrite(
-          name if part is None else inner,
-          array.shape,
-          dtype,
-          lambda array=array: array,
-        )
-      )
+      name, array = name if part is None else inner, array.astype(dtype)
+      make = functools.partial(np.asarray, array)
+      result.append(TensorToWrite(name, array.shape, dtype, make))
   return result

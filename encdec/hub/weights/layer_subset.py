@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from encdec.config import Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.files.lazy_tensors import RenamedTensors, Tensors
+from encdec.hub.files.lazy_tensors import Tensors, TensorView
 from encdec.hub.weights.tensor_map import arch_of
 
 
@@ -74,4 +74,4 @@ def take_layers(
     for number, old in enumerate(layers):
       if old == int(match[2]):
         taken[f"{match[1]}{number}{match[3]}"] = name
-  return RenamedTensors(tensors, taken)
+  return TensorView(tensors, taken)

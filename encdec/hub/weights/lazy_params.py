@@ -54,7 +54,7 @@ class LazyParams:
   def arrays(self) -> Params:
     """The tree as JAX's arrays on `device`, also where the caller is traced."""
     with jax.ensure_compile_time_eval(), jax.default_device(self.device):
-      return self.tree(_on_device)
+      return self.tree(lambda path, leaf: jax.device_put(leaf))
 
   def tree(self, place: LeafPlacer | None = None) -> Params:
     """The stored tree, read leaf by leaf.
@@ -90,11 +90,6 @@ class LazyParams:
         flat[path] = leaf if place is None else place(path, leaf)
         del leaf
     return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _on_device(path: str, leaf: np.ndarray) -> Array:
-  del path
-  return jax.device_put(leaf)
 
 
 def _draw(

@@ -15,7 +15,7 @@ from transformers import EncoderDecoderConfig
 from encdec.archs import ARCHS
 from encdec.hub.configs import encdec_config, sides_of, tied_by
 from encdec.hub.weights.conversion import hub_from_tree, tree_from_hub
-from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
+from encdec.hub.weights.tensor_map import tensor_mappings
 from encdec.sharing import share_of
 from encdec.types import Params
 
@@ -82,13 +82,10 @@ def _old_paths(config: EncoderDecoderConfig) -> dict[str, str]:
   for mapping in tensor_mappings(encdec_config(config)):
     # Old untied heads had one bias, PyTorch's have a second name for it.
     if not mapping.name.endswith(".decoder.bias"):
-      paths[mapping.name] = _old_path(mapping)
+      leaf = mapping.path.rpartition("/")[2]
+      parents = mapping.name.split(".")[:-1]
+      paths[mapping.name] = "/".join([*parents, leaf])
   return paths
-
-
-def _old_path(mapping: TensorMapping) -> str:
-  leaf = mapping.path.rpartition("/")[2]
-  return "/".join([*mapping.name.split(".")[:-1], leaf])
 
 
 def _transposed(array: np.ndarray, path: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from encdec.config import EncDecConfig, StackConfig
-from encdec.hub.files.lazy_tensors import RenamedTensors, Tensors
+from encdec.hub.files.lazy_tensors import Tensors, TensorView
 from encdec.hub.weights import derived_tensors, tensor_map
 from encdec.hub.weights.checkpoint_classes import has_lm_head
 from encdec.hub.weights.report import LoadingError, LoadingReport
@@ -45,7 +45,7 @@ class Checkpoint:
 
   def by_name(self, config: EncDecConfig) -> Tensors:
     """The tensors under their composite names."""
-    return RenamedTensors(self.tensors, self.names(config))
+    return TensorView(self.tensors, self.names(config))
 
 
 def match(

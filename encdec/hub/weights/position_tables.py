@@ -9,10 +9,10 @@ from transformers import PretrainedConfig
 
 from encdec.config import PositionKind, Role, StackConfig
 from encdec.hub.configs import stack_config
-from encdec.hub.files.lazy_tensors import ReplacedTensors
+from encdec.hub.files.lazy_tensors import TensorView
 from encdec.hub.weights import derived_tensors
 from encdec.hub.weights.conversion import Checkpoint
-from encdec.hub.weights.tensor_map import arch_of, in_composite, modern
+from encdec.hub.weights.tensor_map import arch_of
 
 # "repeat_last": new rows equal the last one. "interpolate": the learned rows
 # are stretched over the new length, first and last staying what they are.
@@ -93,10 +93,7 @@ def extend_checkpoint(
   """
   check_extension(name, extension, old, new)
   arch, tensors, side = arch_of(old), checkpoint.tensors, str(old.role)
-  if checkpoint.side is None:
-    own = {modern(name): name for name in tensors}
-  else:
-    own = in_composite(tensors, side, old)
+  own = checkpoint.side_names(old)
   base = f"{arch.BASE_PREFIX}." if old.role == Role.DECODER else ""
   names = [weight.hub for weight in arch.weights(old) if weight.path == PATH]
   if hasattr(arch, "computed"):
@@ -107,9 +104,8 @@ def extend_checkpoint(
     if held := own.get(f"{side}.{base}{hub}"):
       what = f"{checkpoint.where} holds {held}"
       replaced[held] = _longer(tensors[held], hub, old, new, extension, what)
-  return dataclasses.replace(
-    checkpoint, tensors=ReplacedTensors(tensors, replaced)
-  )
+  view = TensorView(tensors, {name: name for name in tensors}, replaced)
+  return dataclasses.replace(checkpoint, tensors=view)
 
 
 def _longer(

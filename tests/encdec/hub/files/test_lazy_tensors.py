@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.hub.files import formats
-from encdec.hub.files.lazy_tensors import (
-  RenamedTensors,
-  ReplacedTensors,
-  check_unchanged,
-)
+from encdec.hub.files.lazy_tensors import TensorView, check_unchanged
 from encdec.hub.files.mmap import WeightFileError
 
 
@@ -24,11 +20,11 @@ class _Once(dict):
 
 def test_only_what_is_asked_for_is_read():
   tensors = _Once(asked=np.ones(2), other=np.zeros(2))
-  renamed = RenamedTensors(tensors, {"new": "asked", "rest": "other"})
-  replaced = ReplacedTensors(renamed, {"rest": np.full(2, 7.0)})
-  assert list(replaced) == ["new", "rest"] and len(replaced) == 2
-  assert replaced["new"] is tensors["asked"]
-  np.testing.assert_array_equal(replaced["rest"], [7, 7])
+  names = {"new": "asked", "rest": "other"}
+  view = TensorView(tensors, names, {"rest": np.full(2, 7.0)})
+  assert list(view) == ["new", "rest"] and len(view) == 2
+  assert view["new"] is tensors["asked"]
+  np.testing.assert_array_equal(view["rest"], [7, 7])
 
 
 def test_a_file_that_was_written_into_is_seen_through_views(
@@ -36,7 +32,7 @@ def test_a_file_that_was_written_into_is_seen_through_views(
 ):
   write_tensors(tmp_path, make_tensors(seed))
   tensors = formats.open_weights(tmp_path)
-  view = RenamedTensors(ReplacedTensors(tensors, {}), {"b": "b.bias"})
+  view = TensorView(TensorView(tensors, {"c": "b.bias"}), {"b": "c"})
   check_unchanged(view)
   os.utime(tmp_path / formats.SINGLE, (1, 1))
   with pytest.raises(WeightFileError, match="has changed since"):
