@@ -82,7 +82,7 @@ class Sides:
 
   def __init__(self, args, module, params):
     self.args, self.module = args, module
-    self.params = unstack(params, module.dtype)
+    self.params = unstack(params, module)
     self.options = SearchOptions(
       jnp.int32(args.new_tokens + 1),
       jnp.int32(PAD),

@@ -50,6 +50,7 @@ class _Block(nn.Module):
   config: StackConfig
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
   attention_dropout: str
   implementation: str
@@ -57,7 +58,9 @@ class _Block(nn.Module):
   def setup(self):
     self.self_attention = self._attention()
     self.self_attention_norm = self._norm()
-    self.mlp = Mlp(self.config, self.dtype, self.param_dtype, self.rules)
+    self.mlp = Mlp(
+      self.config, self.dtype, self.param_dtype, self.platform, self.rules
+    )
     self.mlp_norm = self._norm()
 
   def _attention(self) -> Attention:
@@ -65,6 +68,7 @@ class _Block(nn.Module):
       self.config,
       self.dtype,
       self.param_dtype,
+      self.platform,
       self.rules,
       self.implementation,
     )
@@ -182,7 +186,9 @@ class DecoderBlock(_Block):
   def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
     """Keys and values of the source as the cache holds them."""
     key, value = self.cross_attention.keys_values(states)
-    return cache_lib.keep(key.swapaxes(1, 2), value.swapaxes(1, 2))
+    return cache_lib.keep(
+      key.swapaxes(1, 2), value.swapaxes(1, 2), self.platform
+    )
 
   def __call__(
     self,

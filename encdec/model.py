@@ -1,5 +1,6 @@
 """The encoder-decoder pair as pure functions of one parameter tree."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec import axis_types, sharding
+from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
 from encdec.layers import kv_cache as cache_lib
@@ -44,6 +46,9 @@ class FlaxEncoderDecoderModule(nn.Module):
       `encdec.layers.kernels.facts.AttentionDropout`.
     attention: the implementation, see `encdec.layers.kernels.select`.
     rules: where activations lie on the mesh; None leaves it to the compiler.
+    platform: "cpu", "gpu" or "tpu", which programs are compiled for; by default
+      this machine's, looked up when the module is built.
+    cores: of a CPU; programs for it adapt to them.
   """
 
   config: EncDecConfig
@@ -54,6 +59,12 @@ class FlaxEncoderDecoderModule(nn.Module):
   attention_dropout: str = "values"
   attention: str = "auto"
   rules: sharding.Rules | None = None
+  platform: str = dataclasses.field(default_factory=platform_lib.running)
+  cores: int = dataclasses.field(default_factory=platform_lib.cores)
+
+  def __post_init__(self):
+    self.platform = platform_lib.named(self.platform)
+    super().__post_init__()
 
   def setup(self):
     c = self.config
@@ -61,7 +72,11 @@ class FlaxEncoderDecoderModule(nn.Module):
     self.decoder = self._stack(c.decoder, c.decoder_vocab_rows)
     if c.needs_projection:
       self.enc_to_dec_proj = Dense(
-        (c.decoder.width,), self.dtype, self.param_dtype, c.decoder.init_std
+        (c.decoder.width,),
+        self.dtype,
+        self.param_dtype,
+        self.platform,
+        c.decoder.init_std,
       )
 
   def _stack(self, config: StackConfig, vocab_rows: int) -> Stack:
@@ -70,6 +85,7 @@ class FlaxEncoderDecoderModule(nn.Module):
       vocab_rows,
       self.dtype,
       self.param_dtype,
+      self.platform,
       self.rules,
       self.remat,
       self.scan_unroll,
@@ -276,7 +292,7 @@ class FlaxEncoderDecoderModule(nn.Module):
       pair = jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
       if not apart:
         # Of beams apart they may have to move: as they are, they are smaller.
-        pair = cache_lib.keep(*pair, abreast=beams)
+        pair = cache_lib.keep(*pair, self.platform, beams)
       return jax.tree.map(
         lambda leaf: sharding.constrain(
           leaf, ("batch", "kv_heads", *(None,) * (leaf.ndim - 2)), self.rules

@@ -70,6 +70,7 @@ class Stack(nn.Module):
   vocab_rows: int
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
   remat: str
   scan_unroll: int
@@ -79,7 +80,12 @@ class Stack(nn.Module):
   def setup(self):
     c = self.config
     self.embeddings = Embeddings(
-      c, self.vocab_rows, self.dtype, self.param_dtype, self.rules
+      c,
+      self.vocab_rows,
+      self.dtype,
+      self.param_dtype,
+      self.platform,
+      self.rules,
     )
     if self.is_initializing():
       self.param("layers", self._init_layers)
@@ -89,7 +95,12 @@ class Stack(nn.Module):
       self.final_norm = layer_norm(c, self.dtype, self.param_dtype)
     if c.head != HeadKind.NONE:
       self.head = Head(
-        c, self.vocab_rows, self.dtype, self.param_dtype, self.rules
+        c,
+        self.vocab_rows,
+        self.dtype,
+        self.param_dtype,
+        self.platform,
+        self.rules,
       )
 
   def _block(self) -> Any:
@@ -99,6 +110,7 @@ class Stack(nn.Module):
       self.config,
       self.dtype,
       self.param_dtype,
+      self.platform,
       self.rules,
       self.attention_dropout,
       self.implementation,

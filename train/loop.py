@@ -117,7 +117,7 @@ def prepare(config: Config, folder: Path) -> Run:
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
   datasets.check(config, folder)
-  task = task_lib.build(config, folder, weights=True)
+  task = task_lib.build(config, folder, weights=True).on(mesh)
   module = task.module
   optim = OptimConfig(**config.optim.to_dict())
   schedule = make_schedule(optim, config.train.steps, task.width)

@@ -69,7 +69,7 @@ class TextGenerator:
 
   def _prepare(self, params: Params) -> Params:
     """The decoding form of stored parameters, once a version of them."""
-    return unstack(expand(params, self.module.config), self.module.dtype)
+    return unstack(expand(params, self.module.config), self.module)
 
   def generate(
     self,

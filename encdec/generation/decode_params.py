@@ -1,20 +1,19 @@
 """Parameters as decoding reads them: a layer at a time, in compute dtype."""
 
 import math
-from typing import Any
 
 import jax
-from jaxtyping import Array
 
 from encdec import axis_types
+from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 
 # They multiply the whole source, once: many rows.
 _OF_THE_SOURCE = (("cross_attention", "key"), ("cross_attention", "value"))
 
 
-def unstack(params: Params, dtype: Any = None) -> Params:
-  """The decoding form: `layers` as tuples, floats cast to `dtype`.
+def unstack(params: Params, module: FlaxEncoderDecoderModule) -> Params:
+  """The decoding form: `layers` as tuples, cast to the module's dtype.
 
   Make it once per version of the weights, outside the token loop: slicing the
   stacked arrays within it copies the decoder's weights at every call. A layer
@@ -28,9 +27,6 @@ def unstack(params: Params, dtype: Any = None) -> Params:
   """
   axis_types.check({"params": params})
 
-  def cast(leaf: Array) -> Array:
-    return leaf if dtype is None else leaf.astype(dtype)
-
   def side(tree: Params) -> Params:
     layers = tree["layers"]
     count = jax.tree.leaves(layers)[0].shape[0]
@@ -42,11 +38,12 @@ def unstack(params: Params, dtype: Any = None) -> Params:
       ),
     }
 
+  params = jax.tree.map(lambda leaf: leaf.astype(module.dtype), params)
   params = {
     name: side(tree) if "layers" in tree else tree
-    for name, tree in jax.tree.map(cast, params).items()
+    for name, tree in params.items()
   }
-  if "decoder" in params and jax.default_backend() == "cpu":
+  if "decoder" in params and module.platform == "cpu":
     decoder = params["decoder"]
     params["decoder"] = decoder | {
       "layers": tuple(_transposed(layer) for layer in decoder["layers"]),

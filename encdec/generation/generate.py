@@ -91,6 +91,7 @@ def generate(
   )
   search = Search(
     options,
+    module.platform,
     source=encoder_tokens,
     source_real=encoder_segments != 0,
     prompt=prompt.tokens.shape[1],

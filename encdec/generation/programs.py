@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 import jax
@@ -31,8 +30,8 @@ from encdec.types import CrossCache, DecodeView, Params, SelfCache
 # and no cache ever moves; beyond, that costs more than moving it.
 SHARED_BEAMS = 16
 
-# Numbers that the cores' caches hold from one layer to the next.
-CACHED = 2**18 * (os.cpu_count() or 1)
+# Numbers that a core's cache holds from one layer to the next.
+CACHED = 2**18
 
 
 @struct.dataclass
@@ -103,7 +102,7 @@ def encode(
 
   sources = tokens, segments, positions, states
   batch, length = segments.shape
-  rows = _rows_at_once(batch, length * module.config.encoder.width)
+  rows = _rows_at_once(batch, length * module.config.encoder.width, module)
   if module.rules is not None or rows == batch:
     return encode_rows(sources)
   parts = jax.lax.map(
@@ -113,14 +112,16 @@ def encode(
   return jax.tree.map(lambda leaf: leaf.reshape(batch, *leaf.shape[2:]), parts)
 
 
-def _rows_at_once(batch: int, size: int) -> int:
+def _rows_at_once(
+  batch: int, size: int, module: FlaxEncoderDecoderModule
+) -> int:
   """How many rows of `size` numbers are encoded at once: they divide all.
 
   Accelerators take all of them; a CPU is faster with what its caches hold,
   unless those were very few.
   """
-  most = max(1, CACHED // size)
-  if jax.default_backend() != "cpu" or batch <= most:
+  most = max(1, CACHED * module.cores // size)
+  if module.platform != "cpu" or batch <= most:
     return batch
   parts = (n for n in range(most, 0, -1) if batch % n == 0 and 4 * n >= most)
   return next(parts, batch)

@@ -79,6 +79,7 @@ def generate_stream(
   _check_options(options)
   search = Search(
     options,
+    module.platform,
     vocab_size=module.config.decoder.vocab_size,
     unplaced=module.config.decoder.unplaced_token,
     rules=module.rules,

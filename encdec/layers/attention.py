@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
@@ -27,6 +26,7 @@ def attention(
   mask: AttentionMask,
   *,
   scale: float,
+  platform: str,
   bias: Float[Array, "#B #H T S"] | None = None,
   softcap: float | None = None,
   sinks: Float[Array, "H"] | None = None,
@@ -44,7 +44,7 @@ def attention(
     ValueError: the named implementation does not exist or refuses the call.
   """
   facts = AttentionFacts(
-    platform=jax.default_backend(),
+    platform=platform,
     query_shape=q.shape,
     key_shape=key_shape(k),
     key_blocks=isinstance(k, KeyBlocks),
@@ -63,6 +63,7 @@ def attention(
     v,
     mask,
     scale=scale,
+    platform=platform,
     bias=bias,
     softcap=softcap,
     sinks=sinks,
@@ -77,6 +78,7 @@ class Attention(nn.Module):
   config: StackConfig
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
   implementation: str
 
@@ -89,6 +91,7 @@ class Attention(nn.Module):
       (c.width,),
       self.dtype,
       self.param_dtype,
+      self.platform,
       c.init_std * c.residual_init_scale,
       axes=2,
     )
@@ -96,7 +99,9 @@ class Attention(nn.Module):
   def _dense(self, heads: int) -> Dense:
     c = self.config
     features = (heads, c.head_width)
-    return Dense(features, self.dtype, self.param_dtype, c.init_std)
+    return Dense(
+      features, self.dtype, self.param_dtype, self.platform, c.init_std
+    )
 
   def keys_values(
     self, states: Float[Array, "B S D"]
@@ -140,6 +145,7 @@ class Attention(nn.Module):
       *keys_values,
       mask,
       scale=self.config.attention_scale,
+      platform=self.platform,
       dropout=dropout,
       implementation=self.implementation,
       return_weights=return_weights,

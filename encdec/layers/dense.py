@@ -20,6 +20,7 @@ class Dense(nn.Module):
   features: tuple[int, ...]
   dtype: Any
   param_dtype: Any
+  platform: str
   std: float
   axes: int = 1
 
@@ -32,7 +33,9 @@ class Dense(nn.Module):
       kernel = self.get_variable("params", "transposed").astype(dtype)
       inputs = inputs.reshape(*rows, kernel.shape[1])
       contract = ((len(rows),), (1,))
-      output = few_by_many(inputs, kernel, (contract, ((), ())), dtype)
+      output = few_by_many(
+        inputs, kernel, (contract, ((), ())), dtype, self.platform
+      )
       output = output.reshape(*rows, *self.features)
     else:
       kernel = self.param(

@@ -45,6 +45,7 @@ class Embeddings(nn.Module):
   vocab_rows: int
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
 
   def setup(self):
@@ -63,7 +64,7 @@ class Embeddings(nn.Module):
     if c.embedding_projection:
       features = (c.width,)
       self.projection = Dense(
-        features, self.dtype, self.param_dtype, c.init_std
+        features, self.dtype, self.param_dtype, self.platform, c.init_std
       )
 
   def __call__(

@@ -21,13 +21,16 @@ class Head(nn.Module):
   vocab_rows: int
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
 
   def setup(self):
     c = self.config
     if c.head == HeadKind.TRANSFORM:
       features = (c.embedding_width,)
-      self.transform = Dense(features, self.dtype, self.param_dtype, c.init_std)
+      self.transform = Dense(
+        features, self.dtype, self.param_dtype, self.platform, c.init_std
+      )
       self.norm = layer_norm(c, self.dtype, self.param_dtype)
     if not c.tied_head and not self.has_variable("params", "transposed"):
       self.param("kernel", self._init_kernel)
@@ -61,6 +64,7 @@ class Head(nn.Module):
         rows.astype(self.dtype),
         (contract, ((), ())),
         jnp.float32,
+        self.platform,
         bias=bias,
       )
     else:

@@ -16,15 +16,20 @@ BLOCK = 64
 def keep(
   keys: Float[Array, "B G S K"],
   values: Float[Array, "B G S K"],
+  platform: str,
   abreast: int = 1,
 ) -> KeyValue:
-  """Keys and values as attention reads them fastest on this platform.
+  """Keys and values as attention reads them fastest on `platform`.
 
   Args:
     abreast: so many are written at once, and are in one block.
   """
-  if jax.default_backend() != "cpu":
+  if platform != "cpu":
     return keys, values
+  return _in_blocks(keys, abreast), values
+
+
+def _in_blocks(keys: Float[Array, "B G S K"], abreast: int) -> KeyBlocks:
   batch, groups, count, width = keys.shape
   unit = math.lcm(abreast, 8)
   size = min(count, -(-BLOCK // unit) * unit)
@@ -33,7 +38,7 @@ def keep(
   blocks = blocks.reshape(batch, groups, -1, size, width).swapaxes(3, 4)
   if count <= size:
     blocks = blocks.squeeze(2)
-  return KeyBlocks(blocks, count), values
+  return KeyBlocks(blocks, count)
 
 
 def kept(held: KeyValue) -> tuple[Array, Array]:
@@ -89,7 +94,7 @@ def write(
     return put(old, fresh), written
   if fresh.shape[2] != abreast:
     # A prompt, of one beam and any length: over any blocks.
-    return keep(put(kept(held)[0], fresh), written, abreast)
+    return _in_blocks(put(kept(held)[0], fresh), abreast), written
   fresh = fresh.swapaxes(2, 3)
   to: tuple[Array, ...] = (zero, zero, zero, at)
   if old.blocks.ndim > fresh.ndim:
@@ -102,9 +107,11 @@ def write(
 
 def grown(held: KeyValue, slots: int, abreast: int = 1) -> KeyValue:
   """With zeros up to so many slots."""
-  keys, values = kept(held)
-  more = ((0, 0), (0, 0), (0, slots - values.shape[2]), (0, 0))
-  return keep(jnp.pad(keys, more), jnp.pad(values, more), abreast)
+  more = ((0, 0), (0, 0), (0, slots - held[1].shape[2]), (0, 0))
+  keys, values = (jnp.pad(part, more) for part in kept(held))
+  if not isinstance(held[0], KeyBlocks):
+    return keys, values
+  return _in_blocks(keys, abreast), values
 
 
 def spread(
@@ -130,4 +137,4 @@ def spread(
   keys, values = jax.tree.map(put, kept(prompt), kept(held))
   if not isinstance(held[0], KeyBlocks):
     return keys, values
-  return keep(keys, values, 1 if apart else beams)
+  return _in_blocks(keys, 1 if apart else beams), values

@@ -16,6 +16,7 @@ def few_by_many(
   many: Float[Array, "..."],
   dimension_numbers: jax.lax.DotDimensionNumbers,
   dtype: Any,
+  platform: str,
   bias: Float[Array, "many"] | None = None,
 ) -> Float[Array, "..."]:
   """`jax.lax.dot_general`, accumulated in `dtype`, where few rows meet many.
@@ -32,7 +33,7 @@ def few_by_many(
   (of_few, of_many), (batch_of_few, batch_of_many) = dimension_numbers
   taken = (*of_few, *batch_of_few)
   rows = math.prod(n for axis, n in enumerate(few.shape) if axis not in taken)
-  if jax.default_backend() != "cpu" or not 1 < rows <= FEW_ROWS:
+  if platform != "cpu" or not 1 < rows <= FEW_ROWS:
     product = jax.lax.dot_general(
       few, many, dimension_numbers, preferred_element_type=dtype
     )

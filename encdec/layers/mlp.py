@@ -78,6 +78,7 @@ class Mlp(nn.Module):
   config: StackConfig
   dtype: Any
   param_dtype: Any
+  platform: str
   rules: sharding.Rules | None
 
   @nn.compact
@@ -89,7 +90,14 @@ class Mlp(nn.Module):
     c = self.config
 
     def dense(features: int, std: float, name: str) -> Dense:
-      return Dense((features,), self.dtype, self.param_dtype, std, name=name)
+      return Dense(
+        (features,),
+        self.dtype,
+        self.param_dtype,
+        self.platform,
+        std,
+        name=name,
+      )
 
     hidden = dense(c.mlp_width, c.init_std, "up")(states)
     hidden = sharding.constrain(hidden, ("batch", None, "mlp"), self.rules)

@@ -96,7 +96,7 @@ def test_parameters_on_an_explicit_mesh(model, ids):
     lambda: model(ids, labels=ids, params=params),
     lambda: jax.grad(lambda p: model(ids, labels=ids, params=p).loss)(params),
     lambda: model.generate(ids, max_length=5, params=params),
-    lambda: unstack(expand(params, model.module.config)),
+    lambda: unstack(expand(params, model.module.config), model.module),
   ):
     with _refused(name, "'more'"):
       call()

@@ -129,7 +129,7 @@ def test_an_unknown_remat_name_is_refused(config, params, batch):
 def test_looped_equals_scanned(config, params, batch):
   module = FlaxEncoderDecoderModule(config)
   scanned, _ = _loss_and_grad(module, params, batch, True)
-  looped, _ = _loss_and_grad(module, unstack(params), batch, True)
+  looped, _ = _loss_and_grad(module, unstack(params, module), batch, True)
   np.testing.assert_allclose(looped, scanned, rtol=1e-6)
 
 

@@ -91,7 +91,7 @@ def test_gradients_of_every_use_add_up(shared, options):
 def test_looped_equals_scanned(shared):
   module, params = shared
   scanned, _ = _loss_and_grad(module, params)
-  form = unstack(params)
+  form = unstack(params, module)
   assert len(form["encoder"]["layers"]) == 1, "a shared layer is held once"
   looped, _ = _loss_and_grad(module, form)
   np.testing.assert_allclose(looped, scanned, rtol=1e-6)
@@ -120,7 +120,9 @@ def test_more_layers_copy_no_parameters(form):
         {"params": params}, tokens, ones, ones, method="encode"
       ).states
 
-    params = jax.eval_shape(unstack, shapes) if form == "unstacked" else shapes
+    params = shapes
+    if form == "unstacked":
+      params = jax.eval_shape(lambda tree: unstack(tree, module), shapes)
     memory = jax.jit(encode).lower(params, row).compile().memory_analysis()
     return memory.temp_size_in_bytes, sum(4 * leaf.size for leaf in layer)
 

@@ -40,7 +40,7 @@ NAMES = [
 GREEDY = NAMES[:-4]
 START, END, PAD = 3, 4, 1
 
-unstack = jax.jit(unstack_eagerly)
+unstack = jax.jit(unstack_eagerly, static_argnames="module")
 
 
 def _positions(config, tokens, mask):
@@ -163,7 +163,7 @@ def test_cached_equals_uncached(pairs, make_inputs, name):
   pair = pairs(name)
   inputs = make_inputs(pair.config, "left")
   encoded, _, logits = _ours(pair, inputs)
-  params = unstack(pair.params)
+  params = unstack(pair.params, pair.module)
   positions = jnp.asarray(
     _positions(pair.config.decoder, inputs.decoder_tokens, inputs.decoder_mask)
   )
@@ -239,7 +239,7 @@ def _same_tokens(pair, inputs, min_length) -> set[int]:
   positions = _positions(pair.config.encoder, inputs.tokens, inputs.mask)
   ours = generate(
     pair.module,
-    unstack(pair.params),
+    unstack(pair.params, pair.module),
     jnp.asarray(inputs.tokens),
     jnp.asarray(inputs.mask),
     jnp.asarray(positions),
@@ -275,7 +275,7 @@ def test_greedy_from_a_prompt(pairs, make_inputs):
   index = np.broadcast_to(np.arange(3, dtype=np.int32), prompt.shape)
   ours = generate(
     pair.module,
-    unstack(pair.params),
+    unstack(pair.params, pair.module),
     jnp.asarray(inputs.tokens),
     jnp.asarray(inputs.mask),
     jnp.asarray(positions),

@@ -228,7 +228,7 @@ def test_a_stream_from_the_padding_id(both, inputs, beams):
 
   found = generate_stream(
     module,
-    unstack(expand(model.params, module.config)),
+    unstack(expand(model.params, module.config), module),
     [3, 0, 2, 1, 0, 3],
     place,
     options=SearchOptions(

@@ -75,6 +75,7 @@ def _draw(logits: np.ndarray, draws: int, warps: Warps, **options):
     SearchOptions(
       jnp.int32(2), jnp.int32(0), warps=warps, sample=True, **options
     ),
+    "cpu",
     vocab_size=logits.size,
   )
   ones = jnp.ones((draws, 1), jnp.int32)

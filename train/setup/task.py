@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from transformers import EncoderDecoderConfig
 
 from data.examples import Tokens
 from data.tokenizers import tokenizer as tokenizer_lib
-from encdec import hub
+from encdec import hub, platform
 from encdec.config import Role
 from encdec.layers.mlp import activation
 from encdec.model import FlaxEncoderDecoderModule
@@ -56,6 +57,11 @@ class Task:
   tokens: SpecialTokens
   module: FlaxEncoderDecoderModule
   rules: Rules
+
+  def on(self, mesh: Mesh) -> "Task":
+    """The task whose programs are compiled for the devices of `mesh`."""
+    found = platform.named(mesh.devices.flat[0].platform)
+    return dataclasses.replace(self, module=self.module.clone(platform=found))
 
   @property
   def batch_tokens(self) -> Tokens:

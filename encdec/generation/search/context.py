@@ -17,6 +17,7 @@ class Search:
   """One call's options and what its rules look at.
 
   Attributes:
+    platform: that the search is compiled for, see `encdec.platform`.
     source, source_real: for the rules of the encoder; None where none is set.
     prompt: its length in tokens.
     vocab_size: scores beyond it are padding.
@@ -25,6 +26,7 @@ class Search:
   """
 
   options: SearchOptions
+  platform: str = struct.field(pytree_node=False)
   source: Int[Array, "B S"] | None = None
   source_real: Bool[Array, "B S"] | None = None
   prompt: int = struct.field(pytree_node=False, default=1)
@@ -47,7 +49,7 @@ class Search:
       or options.keep_scores
       or options.keep_logits
     )
-    return not turned and topk.lie_across(rows)
+    return not turned and topk.lie_across(rows, self.platform)
 
 
 def step_scores(

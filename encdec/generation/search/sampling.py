@@ -62,7 +62,7 @@ def advance(
     drawn = scores + noise(
       state.keys, state.texts.length - search.prompt, scores
     )
-  tokens = topk.argmax(drawn, across=search.across(drawn))
+  tokens = topk.argmax(drawn, search.platform, across=search.across(drawn))
   total = state.scores
   if total is not None:
     own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]

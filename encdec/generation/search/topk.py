@@ -26,12 +26,12 @@ def stretch(logits: Float[Array, "B N V"]) -> Float[Array, "B N W"]:
   return jnp.pad(logits, ((0, 0), (0, 0), (0, more)), constant_values=lowest)
 
 
-def lie_across(rows: int) -> bool:
+def lie_across(rows: int, platform: str) -> bool:
   """Whether a step that has logits of so many rows ranks them as they lie.
 
   With fewer rows it is faster to turn them.
   """
-  return jax.default_backend() == "cpu" and 16 <= rows <= FEW_ROWS
+  return platform == "cpu" and 16 <= rows <= FEW_ROWS
 
 
 def log_softmax(
@@ -48,10 +48,10 @@ def log_softmax(
 
 
 def argmax(
-  scores: Float[Array, "*B V"], *, across: bool = False
+  scores: Float[Array, "*B V"], platform: str, *, across: bool = False
 ) -> Int[Array, "*B"]:
   """`jnp.argmax` over V of numbers; with NaN among them, any place in it."""
-  if jax.default_backend() != "cpu":
+  if platform != "cpu":
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
   # In two passes: XLA's one keeps a number and its place, one after another.
   rows, vocab = scores.shape[:-1], scores.shape[-1]

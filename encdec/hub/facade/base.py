@@ -17,6 +17,7 @@ from transformers import (
   PretrainedConfig,
 )
 
+from encdec import platform
 from encdec.config import Share
 from encdec.hub.configs import (
   decoder_bos,
@@ -101,7 +102,7 @@ class ModelBase:
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
     if _do_init:
-      self._params = _init(self._module, self.key)
+      self._hold(_init(self._module, self.key))
 
   @property
   def config(self) -> EncoderDecoderConfig:
@@ -150,7 +151,14 @@ class ModelBase:
     params = plain_tree(params)
     self._check_tree(params)
     # Arrays of numpy could change in place, unseen by the decoding form.
-    self._params, self._lazy_params = jax.tree.map(jnp.asarray, params), None
+    self._set_params(jax.tree.map(jnp.asarray, params))
+
+  def _set_params(self, params: Params) -> None:
+    """Takes parameters, and computes for the devices that hold them."""
+    self._params, self._lazy_params = params, None
+    held_by = platform.of_arrays(params)
+    if held_by != self._module.platform:
+      self._module = self._module.clone(platform=held_by)
 
   def _adopt(self, lazy: LazyParams) -> None:
     """Takes parameters whose shapes are known, to be read when needed."""
@@ -161,7 +169,7 @@ class ModelBase:
     with _READING:
       # Another thread may have been here first.
       if self._lazy_params is not None:
-        self._params, self._lazy_params = self._lazy_params.arrays(), None
+        self._set_params(self._lazy_params.arrays())
 
   def _check_tree(self, params: Params) -> None:
     held = traverse_util.flatten_dict(params, sep="/")

@@ -30,7 +30,7 @@ _FLAGS = ("module", "attentions", "hidden_states")
 @functools.partial(jax.jit, static_argnames="module")
 def decoding_form(module: FlaxEncoderDecoderModule, params: Params) -> Params:
   """The parameters as decoding needs them: unstacked, in the module's dtype."""
-  return unstack(expand(params, module.config), module.dtype)
+  return unstack(expand(params, module.config), module)
 
 
 @functools.partial(jax.jit, static_argnames=_FLAGS)
@@ -102,7 +102,7 @@ def empty_cache(
   def zeros(rows: int) -> tuple[KeyValue, ...]:
     shape = (batch, config.num_kv_heads, rows, config.head_width)
     empty = jnp.zeros(shape, module.dtype)
-    return (cache_lib.keep(empty, empty),) * config.num_layers
+    return (cache_lib.keep(empty, empty, module.platform),) * config.num_layers
 
   return DecoderCache(
     decoder=SelfCache(zeros(slots)),

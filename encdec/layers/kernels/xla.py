@@ -30,6 +30,7 @@ class XlaAttention:
     mask: AttentionMask,
     *,
     scale: float,
+    platform: str,
     bias: Float[Array, "#B #H T S"] | None,
     softcap: float | None,
     sinks: Float[Array, "H"] | None,
@@ -42,7 +43,8 @@ class XlaAttention:
       v = _drop_values(v, dropout)
     q = q.reshape(batch, queries, groups, heads // groups, width)
     q = q.transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
-    logits = _products(q, k).reshape(batch, heads, queries, keys) * scale
+    logits = _products(q, k, platform).reshape(batch, heads, queries, keys)
+    logits = logits * scale
     if softcap is not None:
       logits = softcap * jnp.tanh(logits / softcap)
     if bias is not None:
@@ -66,12 +68,15 @@ class XlaAttention:
 
 
 def _products(
-  q: Float[Array, "B G Q K"], k: Float[Array, "B S G K"] | KeyBlocks
+  q: Float[Array, "B G Q K"],
+  k: Float[Array, "B S G K"] | KeyBlocks,
+  platform: str,
 ) -> Float[Array, "B G Q S"]:
   if not isinstance(k, KeyBlocks):
     # Not einsum, which puts k first: keys would not come out last, and what
     # follows goes along them.
-    return few_by_many(q, k, (((3,), (3,)), ((0, 1), (0, 2))), jnp.float32)
+    axes = (((3,), (3,)), ((0, 1), (0, 2)))
+    return few_by_many(q, k, axes, jnp.float32, platform)
   batch, groups, queries, width = q.shape
   blocks = k.blocks.shape[2:-2]
   q = jnp.expand_dims(q, tuple(range(2, 2 + len(blocks))))

@@ -38,7 +38,7 @@ def model():
   bias = params["decoder"]["head"]["bias"]
   # A random model never ends; this one does, here and there.
   params["decoder"]["head"]["bias"] = bias.at[2].set(2.0).at[3].set(1.5)
-  return module, unstack(params)
+  return module, unstack(params, module)
 
 
 def _source(rows=8, length=10, seed=0):
@@ -107,7 +107,7 @@ def test_min_length(model, min_length):
 @pytest.mark.parametrize("states", [False, True])
 def test_a_large_source_is_encoded_in_parts(model, set_constant, states):
   """Its caches are those of all rows at once, and so is their order."""
-  module, params = model
+  module, params = model[0].clone(cores=1), model[1]
   tokens, segments, positions = _source()
   segments = segments.at[3, 6:].set(0)
   encoded = None
@@ -138,9 +138,12 @@ def test_a_large_source_is_encoded_in_parts(model, set_constant, states):
   ("batch", "most", "rows"),
   [(8, 8, 8), (32, 8, 8), (48, 10, 8), (6, 4, 3), (31, 8, 31), (5, 1, 1)],
 )
-def test_parts_are_of_one_size_and_not_tiny(batch, most, rows):
-  size = programs.CACHED // most
-  assert programs._rows_at_once(batch, size) == rows
+def test_parts_are_of_one_size_and_not_tiny(model, batch, most, rows):
+  module = model[0].clone(cores=3)
+  size = programs.CACHED * 3 // most
+  assert programs._rows_at_once(batch, size, module) == rows
+  module = module.clone(platform="gpu")
+  assert programs._rows_at_once(batch, size, module) == batch
 
 
 def test_lengths_compile_once(model):
@@ -198,7 +201,7 @@ def test_the_loop_stops_when_all_rows_have_ended():
     slot=jnp.int32(0),
   )
   state = loop.run(
-    step, progress, Search(options, vocab_size=8), jnp.int32(2)
+    step, progress, Search(options, "cpu", vocab_size=8), jnp.int32(2)
   ).state
   jax.effects_barrier()
   assert len(calls) == 2

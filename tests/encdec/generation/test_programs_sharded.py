@@ -54,7 +54,7 @@ def _placed(module, params, mesh):
   rules = module.rules
   specs = sharding.param_specs(params, rules, mesh)
   params = jax.device_put(params, specs)
-  prepare = jax.jit(lambda tree: unstack(tree, module.dtype))
+  prepare = jax.jit(lambda tree: unstack(tree, module))
   source = jax.device_put(_source(), batch_sharding(mesh, rules))
   return module, prepare(params), source
 
@@ -75,7 +75,7 @@ def _run(module, params, source, options):
 def expected(tiny_module, tiny_params):
   module = tiny_module()
   source = tuple(map(jnp.asarray, _source()))
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), module)
   return {
     name: _run(module, tree, source, _options(**options))
     for name, options in SEARCHES.items()
@@ -106,7 +106,7 @@ def test_the_loop_gathers_no_cache_and_no_tree(tiny_module, tiny_params):
     module = tiny_module(sharding.DEFAULT_RULES)
     module, tree, source = _placed(module, tiny_params, mesh)
     options = _options(num_beams=3)
-    search = Search(options, vocab_size=120, rules=module.rules)
+    search = Search(options, "cpu", vocab_size=120, rules=module.rules)
     prompt = start_prompt(ROWS, 1)
     cross = programs.encode(module, tree, *source, None)
     progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)
@@ -132,7 +132,9 @@ def test_refilling_moves_nothing_between_devices(tiny_module, tiny_params):
   with jax.set_mesh(mesh):
     module = tiny_module(sharding.DEFAULT_RULES)
     module, tree, source = _placed(module, tiny_params, mesh)
-    search = Search(_options(num_beams=3), vocab_size=120, rules=module.rules)
+    search = Search(
+      _options(num_beams=3), "cpu", vocab_size=120, rules=module.rules
+    )
     prompt = start_prompt(ROWS, 1)
     cross = programs.encode(module, tree, *source, None)
     progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)

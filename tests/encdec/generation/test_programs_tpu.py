@@ -83,8 +83,6 @@ class Program:
 def compile_loop(size: Size, shared_beams: int, options: dict) -> Program:
   """Compiles for one chip of a TPU v5e, from shapes alone."""
   programs.SHARED_BEAMS = shared_beams
-  # What is asked where a program is traced has the TPU's answer.
-  jax.default_backend = lambda: "tpu"
   # Traces do not know what they were made with.
   jax.clear_caches()
   hub = {
@@ -99,16 +97,17 @@ def compile_loop(size: Size, shared_beams: int, options: dict) -> Program:
     ARCHS["bert"].stack_config(hub, "encoder"),
     ARCHS["bert"].stack_config(hub, "decoder"),
   )
-  module = FlaxEncoderDecoderModule(config, dtype=jnp.bfloat16)
+  module = FlaxEncoderDecoderModule(config, dtype=jnp.bfloat16, platform="tpu")
   search = Search(
     SearchOptions(
       jnp.int32(size.target), jnp.int32(0), end_tokens=(2,), num_beams=BEAMS
     ),
+    module.platform,
     vocab_size=size.vocab,
   )
 
   def inputs(stored):
-    params = unstack(stored, module.dtype)
+    params = unstack(stored, module)
     source = jnp.ones((size.batch, size.source), jnp.int32)
     prompt = start_prompt(size.batch, 1)
     cross = programs.encode(module, params, source, source, source, None)

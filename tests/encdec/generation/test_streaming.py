@@ -64,7 +64,7 @@ def _options(**options) -> SearchOptions:
 @pytest.fixture(scope="module")
 def expected(tiny_module, tiny_params, sources):
   """By search: the texts of all sources in one batch."""
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   return {
     name: generate(
       tiny_module(),
@@ -108,7 +108,7 @@ def test_rows_are_refilled_in_the_middle_of_a_ring_of_blocks(
 ):
   set_constant(kv_cache, "BLOCK", 8)
   options = SEARCHES["beams"]
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   found = list(_stream(tiny_module(), tree, sources, **options))
   _check(found, expected["beams"], options["num_returned"])
 
@@ -119,7 +119,7 @@ def test_a_stream_finds_what_a_batch_finds(
 ):
   options = SEARCHES[search]
   assert len({*np.asarray(expected[search].lengths).tolist()}) > 3
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   found = list(_stream(tiny_module(), tree, sources, **options))
   _check(found, expected[search], options.get("num_returned", 1))
 
@@ -128,7 +128,7 @@ def test_a_source_without_a_token_has_no_text(
   tiny_module, tiny_params, sources
 ):
   """Whether it begins a batch or takes a row later."""
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   some = list(sources[:12])
   for number in (1, 7, 11):
     some[number] = some[number][:0]
@@ -149,7 +149,7 @@ def test_a_mesh_streams_the_same(
     tree = jax.device_put(
       tiny_params, sharding.param_specs(tiny_params, rules, mesh)
     )
-    tree = jax.jit(unstack)(tree)
+    tree = jax.jit(lambda tree: unstack(tree, module))(tree)
 
     def place(batch):
       return jax.device_put(_place(batch), batch_sharding(mesh, rules))
@@ -161,7 +161,7 @@ def test_a_mesh_streams_the_same(
 
 
 def test_sources_are_read_as_rows_end(tiny_module, tiny_params, sources):
-  tree = unstack(jax.tree.map(jnp.asarray, tiny_params))
+  tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   read = iter(sources)
   found = _stream(tiny_module(), tree, read, **SEARCHES["greedy"])
   for count, _ in enumerate(found, 1):

@@ -28,7 +28,7 @@ def plain(pair):
 @pytest.mark.parametrize("slots", [1, 12, 64, 65, 200])
 def test_what_is_kept_is_what_was_given(slots, abreast):
   given = rows(slots * abreast)
-  held = kv_cache.keep(*given, abreast)
+  held = kv_cache.keep(*given, "cpu", abreast)
   assert isinstance(held[0], KeyBlocks), "a CPU keeps keys in blocks"
   assert held[0].blocks.shape[-1] % abreast == 0
   expected = (BATCH, slots * abreast, GROUPS, WIDTH)
@@ -51,10 +51,15 @@ def test_attention_reads_kept_keys(count, queries):
 
   def attend(held):
     return attention(
-      q, *kv_cache.read(held), mask, scale=0.3, return_weights=True
+      q,
+      *kv_cache.read(held),
+      mask,
+      scale=0.3,
+      platform="cpu",
+      return_weights=True,
     )
 
-  found = attend(kv_cache.keep(keys, values))
+  found = attend(kv_cache.keep(keys, values, "cpu"))
   expected = attend((keys, values))
   for ours, theirs in zip(found, expected, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -67,7 +72,7 @@ def test_steps_are_written_in_their_slots(slots, beams, apart):
   """Every slot of a ring, beams side by side or each in rows of its own."""
   groups, abreast = (GROUPS * beams, 1) if apart else (GROUPS, beams)
   zeros = jnp.zeros((BATCH, groups, slots * abreast, WIDTH))
-  held = kv_cache.keep(zeros, zeros, abreast)
+  held = kv_cache.keep(zeros, zeros, "cpu", abreast)
   expected = [np.zeros(zeros.shape), np.zeros(zeros.shape)]
   write = jax.jit(kv_cache.write, static_argnames="abreast")
   for slot in [*range(2, slots), 0, 1, 2]:
@@ -85,7 +90,10 @@ def test_a_prompt_is_written_over_blocks(slot, count):
   before = rows(128, seed=1)
   fresh = [part.swapaxes(1, 2) for part in rows(count, seed=2)]
   held = kv_cache.write(
-    kv_cache.keep(*before), *fresh, jnp.asarray(slot, jnp.int32), abreast=1
+    kv_cache.keep(*before, "cpu"),
+    *fresh,
+    jnp.asarray(slot, jnp.int32),
+    abreast=1,
   )
   for found, old, new in zip(plain(held), before, fresh, strict=True):
     expected = np.array(old)
@@ -95,7 +103,7 @@ def test_a_prompt_is_written_over_blocks(slot, count):
 
 def test_a_cache_grows_behind_what_it_holds():
   before = rows(64)
-  held = kv_cache.grown(kv_cache.keep(*before), 130)
+  held = kv_cache.grown(kv_cache.keep(*before, "cpu"), 130)
   for found, old in zip(plain(held), before, strict=True):
     assert found.shape[2] == 130
     np.testing.assert_array_equal(found[:, :, :64], old)
@@ -109,8 +117,8 @@ def test_a_prompt_is_spread_to_the_first_slots(apart):
   groups = GROUPS * beams if apart else GROUPS
   zeros = jnp.zeros((BATCH, groups, slots if apart else slots * beams, WIDTH))
   held = kv_cache.spread(
-    kv_cache.keep(*prompt),
-    kv_cache.keep(zeros, zeros, 1 if apart else beams),
+    kv_cache.keep(*prompt, "cpu"),
+    kv_cache.keep(zeros, zeros, "cpu", 1 if apart else beams),
     beams,
     apart,
   )
@@ -138,6 +146,7 @@ def test_a_step_copies_no_cache(slots):
       *kv_cache.read(held),
       AttentionMask(),
       scale=1.0,
+      platform="cpu",
       bias=None,
       softcap=None,
       sinks=None,
@@ -153,7 +162,7 @@ def test_a_step_copies_no_cache(slots):
   zeros = jnp.zeros((BATCH, GROUPS, slots, WIDTH))
   state = jnp.ones((BATCH, 1, GROUPS, WIDTH))
   compiled = jax.jit(search, donate_argnums=1).lower(
-    state, kv_cache.keep(zeros, zeros)
+    state, kv_cache.keep(zeros, zeros, "cpu")
   )
   text = compiled.compile().as_text()
   size = f"{BATCH},{GROUPS}"

@@ -27,10 +27,10 @@ def test_it_is_the_plain_product(case):
   few = jnp.asarray(random.normal(size=few), jnp.float32)
   many = jnp.asarray(random.normal(size=many), jnp.float32)
   expected = jax.lax.dot_general(few, many, axes)
-  found = few_by_many(few, many, axes, jnp.float32)
+  found = few_by_many(few, many, axes, jnp.float32, "cpu")
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   bias = jnp.arange(50, dtype=jnp.float32)
-  found = few_by_many(few, many, axes, jnp.float32, bias=bias)
+  found = few_by_many(few, many, axes, jnp.float32, "cpu", bias=bias)
   expected = np.asarray(expected) + np.asarray(bias)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -44,7 +44,7 @@ def test_a_few_rows_come_second(rows, first):
 
   def product(few, many):
     axes = (((1,), (1,)), ((), ()))
-    return few_by_many(few, many, axes, jnp.float32) + 1.0
+    return few_by_many(few, many, axes, jnp.float32, "cpu") + 1.0
 
   text = jax.jit(product).lower(few, many).compile().as_text()
   last = 50 + rows - first
@@ -56,7 +56,7 @@ def test_a_few_rows_come_second(rows, first):
   ("inner", "features"), [((6,), (4, 5)), ((2, 3), (7,)), ((6,), (9,))]
 )
 def test_a_transposed_kernel_gives_the_same(rows, inner, features):
-  layer = Dense(features, jnp.float32, jnp.float32, 0.5, axes=len(inner))
+  layer = Dense(features, jnp.float32, jnp.float32, "cpu", 0.5, axes=len(inner))
   states = jax.random.normal(jax.random.key(1), (*rows, *inner))
   params = layer.init(jax.random.key(0), states)["params"]
   params["bias"] = jax.random.normal(jax.random.key(2), features)

@@ -81,7 +81,7 @@ def _run(model, source, key=None, dtype=None, **options):
     key = jax.random.key(7)
   return generate(
     module,
-    unstack(params, module.dtype),
+    unstack(params, module),
     *source,
     options=options,
     prompt=start_prompt(len(source[0]), 1),
@@ -154,14 +154,16 @@ def test_logits_are_ranked_as_they_lie(set_constant, mode, rules):
   turned = []
   lie_across = topk.lie_across
 
-  def lie(rows):
-    turned.append(rows)
-    return lie_across(rows)
+  def lie(rows, platform):
+    turned.append((rows, platform))
+    return lie_across(rows, platform)
 
   set_constant(topk, "lie_across", lie)
   lying = _run(model, source, **options)
-  assert turned and all(map(lie_across, turned)), "this is what is tested"
-  set_constant(topk, "lie_across", lambda rows: False)
+  assert turned and all(lie_across(*each) for each in turned), (
+    "this is what is tested"
+  )
+  set_constant(topk, "lie_across", lambda *_: False)
   standing = _run(model, source, **options)
   np.testing.assert_array_equal(lying.tokens, standing.tokens)
   assert len(set(np.asarray(lying.lengths).tolist())) > 1
@@ -194,7 +196,7 @@ def test_a_prompt_is_read_by_every_text(model, mode):
   ones = jnp.ones_like(tokens)
   again = generate(
     module,
-    unstack(params),
+    unstack(params, module),
     *(a[going] for a in source),
     options=SearchOptions(
       jnp.int32(12), jnp.int32(0), end_tokens=(2, 3),

@@ -33,11 +33,14 @@ def test_the_best_is_the_first_of_equals(vocab, across):
     scores = random.integers(-values, values, (3, 2, vocab)).astype(np.float32)
     scores[random.random(scores.shape) < 0.5] = -np.inf
     scores[0, 0] = -np.inf
-    found = topk.argmax(jnp.asarray(scores), across=across)
+    found = topk.argmax(jnp.asarray(scores), "cpu", across=across)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, jnp.argmax(scores, axis=-1))
   nan = jnp.full((2, 1, vocab), jnp.nan).at[0, 0, 9].set(-5.0)
-  assert set(topk.argmax(nan, across=across).flatten().tolist()) <= {0, 9}
+  assert set(topk.argmax(nan, "cpu", across=across).flatten().tolist()) <= {
+    0,
+    9,
+  }
 
 
 def test_log_probabilities_of_scores_that_lie_across():
@@ -55,12 +58,12 @@ def test_rows_are_ranked_as_a_cpu_leaves_them():
   def best(many, few):
     axes = (((2,), (1,)), ((), ()))
     bias = jnp.arange(1000, dtype=jnp.float32)
-    logits = few_by_many(few, many, axes, jnp.float32, bias=bias)
+    logits = few_by_many(few, many, axes, jnp.float32, "cpu", bias=bias)
     scores = topk.log_softmax(logits, across=True)
     return topk.top_k(jnp.where(scores < -1e5, 0.0, scores), 3, across=True)
 
   text = jax.jit(best).lower(many, few).compile().as_text()
-  assert topk.lie_across(16)
+  assert topk.lie_across(16, "cpu")
   assert "f32[1000,16]" in text
   entry = text.split("ENTRY")[1]
   assert "f32[4,4,1000]" not in entry
