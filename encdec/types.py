@@ -22,8 +22,6 @@ class AttentionMask:
   Positions default to the index in the row; they matter when `causal` or
   `window` is set. `dense` serves beams and users' own 3-D and 4-D masks.
   `window` is (positions back, positions ahead) a query sees, None: no limit.
-  `contiguous` promises that each segment fills one unbroken stretch of the
-  row, which the fused kernels need.
   """
 
   query_segments: Int[Array, "B T"] | None = None
@@ -35,7 +33,6 @@ class AttentionMask:
   window: tuple[int | None, int | None] = struct.field(
     pytree_node=False, default=(None, None)
   )
-  contiguous: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass

@@ -50,7 +50,6 @@ def attention(
     key_blocks=isinstance(k, KeyBlocks),
     dtype=str(q.dtype),
     dense=mask.dense is not None,
-    contiguous=mask.contiguous,
     bias=bias is not None,
     softcap=softcap is not None,
     sinks=sinks is not None,

@@ -39,7 +39,6 @@ class AttentionFacts:
   key_blocks: bool
   dtype: str
   dense: bool
-  contiguous: bool
   bias: bool
   softcap: bool
   sinks: bool
