@@ -1,6 +1,6 @@
 """Encoder and decoder blocks: attention, feed-forward, residuals and norms."""
 
-from typing import Any
+from typing import Any, assert_never
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -78,9 +78,13 @@ class _Block(nn.Module):
 
   def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
     """What a sublayer reads."""
-    if self.config.norm_position == NormPosition.PRE:
-      return norm(states)
-    return states
+    match self.config.norm_position:
+      case NormPosition.PRE:
+        return norm(states)
+      case NormPosition.POST:
+        return states
+      case other:
+        assert_never(other)
 
   def _after(
     self,
@@ -102,9 +106,13 @@ class _Block(nn.Module):
     states = sharding.constrain(
       states + output, ("batch", None, None), self.rules
     )
-    if c.norm_position == NormPosition.POST:
-      return norm(states)
-    return states
+    match c.norm_position:
+      case NormPosition.PRE:
+        return states
+      case NormPosition.POST:
+        return norm(states)
+      case other:
+        assert_never(other)
 
   def _dropout(
     self, keys: Key[Array, "sites"] | None, site: int

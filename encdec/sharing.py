@@ -5,7 +5,7 @@ its gradient is the sum of both.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from encdec.config import EncDecConfig, Share
 from encdec.types import Params
@@ -30,12 +30,17 @@ def expand(stored: Params, config: EncDecConfig) -> Params:
   if config.share == Share.NONE:
     return stored
   encoder, own = stored["encoder"], stored["decoder"]
-  if config.share == Share.EMBEDDINGS:
-    tokens = {"tokens": encoder["embeddings"]["tokens"]}
-    decoder = {**own, "embeddings": own.get("embeddings", {}) | tokens}
-  else:
-    shared = {name: tree for name, tree in encoder.items() if name != "pooler"}
-    decoder = shared | own | {"layers": encoder["layers"] | own["layers"]}
+  match config.share:
+    case Share.EMBEDDINGS:
+      tokens = {"tokens": encoder["embeddings"]["tokens"]}
+      decoder = {**own, "embeddings": own.get("embeddings", {}) | tokens}
+    case Share.ALL:
+      shared = {
+        name: part for name, part in encoder.items() if name != "pooler"
+      }
+      decoder = shared | own | {"layers": encoder["layers"] | own["layers"]}
+    case other:
+      assert_never(other)
   return {**stored, "decoder": decoder}
 
 

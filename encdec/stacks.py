@@ -105,8 +105,8 @@ class Stack(nn.Module):
 
   def _block(self) -> Any:
     """One layer, apart from the stack's own parameters."""
-    encoder = self.config.role == Role.ENCODER
-    return (EncoderBlock if encoder else DecoderBlock)(
+    blocks = {Role.ENCODER: EncoderBlock, Role.DECODER: DecoderBlock}
+    return blocks[self.config.role](
       self.config,
       self.dtype,
       self.param_dtype,

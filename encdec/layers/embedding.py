@@ -1,6 +1,6 @@
 """Token, position and type embeddings, their norm and their projection."""
 
-from typing import Any
+from typing import Any, assert_never
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -109,10 +109,14 @@ class Embeddings(nn.Module):
   ) -> Float[Array, "B T D"]:
     c = self.config
     rows = positions + jnp.int32(c.position_offset)
-    if c.position_kind == PositionKind.LEARNED:
-      return self.positions(rows, dtype)
-    table = jnp.asarray(sinusoids(c))
-    return jnp.take(table, rows, axis=0, mode="clip").astype(dtype)
+    match c.position_kind:
+      case PositionKind.LEARNED:
+        return self.positions(rows, dtype)
+      case PositionKind.SINUSOIDAL | PositionKind.FAIRSEQ:
+        table = jnp.asarray(sinusoids(c))
+        return jnp.take(table, rows, axis=0, mode="clip").astype(dtype)
+      case other:
+        assert_never(other)
 
   def table_of_tokens(self) -> Float[Array, "V E"]:
     """The token table, which a tied head multiplies with."""

@@ -1,6 +1,6 @@
 """From decoder states to logits over the vocabulary."""
 
-from typing import Any
+from typing import Any, assert_never
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -52,8 +52,16 @@ class Head(nn.Module):
     self, states: Float[Array, "... D"], table: Float[Array, "V E"]
   ) -> Float[Array, "... V"]:
     c = self.config
-    if c.head == HeadKind.TRANSFORM:
-      states = self.norm(activation(c.head_activation)(self.transform(states)))
+    match c.head:
+      case HeadKind.TRANSFORM:
+        states = activation(c.head_activation)(self.transform(states))
+        states = self.norm(states)
+      case HeadKind.LINEAR:
+        pass
+      case HeadKind.NONE:
+        raise ValueError(f"{c.name} has no head, and so no logits")
+      case other:
+        assert_never(other)
     states = states.astype(self.dtype)
     bias = self._bias()
     if c.tied_head or self.has_variable("params", "transposed"):

@@ -1,0 +1,48 @@
+"""Each kind of positions has its own table, and no kind is taken for another."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from encdec.archs import ARCHS
+from encdec.config import PositionKind
+from encdec.layers.embedding import Embeddings
+from encdec.layers.positions import sinusoids
+
+
+def _config(kind: Any):
+  bert = ARCHS["bert"]
+  config = bert.stack_config(bert.PRESETS["tiny"], "encoder")
+  return dataclasses.replace(config, position_kind=kind)
+
+
+def test_every_kind_is_embedded_in_its_own_way():
+  tokens = jnp.arange(4, dtype=jnp.int32)[None]
+  found = []
+  for kind in PositionKind:
+    layer = Embeddings(
+      _config(kind), 1000, jnp.float32, jnp.float32, "cpu", None
+    )
+    params = layer.init(jax.random.key(0), tokens, tokens)
+    assert ("positions" in params["params"]) == (kind == PositionKind.LEARNED)
+    found.append(np.asarray(layer.apply(params, tokens, tokens)))
+  for index, one in enumerate(found):
+    for other in found[:index]:
+      assert np.abs(one - other).max() > 1e-2
+
+
+def test_an_unknown_kind_is_no_sinusoid():
+  with pytest.raises(AssertionError, match="rotary"):
+    sinusoids(_config("rotary"))
+  with pytest.raises(ValueError, match="bert learns its positions"):
+    sinusoids(_config(PositionKind.LEARNED))
+  layer = Embeddings(
+    _config("rotary"), 1000, jnp.float32, jnp.float32, "cpu", None
+  )
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  with pytest.raises(AssertionError, match="rotary"):
+    layer.init(jax.random.key(0), tokens, tokens)
