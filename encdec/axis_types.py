@@ -11,8 +11,8 @@ from encdec.sharding import leaf_path
 def check(arrays: Any) -> None:
   """Raises ValueError where an array is split over an axis of type Explicit.
 
-  It is the compiler that decides where activations lie, along Auto axes. What
-  is whole on every device may lie on any mesh.
+  It is the compiler that decides where activations are, along Auto axes. What
+  is whole on every device may be on any mesh.
 
   Args:
     arrays: a tree, traced or not, whose paths name its leaves in the message.
@@ -20,17 +20,17 @@ def check(arrays: Any) -> None:
   for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
     if not isinstance(leaf, Array):
       continue
-    lies: Any = jax.typeof(leaf).sharding
+    placed: Any = jax.typeof(leaf).sharding
     split = {
       axis
-      for part in lies.spec
+      for part in placed.spec
       for axis in (part if isinstance(part, tuple) else (part,))
     }
-    explicit = [axis for axis in lies.mesh.explicit_axes if axis in split]
+    explicit = [axis for axis in placed.mesh.explicit_axes if axis in split]
     if explicit:
       raise ValueError(
         f"{leaf_path(path)} is split over {', '.join(map(repr, explicit))}, of "
         "type Explicit, which is JAX's default; make the mesh by "
         "jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * "
-        f"{len(lies.mesh.axis_names)})"
+        f"{len(placed.mesh.axis_names)})"
       )

@@ -20,7 +20,7 @@ from encdec.types import AttentionMask, KeyValue
 
 @struct.dataclass
 class LayerInputs:
-  """What every layer gets: the same arrays, made once outside the scan."""
+  """The inputs that all layers share, made once outside the scan."""
 
   mask: AttentionMask
   cross_states: Float[Array, "B S W"] | None = None
@@ -28,8 +28,8 @@ class LayerInputs:
   # Decoding only: where a step writes, the slots that it writes there, and
   # whether each beam attends to its own slots of the cache alone.
   slot: Int[Array, ""] | None = None
-  abreast: int = struct.field(pytree_node=False, default=1)
-  apart: bool = struct.field(pytree_node=False, default=False)
+  beams_per_slot: int = struct.field(pytree_node=False, default=1)
+  separate_beams: bool = struct.field(pytree_node=False, default=False)
   # See `encdec.layers.dropout.stack_keys`.
   dropout_keys: Key[Array, "rows sites"] | None = None
   weights: bool = struct.field(pytree_node=False, default=False)
@@ -37,7 +37,7 @@ class LayerInputs:
 
 @struct.dataclass
 class LayerOutputs:
-  """What a layer gives besides its states; None unless asked for."""
+  """The outputs of a layer besides its states; None unless asked for."""
 
   attention: Float[Array, "B H T T"] | None = None
   cross_attention: Float[Array, "B H T S"] | None = None
@@ -45,7 +45,7 @@ class LayerOutputs:
 
 
 class _Block(nn.Module):
-  """What the blocks share: sublayers, residuals, norms before or after."""
+  """The common part of the blocks: sublayers, residuals and norms."""
 
   config: StackConfig
   dtype: Any
@@ -77,7 +77,7 @@ class _Block(nn.Module):
     return layer_norm(self.config, self.dtype, self.param_dtype)
 
   def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
-    """What a sublayer reads."""
+    """The input of a sublayer."""
     match self.config.norm_position:
       case NormPosition.PRE:
         return norm(states)
@@ -143,7 +143,9 @@ class _Block(nn.Module):
     keys_values = self.self_attention.keys_values(read)
     if cache is not None:
       assert inputs.slot is not None, "a cache is written at a slot"
-      cache = cache_lib.write(cache, *keys_values, inputs.slot, inputs.abreast)
+      cache = cache_lib.write(
+        cache, *keys_values, inputs.slot, inputs.beams_per_slot
+      )
       keys_values = cache_lib.read(cache)
     output, weights = self.self_attention.attend(
       read,
@@ -152,7 +154,7 @@ class _Block(nn.Module):
       divisor=self._divisor(layer),
       dropout=self._dropout(keys, dropout_lib.SELF_ATTENTION),
       return_weights=inputs.weights,
-      apart=inputs.apart,
+      separate_beams=inputs.separate_beams,
     )
     states = self._after(
       self.self_attention_norm, states, output, keys, dropout_lib.SELF_OUTPUT
@@ -194,7 +196,7 @@ class DecoderBlock(_Block):
   def cross_keys_values(self, states: Float[Array, "B S D"]) -> KeyValue:
     """Keys and values of the source as the cache holds them."""
     key, value = self.cross_attention.keys_values(states)
-    return cache_lib.keep(
+    return cache_lib.as_cache(
       key.swapaxes(1, 2), value.swapaxes(1, 2), self.platform
     )
 

@@ -16,7 +16,7 @@ class NormPosition(enum.StrEnum):
 
 
 class PositionKind(enum.StrEnum):
-  """How a position becomes a vector.
+  """The way in which a position becomes a vector.
 
   LEARNED is a table in the tree. The others are computed, and the tree holds
   nothing of them: SINUSOIDAL has the frequencies 10000^(-2 i / D), FAIRSEQ
@@ -29,7 +29,7 @@ class PositionKind(enum.StrEnum):
 
 
 class HeadKind(enum.StrEnum):
-  """What stands between the last state and the logits.
+  """The layers between the last state and the logits.
 
   LINEAR is one product with the (tied) vocabulary matrix; TRANSFORM puts a
   dense layer, an activation and a norm before it, as BERT does.
@@ -41,7 +41,7 @@ class HeadKind(enum.StrEnum):
 
 
 class Share(enum.StrEnum):
-  """What the sides share.
+  """The parameters that the sides share.
 
   EMBEDDINGS are the tokens' and with them a tied head; ALL is every array of
   the encoder that the decoder has too, which leaves the decoder its
@@ -245,7 +245,7 @@ class EncDecConfig:
       )
 
   def share_differences(self, share: Share) -> list[str]:
-    """What keeps the sides from sharing so, as "field (encoder, decoder)"."""
+    """Fields that must be equal to share so, as "field (encoder, decoder)"."""
     fields = {
       Share.NONE: (),
       Share.EMBEDDINGS: _EMBEDDED,

@@ -71,7 +71,7 @@ def shift_right(
 def token_positions(
   tokens: Any, unplaced: int | None, index: Any = None, past: Any = 0
 ) -> Any:
-  """Where each token stands in its text, `[B, T]` int32, as the model counts.
+  """Each token's position in its text, `[B, T]` int32, as the model counts.
 
   That is its index, unless there is an id that takes no position: such a token
   is at -1, the row of the table before the first, and the others are counted

@@ -112,7 +112,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     `query_segments` default to `segments`; ones in their place are Hugging
     Face's rule, by which padding attends to the tokens.
     """
-    self._check_lie(tokens=tokens, segments=segments, embeds=embeds)
+    self._check_axis_types(tokens=tokens, segments=segments, embeds=embeds)
     queries = segments if query_segments is None else query_segments
     mask = AttentionMask(
       query_segments=queries, key_segments=segments, dense=dense
@@ -155,7 +155,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     than their segments. `encoder_states` are as `encode` gave them: the
     projection between different widths is applied here.
     """
-    self._check_lie(
+    self._check_axis_types(
       tokens=tokens,
       segments=segments,
       embeds=embeds,
@@ -185,7 +185,7 @@ class FlaxEncoderDecoderModule(nn.Module):
       hidden_states=output_hidden_states,
     )
 
-  def _check_lie(self, **inputs: Array | None) -> None:
+  def _check_axis_types(self, **inputs: Array | None) -> None:
     """Raises ValueError for what is split as `axis_types.check` refuses."""
     axis_types.check({**inputs, **self.variables})
 
@@ -242,7 +242,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     encoder_segments: Int[Array, "B S"],
   ) -> CrossCache:
     """Keys and values of the source for every layer; made once a source."""
-    self._check_lie(
+    self._check_axis_types(
       encoder_states=encoder_states, encoder_segments=encoder_segments
     )
     return self.decoder.cross_cache(
@@ -280,19 +280,23 @@ class FlaxEncoderDecoderModule(nn.Module):
     return self.decode_step(tokens=tokens, view=view, cache=cache, cross=cross)
 
   def empty_cache(
-    self, batch: int, cache_length: int, beams: int = 1, apart: bool = False
+    self,
+    batch: int,
+    cache_length: int,
+    beams: int = 1,
+    separate_beams: bool = False,
   ) -> SelfCache:
-    """A cache of zeros."""
+    """A cache of zeros; see `DecodeView` for `separate_beams`."""
     c = self.config.decoder
-    rows = c.num_kv_heads * beams if apart else c.num_kv_heads
-    slots = cache_length if apart else cache_length * beams
+    rows = c.num_kv_heads * beams if separate_beams else c.num_kv_heads
+    slots = cache_length if separate_beams else cache_length * beams
     shape = (batch, rows, slots, c.head_width)
 
     def zeros() -> KeyValue:
       pair = jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
-      if not apart:
-        # Of beams apart they may have to move: as they are, they are smaller.
-        pair = cache_lib.keep(*pair, self.platform, beams)
+      if not separate_beams:
+        # Separate beams may have to move, and are smaller without blocks.
+        pair = cache_lib.as_cache(*pair, self.platform, beams)
       return jax.tree.map(
         lambda leaf: sharding.constrain(
           leaf, ("batch", "kv_heads", *(None,) * (leaf.ndim - 2)), self.rules

@@ -1,4 +1,4 @@
-"""What the sides share: between the stored parameter tree and the applied one.
+"""Sharing between the sides: the stored parameter tree and the applied one.
 
 A shared array is stored once, under the encoder; both sides apply it, so that
 its gradient is the sum of both.
@@ -12,7 +12,7 @@ from encdec.types import Params
 
 
 def stored_path(path: str, share: Share) -> str:
-  """Where the leaf at `path` of the applied tree is stored."""
+  """The stored path of the leaf at `path` of the applied tree."""
   side, _, rest = path.partition("/")
   if side != "decoder":
     return path
@@ -47,22 +47,22 @@ def expand(stored: Params, config: EncDecConfig) -> Params:
 def collapse(applied: Params, config: EncDecConfig) -> Params:
   """The tree that is stored; of what is shared it keeps the encoder's."""
 
-  def kept(tree: Mapping[str, Any], prefix: str) -> Params:
+  def own(tree: Mapping[str, Any], prefix: str) -> Params:
     result = {}
     for name, value in tree.items():
       path = f"{prefix}{name}"
       if isinstance(value, Mapping):
-        if inner := kept(value, f"{path}/"):
+        if inner := own(value, f"{path}/"):
           result[name] = inner
       elif stored_path(path, config.share) == path:
         result[name] = value
     return result
 
-  return kept(applied, "")
+  return own(applied, "")
 
 
 def share_of(stored: Mapping[str, Any]) -> Share:
-  """What the sides of a stored tree share."""
+  """The kind of sharing of a stored tree."""
   decoder = stored["decoder"]
   if "mlp" not in decoder["layers"]:
     return Share.ALL

@@ -1,4 +1,4 @@
-"""Which ids start, end and pad a target, and where each was found."""
+"""The ids that start, end and pad a target, and where each was found."""
 
 import dataclasses
 import numbers
@@ -76,7 +76,7 @@ class SpecialTokens:
 
 
 def token_source(where: str, hub: Mapping[str, Any]) -> TokenSource:
-  """What a Hub file's values say; absent and null are the same."""
+  """The ids that a Hub file sets; absent and null are the same."""
   return TokenSource(where, **{r: hub.get(n) for r, n in HUB_NAMES.items()})
 
 

@@ -104,7 +104,7 @@ class Stack(nn.Module):
       )
 
   def _block(self) -> Any:
-    """One layer, apart from the stack's own parameters."""
+    """One layer, applied to parameters that it is given."""
     blocks = {Role.ENCODER: EncoderBlock, Role.DECODER: DecoderBlock}
     return blocks[self.config.role](
       self.config,
@@ -252,10 +252,9 @@ class Stack(nn.Module):
   ) -> tuple[Float[Array, "B Q D"], SelfCache]:
     """States of Q new tokens a row, which are written into the cache."""
     states = self._embed(tokens, view.query_positions, None, None, None)
-    # One for each beam that is held beside others.
-    abreast = cache.layers[0][1].shape[2] // view.key_positions.shape[1]
+    beams_per_slot = cache.layers[0][1].shape[2] // view.key_positions.shape[1]
     visible = view.visible[:, None]
-    if view.apart:
+    if view.separate_beams:
       visible = self._by_heads(view.visible)
     # Made once a step: fused into the attention of each layer it would be
     # made again there, for each head.
@@ -264,8 +263,8 @@ class Stack(nn.Module):
       AttentionMask(dense=visible),
       cross_mask=cross_mask,
       slot=view.slot,
-      abreast=abreast,
-      apart=view.apart,
+      beams_per_slot=beams_per_slot,
+      separate_beams=view.separate_beams,
     )
     block, held = self._block(), []
     for index, params in enumerate(self._decoding_layers()):
@@ -298,7 +297,7 @@ class Stack(nn.Module):
     layers = self.get_variable("params", "layers")
     if not isinstance(layers, tuple):
       raise ValueError(
-        "decoding takes its layers apart: pass unstack(params), made once"
+        "decoding takes a tree a layer: pass unstack(params, module), made once"
       )
     return self._repeated(layers)
 

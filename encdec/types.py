@@ -16,7 +16,7 @@ Params: TypeAlias = dict[str, Any]
 
 @struct.dataclass
 class AttentionMask:
-  """Who may attend to whom. Every part that is given must agree.
+  """The keys that each query may attend to: those that all given parts allow.
 
   A query attends to a key iff their segments are equal; padding is segment 0.
   Positions default to the index in the row; they matter when `causal` or
@@ -39,8 +39,8 @@ class AttentionMask:
 class KeyBlocks:
   """Keys as a CPU multiplies a few queries with them fastest.
 
-  A product there goes along the rows of its second operand: keys lie across,
-  W of them in a row, so that rows are long and a block is small. Key s is
+  A product there goes along the rows of its second operand: keys are
+  transposed, W of them in a row: rows are long and a block is small. Key s is
   `blocks[:, :, s // W, :, s % W]`; zeros follow the last one. Where one block
   holds them all there is no axis of blocks: XLA would take it away from the
   product, and then copy the cache at every step.
@@ -61,10 +61,10 @@ KeyValue: TypeAlias = tuple[Array | KeyBlocks, Array]
 class SelfCache:
   """Self-attention keys and values so far, a pair a layer.
 
-  `B G TN K`, slot by slot and in each the N beams; or where beams are apart
-  (see `DecodeView`) `B GN T K`, the beams of a group side by side. So a step
-  writes one stretch, and reads without a reshape or a transpose. How keys lie
-  is up to the platform, see `encdec.layers.kv_cache`.
+  `B G TN K`, slot by slot and in each the N beams; or with
+  `separate_beams` (see `DecodeView`) `B GN T K`, the beams of a group side by
+  side. So a step writes one contiguous range, and reads without a reshape or a
+  transpose. The layout of keys is the platform's, see `encdec.layers.kv_cache`.
   """
 
   layers: tuple[KeyValue, ...]
@@ -74,7 +74,7 @@ class SelfCache:
 class CrossCache:
   """Keys and values of the source, a pair of `B G S K` a layer.
 
-  It has no beam axis: beams share it. How keys lie is as of `SelfCache`.
+  It has no beam axis: beams share it. The layout of keys is `SelfCache`'s.
   """
 
   layers: tuple[KeyValue, ...]
@@ -83,11 +83,11 @@ class CrossCache:
 
 @struct.dataclass
 class DecodeView:
-  """What one step of decoding writes and sees.
+  """The slot that one step of decoding writes, and those that it reads.
 
   `slot` is where the step writes, one scalar for all rows. `visible` marks,
   for each query, the slots of the cache that it attends to, its own included:
-  slot by slot of all N beams, or where they are `apart` of its own beam only.
+  slot by slot of all N beams, or with `separate_beams` of its own beam only.
   `key_positions` are the slots' own, for attention that goes by distance.
   """
 
@@ -95,12 +95,12 @@ class DecodeView:
   query_positions: Int[Array, "B Q"]
   key_positions: Int[Array, "B T"]
   visible: Bool[Array, "B Q TN"]
-  apart: bool = struct.field(pytree_node=False, default=False)
+  separate_beams: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass
 class StackOutput:
-  """What a stack of layers gives.
+  """The outputs of a stack of layers.
 
   `hidden_states` are the embeddings and each layer's output, the last one
   after the final norm; `attentions` and `cross_attentions` one array a layer,

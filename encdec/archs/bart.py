@@ -33,7 +33,7 @@ IN_FLAX_457 = True
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-  """Where a Hub config keeps the decoder's numbers."""
+  """The keys of a Hub config that hold the decoder's sizes."""
 
   layers: str = "decoder_layers"
   heads: str = "decoder_attention_heads"

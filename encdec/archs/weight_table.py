@@ -43,7 +43,7 @@ class Weight:
 
   @property
   def transposed(self) -> bool:
-    """Whether the leaf's numbers follow each other as in the transpose."""
+    """Whether the leaf is the transpose of the Hub tensor, in its order."""
     return self.op in ("linear", "heads", "merge")
 
   @property

@@ -1,1 +1,1 @@
-"""Search over a step function; knows no model."""
+"""Searches over the steps of a model, and the programs that run them."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec.generation import programs
 from encdec.generation.programs import Generated, Prompt
 from encdec.generation.search import options
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
@@ -89,7 +89,7 @@ def generate(
     encoder_positions,
     encoder_states,
   )
-  search = Search(
+  search = SearchContext(
     options,
     module.platform,
     source=encoder_tokens,
@@ -99,14 +99,14 @@ def generate(
     unplaced=module.config.decoder.unplaced_token,
     rules=module.rules,
   )
-  progress = programs.start(
+  loop_state = programs.start(
     module, cache_length, decoding_params, cross, prompt, search, keys
   )
   batch = jnp.asarray(encoder_segments.shape[0], jnp.int32)
-  progress = programs.run(
-    module, decoding_params, cross, prompt, search, progress, enough=batch
+  loop_state = programs.run(
+    module, decoding_params, cross, prompt, search, loop_state, enough=batch
   )
-  return programs.result(module, search, progress)
+  return programs.result(module, search, loop_state)
 
 
 def check(

@@ -18,7 +18,7 @@ from encdec.generation.search import (
   sampling,
   topk,
 )
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.sampling import Samples
 from encdec.layers import kv_cache as cache_lib
@@ -82,7 +82,7 @@ def encode(
   positions: Int[Array, "B S"] | None,
   states: Float[Array, "B S W"] | None,
 ) -> CrossCache:
-  """What every step reads of the source, from its tokens or its states."""
+  """The keys and values of the source, from its tokens or its states."""
   axis_types.check(
     {
       "encoder_tokens": tokens,
@@ -115,10 +115,10 @@ def encode(
 def _rows_at_once(
   batch: int, size: int, module: FlaxEncoderDecoderModule
 ) -> int:
-  """How many rows of `size` numbers are encoded at once: they divide all.
+  """The number of rows, of `size` numbers, that are encoded at once.
 
-  Accelerators take all of them; a CPU is faster with what its caches hold,
-  unless those were very few.
+  It divides the batch. Accelerators take all of them; a CPU is faster with what
+  its caches hold, unless those were very few.
   """
   most = max(1, CACHED * module.cores // size)
   if module.platform != "cpu" or batch <= most:
@@ -128,17 +128,17 @@ def _rows_at_once(
 
 
 @functools.partial(
-  jax.jit, static_argnames="module", donate_argnames="progress"
+  jax.jit, static_argnames="module", donate_argnames="loop_state"
 )
 def run(
   module: FlaxEncoderDecoderModule,
   params: Params,
   cross: CrossCache,
   prompt: Prompt,
-  search: Search,
-  progress: loop.Progress,
+  search: SearchContext,
+  loop_state: loop.LoopState,
   enough: Int[Array, ""],
-) -> loop.Progress:
+) -> loop.LoopState:
   """Searches until `enough` sources are done."""
   apply: Any = functools.partial(module.apply, {"params": params})
 
@@ -147,17 +147,17 @@ def run(
     logits, cache = apply(
       tokens=tokens, view=view, cache=cache, cross=cross, method="decode_step"
     )
-    if not search.across(logits):
-      logits = topk.stretch(logits)
+    if not search.vocab_major(logits):
+      logits = topk.pad_to_tiles(logits)
     # Whole rows of the vocabulary are ranked: within a row's device.
     axes = ("batch", None, None)
     return sharding.constrain(logits, axes, module.rules), cache
 
-  return loop.run(decode_step, progress, search, enough)
+  return loop.run(decode_step, loop_state, search, enough)
 
 
 def _of_prompt(view: DecodeView, prompt: Prompt) -> DecodeView:
-  """With the prompt's own position where a step reads its last token."""
+  """The view, with the prompt's own position for its last token."""
   if prompt.positions is None:
     return view
   # A slot's position among the keys is its index in the row.
@@ -177,9 +177,9 @@ def start(
   params: Params,
   cross: CrossCache,
   prompt: Prompt,
-  search: Search,
+  search: SearchContext,
   keys: Key[Array, "B"] | None,
-) -> loop.Progress:
+) -> loop.LoopState:
   """A search whose cache holds the prompt but for its last token.
 
   Rows whose source has no token are done.
@@ -191,7 +191,9 @@ def start(
   state = dataclasses.replace(state, done=state.done | empty)
   texts = state.texts
   batch, length = prompt.tokens.shape
-  cache = apply(batch, slots, options.width, texts.apart, method="empty_cache")
+  cache = apply(
+    batch, slots, options.width, texts.separate_beams, method="empty_cache"
+  )
   if length > 1:
     positions = prompt.positions
     if positions is None:
@@ -207,7 +209,7 @@ def start(
     )
     cache = SelfCache(
       tuple(
-        cache_lib.spread(*pair, options.width, texts.apart)
+        cache_lib.write_prompt(*pair, options.width, texts.separate_beams)
         for pair in zip(held.layers, cache.layers, strict=True)
       )
     )
@@ -215,9 +217,9 @@ def start(
     batch,
     slots,
     options.width,
-    topk.stretched(module.config.decoder_vocab_rows),
+    topk.padded_size(module.config.decoder_vocab_rows),
   )
-  return loop.Progress(
+  return loop.LoopState(
     state=state,
     cache=cache,
     slot=jnp.asarray(length - 1, jnp.int32),
@@ -229,7 +231,7 @@ def start(
 def _beginning(
   slots: int,
   prompt: Prompt,
-  search: Search,
+  search: SearchContext,
   keys: Key[Array, "B"] | None,
   slot: Int[Array, ""] | None = None,
 ) -> loop.State:
@@ -248,18 +250,18 @@ def _beginning(
 
 
 @functools.partial(
-  jax.jit, static_argnames="module", donate_argnames=("progress", "seated")
+  jax.jit, static_argnames="module", donate_argnames=("loop_state", "cross")
 )
 def refill(
   module: FlaxEncoderDecoderModule,
   prompt: Prompt,
-  search: Search,
-  progress: loop.Progress,
-  seated: CrossCache,
+  search: SearchContext,
+  loop_state: loop.LoopState,
+  cross: CrossCache,
   waiting: CrossCache,
   taken: Int[Array, "B"],
-) -> tuple[loop.Progress, CrossCache]:
-  """Gives rows to sources that wait; those rows start afresh.
+) -> tuple[loop.LoopState, CrossCache]:
+  """Gives rows to waiting sources, and starts their searches.
 
   As in `start`, a source without a token is done.
 
@@ -268,20 +270,20 @@ def refill(
     taken: for each row which of its own device's waiting rows it takes; -1
       keeps the row as it is.
   """
-  state, slots = progress.state, progress.state.texts.readable.shape[1]
-  fresh = _beginning(slots, prompt, search, None, progress.slot)
+  state, slots = loop_state.state, loop_state.state.texts.readable.shape[1]
+  fresh = _beginning(slots, prompt, search, None, loop_state.slot)
   state = jax.tree.map(
     lambda new, old: hypotheses.select_rows(taken >= 0, new, old), fresh, state
   )
   # Besides keys and values there are only the segments, of rank 2.
   axes = jax.tree.map(
     lambda leaf: ("batch", "kv_heads") if leaf.ndim > 2 else ("batch",),
-    seated,
+    cross,
   )
-  seated = scheduler.take_rows(seated, waiting, taken, axes, module.rules)
-  empty = (taken >= 0) & ~jnp.any(seated.segments != 0, axis=1)
+  cross = scheduler.take_rows(cross, waiting, taken, axes, module.rules)
+  empty = (taken >= 0) & ~jnp.any(cross.segments != 0, axis=1)
   state = dataclasses.replace(state, done=state.done | empty)
-  return dataclasses.replace(progress, state=state), seated
+  return dataclasses.replace(loop_state, state=state), cross
 
 
 @functools.partial(jax.jit, static_argnames="rules")
@@ -294,10 +296,12 @@ def replicate(tree: Any, rules: sharding.Rules | None) -> Any:
 
 @functools.partial(jax.jit, static_argnames="module")
 def result(
-  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
+  module: FlaxEncoderDecoderModule,
+  search: SearchContext,
+  loop_state: loop.LoopState,
 ) -> Generated:
   """The texts that were found so far, best first."""
-  state, returned = progress.state, search.options.num_returned
+  state, returned = loop_state.state, search.options.num_returned
   if isinstance(state, Samples):
     tokens, lengths = state.texts.tokens, state.lengths
     scores, parents = sampling.final_scores(state, search), None
@@ -321,12 +325,12 @@ def result(
     steps=jnp.max(state.texts.length) - search.prompt,
     scores=rows(scores),
     parents=rows(parents),
-    step_scores=_unstretched(progress.scores, module),
-    step_logits=_unstretched(progress.logits, module),
+    step_scores=_without_padding(loop_state.scores, module),
+    step_logits=_without_padding(loop_state.logits, module),
   )
 
 
-def _unstretched(
+def _without_padding(
   array: Float[Array, "B T N W"] | None, module: FlaxEncoderDecoderModule
 ) -> Float[Array, "B T N V"] | None:
   rows = module.config.decoder_vocab_rows

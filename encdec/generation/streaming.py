@@ -7,7 +7,7 @@ never busy with texts that are complete (Yu et al. 2022, "Orca").
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,12 @@ from jaxtyping import Array, Float32, Int32
 from encdec import sharding
 from encdec.generation import programs
 from encdec.generation.generate import check, start_prompt
-from encdec.generation.scheduler import Seating
+from encdec.generation.scheduler import RowScheduler, SourceT
 from encdec.generation.search import loop
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import CrossCache, Params
-
-Source = TypeVar("Source")
 
 # Rows are refilled when this part of them has ended. Each time the host waits
 # for the devices, and until then those rows are idle.
@@ -49,14 +47,14 @@ class Texts:
 def generate_stream(
   module: FlaxEncoderDecoderModule,
   decoding_params: Params,
-  sources: Iterable[Source],
+  sources: Iterable[SourceT],
   place: Callable[[Sequence[Any]], dict[str, Array]],
   *,
   options: SearchOptions,
   start_token: int,
   cache_length: int,
   rows: int,
-) -> Iterator[tuple[Source, Texts]]:
+) -> Iterator[tuple[SourceT, Texts]]:
   """The texts of each source, as they are found: not in order.
 
   What is found for a source is what `generate` finds. At any time `rows`
@@ -77,7 +75,7 @@ def generate_stream(
   prompt = start_prompt(rows, start_token)
   check(module, options, prompt, cache_length)
   _check_options(options)
-  search = Search(
+  search = SearchContext(
     options,
     module.platform,
     vocab_size=module.config.decoder.vocab_size,
@@ -85,31 +83,31 @@ def generate_stream(
     rules=module.rules,
   )
   shards = sharding.shards("batch", module.rules)
-  seating: Seating[Source] = Seating(iter(sources), rows, shards)
-  progress = seated = waiting = None
+  scheduler: RowScheduler[SourceT] = RowScheduler(iter(sources), rows, shards)
+  loop_state = cross = waiting = None
   while True:
-    if seating.short and seating.fetch():
+    if scheduler.needs_sources and scheduler.fetch():
       # All that wait are encoded, and the memory of those before is free.
       waiting = None
-      waiting = _encode(module, decoding_params, place(seating.waiting))
-    if seating.free == rows:
-      if seating.settled:
+      waiting = _encode(module, decoding_params, place(scheduler.waiting))
+    if scheduler.free == rows:
+      if scheduler.drained:
         return
-      seating.seat_all()
+      scheduler.assign_all()
       # The caches of the batch before are freed first.
-      progress, seated, waiting = None, waiting, None
-      progress = programs.start(
-        module, cache_length, decoding_params, seated, prompt, search, None
+      loop_state, cross, waiting = None, waiting, None
+      loop_state = programs.start(
+        module, cache_length, decoding_params, cross, prompt, search, None
       )
-    elif (taken := seating.seat()).max() >= 0:
-      progress, seated = programs.refill(
-        module, prompt, search, progress, seated, waiting, jnp.asarray(taken)
+    elif (taken := scheduler.assign()).max() >= 0:
+      loop_state, cross = programs.refill(
+        module, prompt, search, loop_state, cross, waiting, jnp.asarray(taken)
       )
-    enough = jnp.asarray(_enough(seating), jnp.int32)
-    progress = programs.run(
-      module, decoding_params, seated, prompt, search, progress, enough=enough
+    enough = jnp.asarray(_enough(scheduler), jnp.int32)
+    loop_state = programs.run(
+      module, decoding_params, cross, prompt, search, loop_state, enough=enough
     )
-    yield from _leave(seating, *_read(module, search, progress))
+    yield from _release(scheduler, *_read(module, search, loop_state))
 
 
 def _check_options(options: SearchOptions) -> None:
@@ -136,22 +134,24 @@ def _encode(
   return programs.encode(module, params, tokens, segments, positions, None)
 
 
-def _enough(seating: Seating[Any]) -> int:
-  """How many rows are to be done, empty ones among them, before a refill."""
-  rows = len(seating.seated)
-  if seating.settled:
+def _enough(scheduler: RowScheduler[Any]) -> int:
+  """The number of rows, empty or done, at which rows are refilled."""
+  rows = len(scheduler.assigned)
+  if scheduler.drained:
     return rows
-  return min(rows, seating.free + max(1, round(rows * REFILLED)))
+  return min(rows, scheduler.free + max(1, round(rows * REFILLED)))
 
 
 def _read(
-  module: FlaxEncoderDecoderModule, search: Search, progress: loop.Progress
+  module: FlaxEncoderDecoderModule,
+  search: SearchContext,
+  loop_state: loop.LoopState,
 ) -> tuple[np.ndarray, Callable[[int], Texts]]:
-  """Which rows are done, and a function that gives a row's texts."""
-  found = programs.result(module, search, progress)
+  """The rows that are done, and a function from a row to its texts."""
+  found = programs.result(module, search, loop_state)
   tokens, lengths, scores, done = jax.device_get(
     programs.replicate(
-      (found.tokens, found.lengths, found.scores, progress.state.done),
+      (found.tokens, found.lengths, found.scores, loop_state.state.done),
       module.rules,
     )
   )
@@ -169,8 +169,10 @@ def _read(
   return done, texts
 
 
-def _leave(
-  seating: Seating[Source], done: np.ndarray, texts: Callable[[int], Texts]
-) -> Iterator[tuple[Source, Texts]]:
-  for row, source in seating.leave(done.tolist()):
+def _release(
+  scheduler: RowScheduler[SourceT],
+  done: np.ndarray,
+  texts: Callable[[int], Texts],
+) -> Iterator[tuple[SourceT, Texts]]:
+  for row, source in scheduler.release(done.tolist()):
     yield source, texts(row)

@@ -72,7 +72,7 @@ def attention(
 
 
 class Attention(nn.Module):
-  """Projections around `attention`; keys and values may be made apart."""
+  """Projections around `attention`; a cache may give the keys and values."""
 
   config: StackConfig
   dtype: Any
@@ -122,14 +122,14 @@ class Attention(nn.Module):
     divisor: Float[Array, ""] | None = None,
     dropout: AttentionDropout | None = None,
     return_weights: bool = False,
-    apart: bool = False,
+    separate_beams: bool = False,
   ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:
     """The layer's output, before dropout and residual.
 
     Args:
       divisor: divides the attention logits (GPT-2's scaling by layer).
-      apart: each query has keys and values of its own, given as `T G` groups
-        of heads, group by group.
+      separate_beams: each query has keys and values of its own, given as `T G`
+        groups of heads, group by group.
     """
     query = sharding.constrain(
       self.query(states), ("batch", None, "heads", None), self.rules
@@ -137,7 +137,7 @@ class Attention(nn.Module):
     query = checkpoint_name(query, "qkv")
     if divisor is not None:
       query = query / divisor.astype(query.dtype)
-    if apart:
+    if separate_beams:
       query = self._as_heads(query)
     context, weights = attention(
       query,
@@ -149,7 +149,7 @@ class Attention(nn.Module):
       implementation=self.implementation,
       return_weights=return_weights,
     )
-    if apart:
+    if separate_beams:
       context = self._as_queries(context, states.shape[1])
     context = sharding.constrain(
       context, ("batch", None, "heads", None), self.rules

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from encdec.layers.matmul import few_by_many
+from encdec.layers.matmul import skinny_matmul
 
 
 class Dense(nn.Module):
@@ -33,7 +33,7 @@ class Dense(nn.Module):
       kernel = self.get_variable("params", "transposed").astype(dtype)
       inputs = inputs.reshape(*rows, kernel.shape[1])
       contract = ((len(rows),), (1,))
-      output = few_by_many(
+      output = skinny_matmul(
         inputs, kernel, (contract, ((), ())), dtype, self.platform
       )
       output = output.reshape(*rows, *self.features)

@@ -42,17 +42,17 @@ def keep_mask(
   axes: tuple[str | None, ...],
   rules: sharding.Rules | None,
 ) -> Bool[Array, "..."]:
-  """True with probability `kept(rate)`; `axes` names the mask's axes."""
+  """True with probability `keep_probability(rate)`; `axes` are the mask's."""
   pairs = -(-shape[-1] // 2)
   words = jax.random.bits(key, (*shape[:-1], pairs), jnp.uint32)
   words = sharding.constrain(words, axes, rules)
   draws = jax.lax.bitcast_convert_type(words, jnp.uint16)
   draws = draws.reshape(*shape[:-1], 2 * pairs)[..., : shape[-1]]
-  return draws < jnp.uint16(round(kept(rate) * _LEVELS))
+  return draws < jnp.uint16(round(keep_probability(rate) * _LEVELS))
 
 
-def kept(rate: float) -> float:
-  """The probability to keep, rounded to what 16 bits can express."""
+def keep_probability(rate: float) -> float:
+  """The probability that an entry stays, rounded to what 16 bits express."""
   levels = min(max(round((1.0 - rate) * _LEVELS), 1), _LEVELS - 1)
   return levels / _LEVELS
 
@@ -67,5 +67,5 @@ def dropout(
   if key is None or rate == 0.0:
     return states
   mask = keep_mask(key, states.shape, rate, ("batch", None, None), rules)
-  scaled = states * jnp.asarray(1.0 / kept(rate), states.dtype)
+  scaled = states * jnp.asarray(1.0 / keep_probability(rate), states.dtype)
   return jnp.where(mask, scaled, jnp.zeros((), states.dtype))

@@ -1,4 +1,4 @@
-"""From decoder states to logits over the vocabulary."""
+"""The head: from decoder states to logits over the vocabulary."""
 
 from typing import Any, assert_never
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
 from encdec.layers.dense import Dense
-from encdec.layers.matmul import few_by_many
+from encdec.layers.matmul import skinny_matmul
 from encdec.layers.mlp import activation
 from encdec.layers.norm import layer_norm
 
@@ -67,7 +67,7 @@ class Head(nn.Module):
     if c.tied_head or self.has_variable("params", "transposed"):
       rows = table if c.tied_head else self.get_variable("params", "transposed")
       contract = ((states.ndim - 1,), (1,))
-      logits = few_by_many(
+      logits = skinny_matmul(
         states,
         rows.astype(self.dtype),
         (contract, ((), ())),
@@ -88,7 +88,7 @@ class Head(nn.Module):
     return sharding.constrain(logits, axes, self.rules)
 
   def _bias(self) -> Float[Array, "V"] | None:
-    """With the lowest number at padding rows, beside which a logit vanishes."""
+    """The bias, with the lowest number at padding rows, to hide them."""
     c = self.config
     rows, padded = self.vocab_rows, self.vocab_rows > c.vocab_size
     bias = self.bias.astype(jnp.float32) if c.head_bias else None

@@ -1,4 +1,4 @@
-"""Keys and values that are kept: how they lie, and how they are written."""
+"""The key/value cache: its layout on each platform, and writes to it."""
 
 import math
 
@@ -13,25 +13,25 @@ from encdec.types import KeyBlocks, KeyValue
 BLOCK = 64
 
 
-def keep(
+def as_cache(
   keys: Float[Array, "B G S K"],
   values: Float[Array, "B G S K"],
   platform: str,
-  abreast: int = 1,
+  beams_per_slot: int = 1,
 ) -> KeyValue:
   """Keys and values as attention reads them fastest on `platform`.
 
   Args:
-    abreast: so many are written at once, and are in one block.
+    beams_per_slot: keys that are written at once; one block holds them all.
   """
   if platform != "cpu":
     return keys, values
-  return _in_blocks(keys, abreast), values
+  return _in_blocks(keys, beams_per_slot), values
 
 
-def _in_blocks(keys: Float[Array, "B G S K"], abreast: int) -> KeyBlocks:
+def _in_blocks(keys: Float[Array, "B G S K"], beams_per_slot: int) -> KeyBlocks:
   batch, groups, count, width = keys.shape
-  unit = math.lcm(abreast, 8)
+  unit = math.lcm(beams_per_slot, 8)
   size = min(count, -(-BLOCK // unit) * unit)
   more = -count % size
   blocks = jnp.pad(keys, ((0, 0), (0, 0), (0, more), (0, 0)))
@@ -41,9 +41,9 @@ def _in_blocks(keys: Float[Array, "B G S K"], abreast: int) -> KeyBlocks:
   return KeyBlocks(blocks, count)
 
 
-def kept(held: KeyValue) -> tuple[Array, Array]:
-  """The keys and values that were given to `keep`."""
-  keys, values = held
+def from_cache(cache: KeyValue) -> tuple[Array, Array]:
+  """The keys and values that `as_cache` was given."""
+  keys, values = cache
   if isinstance(keys, KeyBlocks):
     plain = keys.blocks.swapaxes(-1, -2)
     plain = plain.reshape(*plain.shape[:2], -1, plain.shape[-1])
@@ -52,49 +52,49 @@ def kept(held: KeyValue) -> tuple[Array, Array]:
 
 
 def read(
-  held: KeyValue,
+  cache: KeyValue,
 ) -> tuple[Float[Array, "B S G K"] | KeyBlocks, Float[Array, "B S G K"]]:
   """Keys and values as `encdec.layers.attention.attention` is given them."""
-  keys, values = held
+  keys, values = cache
   if not isinstance(keys, KeyBlocks):
     keys = keys.swapaxes(1, 2)
   return keys, values.swapaxes(1, 2)
 
 
 def write(
-  held: KeyValue,
+  cache: KeyValue,
   keys: Float[Array, "B Q G K"],
   values: Float[Array, "B Q G K"],
   slot: Int[Array, ""],
-  abreast: int,
+  beams_per_slot: int,
 ) -> KeyValue:
-  """Puts fresh keys and values where the rows of a cache begin.
+  """Writes new keys and values at a slot of a cache.
 
   Args:
-    held: `B GR S K`: R of the Q are written to rows of their own, each as one
+    cache: `B GR S K`: R of the Q are written to rows of their own, each as one
       slot, or R is 1.
-    slot: in steps of `abreast` slots.
-    abreast: as of `keep`.
+    slot: in steps of `beams_per_slot` slots.
+    beams_per_slot: as of `as_cache`.
   """
-  rows = held[1].shape[1]
+  rows = cache[1].shape[1]
   zero = jnp.zeros((), slot.dtype)
-  at = slot * abreast
+  at = slot * beams_per_slot
 
   def by_rows(fresh: Array) -> Float[Array, "B R S K"]:
-    fresh = fresh.swapaxes(1, 2).astype(held[1].dtype)
+    fresh = fresh.swapaxes(1, 2).astype(cache[1].dtype)
     return fresh.reshape(fresh.shape[0], rows, -1, fresh.shape[-1])
 
   def put(to: Array, fresh: Array) -> Array:
     return jax.lax.dynamic_update_slice(to, fresh, (zero, zero, at, zero))
 
   fresh = by_rows(keys)
-  written = put(held[1], by_rows(values))
-  old = held[0]
+  written = put(cache[1], by_rows(values))
+  old = cache[0]
   if not isinstance(old, KeyBlocks):
     return put(old, fresh), written
-  if fresh.shape[2] != abreast:
+  if fresh.shape[2] != beams_per_slot:
     # A prompt, of one beam and any length: over any blocks.
-    return _in_blocks(put(kept(held)[0], fresh), abreast), written
+    return _in_blocks(put(from_cache(cache)[0], fresh), beams_per_slot), written
   fresh = fresh.swapaxes(2, 3)
   to: tuple[Array, ...] = (zero, zero, zero, at)
   if old.blocks.ndim > fresh.ndim:
@@ -105,28 +105,28 @@ def write(
   return KeyBlocks(blocks, old.count), written
 
 
-def grown(held: KeyValue, slots: int, abreast: int = 1) -> KeyValue:
-  """With zeros up to so many slots."""
-  more = ((0, 0), (0, 0), (0, slots - held[1].shape[2]), (0, 0))
-  keys, values = (jnp.pad(part, more) for part in kept(held))
-  if not isinstance(held[0], KeyBlocks):
+def grow_to(cache: KeyValue, slots: int) -> KeyValue:
+  """A cache of one beam, padded with zeros to so many slots."""
+  more = ((0, 0), (0, 0), (0, slots - cache[1].shape[2]), (0, 0))
+  keys, values = (jnp.pad(part, more) for part in from_cache(cache))
+  if not isinstance(cache[0], KeyBlocks):
     return keys, values
-  return _in_blocks(keys, abreast), values
+  return _in_blocks(keys, 1), values
 
 
-def spread(
-  prompt: KeyValue, held: KeyValue, beams: int, apart: bool
+def write_prompt(
+  prompt: KeyValue, cache: KeyValue, beams: int, separate_beams: bool
 ) -> KeyValue:
-  """Puts a prompt's into the first slots of one beam, or of each.
+  """Writes a prompt's keys and values to the first slots of one or each beam.
 
   Args:
     prompt: of one beam.
-    held: as a search begins with it, and lies as it does.
-    apart: each beam has rows of its own; else they are abreast.
+    cache: as a search begins with it; the result has its layout.
+    separate_beams: each beam has rows of its own; else a slot holds all beams.
   """
 
   def put(part: Array, whole: Array) -> Array:
-    if apart:
+    if separate_beams:
       part = jnp.repeat(part, beams, axis=1)
       return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
     batch, groups, slots, width = whole.shape
@@ -134,7 +134,7 @@ def spread(
     by_beam = by_beam.at[:, :, : part.shape[2], 0].set(part)
     return by_beam.reshape(whole.shape)
 
-  keys, values = jax.tree.map(put, kept(prompt), kept(held))
-  if not isinstance(held[0], KeyBlocks):
+  keys, values = jax.tree.map(put, from_cache(prompt), from_cache(cache))
+  if not isinstance(cache[0], KeyBlocks):
     return keys, values
-  return _in_blocks(keys, 1 if apart else beams), values
+  return _in_blocks(keys, 1 if separate_beams else beams), values

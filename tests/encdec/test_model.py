@@ -107,7 +107,7 @@ def test_scan_and_remat_change_nothing(config, params, batch, options):
 def test_remat_recomputes(config, params, batch):
   """What a policy names is kept; everything else is computed again."""
 
-  def kept(remat):
+  def keep_probability(remat):
     module = FlaxEncoderDecoderModule(config, remat=remat)
 
     def loss(params):
@@ -251,7 +251,7 @@ def test_sides_are_checked(config):
 def test_decoding_refuses_stacked_layers(config, params, batch):
   module = FlaxEncoderDecoderModule(config)
   states = jnp.zeros((2, 8, 32))
-  with pytest.raises(ValueError, match=r"pass unstack\(params\)"):
+  with pytest.raises(ValueError, match=r"pass unstack\(params, module\)"):
     module.apply(
       {"params": params}, states, batch["encoder_segments"],
       method="cross_cache",

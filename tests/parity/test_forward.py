@@ -11,7 +11,7 @@ import torch
 
 from encdec.generation.decode_params import unstack as unstack_eagerly
 from encdec.generation.generate import Prompt, generate, start_prompt
-from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.hub.facade.inputs import mean_loss
 from encdec.types import DecodeView
 
@@ -215,7 +215,7 @@ def _options(max_length, min_length=0) -> SearchOptions:
     max_length=jnp.int32(max_length),
     pad_token=jnp.int32(PAD),
     end_tokens=(END,),
-    rules=Rules(min_length=jnp.int32(min_length)),
+    rules=ScoreRules(min_length=jnp.int32(min_length)),
   )
 
 

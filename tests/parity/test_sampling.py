@@ -9,7 +9,7 @@ import torch
 from transformers.generation import logits_process as theirs
 
 from encdec.generation.search import hypotheses, loop, sampling
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.options import SearchOptions, Warps
 from encdec.generation.search.warpers import warp
 from encdec.types import SelfCache
@@ -71,7 +71,7 @@ def test_warps(names, keep, seed):
 
 def _draw(logits: np.ndarray, draws: int, warps: Warps, **options):
   """First tokens of `draws` sources whose every step has these logits."""
-  search = Search(
+  search = SearchContext(
     SearchOptions(
       jnp.int32(2), jnp.int32(0), warps=warps, sample=True, **options
     ),
@@ -89,10 +89,10 @@ def _draw(logits: np.ndarray, draws: int, warps: Warps, **options):
     return jnp.broadcast_to(jnp.asarray(logits), shape), cache
 
   cache = SelfCache(((jnp.zeros((draws, 1, 2, 1)),) * 2,))
-  progress = loop.Progress(
+  loop_state = loop.LoopState(
     sampling.start(texts, keys, sum_scores=False), cache, jnp.int32(0)
   )
-  state = jax.jit(lambda p: loop.run(step, p, search, rows).state)(progress)
+  state = jax.jit(lambda p: loop.run(step, p, search, rows).state)(loop_state)
   return np.asarray(state.texts.tokens[:, 0, 1])
 
 

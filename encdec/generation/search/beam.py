@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec.generation.search import hypotheses, sampling, topk
-from encdec.generation.search.context import Search, is_end, step_scores
+from encdec.generation.search.context import SearchContext, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 from encdec.generation.search.length_penalty import length_divisor
 from encdec.generation.search.options import SearchOptions
@@ -98,12 +98,12 @@ def start(
 def advance(
   state: Beams,
   logits: Float[Array, "B N V"],
-  search: Search,
+  search: SearchContext,
   next_slot: Int[Array, ""],
 ) -> tuple[Beams, Float[Array, "B N V"]]:
   """Continues every source's beams by a token; also the step's scores."""
   options, texts = search.options, state.texts
-  log_probs = topk.log_softmax(logits, across=search.across(logits))
+  log_probs = topk.log_softmax(logits, vocab_major=search.vocab_major(logits))
   scores = step_scores(log_probs, texts, search)
   found = candidates(
     texts, scores + state.scores[..., None], search, state.keys
@@ -135,7 +135,7 @@ def advance(
 def candidates(
   texts: Hypotheses,
   total: Float[Array, "B N V"],
-  search: Search,
+  search: SearchContext,
   keys: Key[Array, "B"] | None,
 ) -> Candidates:
   """Enough continuations that N are left when all that can end do.
@@ -152,7 +152,9 @@ def candidates(
     ranked = total + sampling.noise(keys, step, total)
   # Of each beam first: that sorts rows of V, never of N * V.
   each = min(count, vocab)
-  rank, tokens = topk.top_k(ranked, each, across=search.across(ranked))
+  rank, tokens = topk.top_k(
+    ranked, each, vocab_major=search.vocab_major(ranked)
+  )
   _, best = jax.lax.top_k(rank.reshape(rank.shape[0], -1), count)
   values = rank
   if keys is not None:
@@ -171,7 +173,7 @@ def record(
   found: Candidates,
   length: Int[Array, "B"],
 ) -> Int[Array, "B M C"] | None:
-  """Which beams each candidate has continued, itself the last."""
+  """The beams that each candidate has continued, with its last step."""
   if parents is None:
     return None
   before = take(parents, found.beams)
@@ -183,7 +185,7 @@ def _finish(
   found: Candidates,
   ends: Bool[Array, "B M"],
   parents: Int[Array, "B M C"] | None,
-  search: Search,
+  search: SearchContext,
 ) -> Finished:
   """The best of what had finished and what does now."""
   options, texts = search.options, state.texts
@@ -209,7 +211,7 @@ def _finish(
 
 
 def merge(old: Finished, new: Finished) -> Finished:
-  """As many of both as there are old ones, the best."""
+  """The best of both, as many as there are old ones."""
   both = jax.tree.map(lambda *ab: jnp.concatenate(ab, axis=1), old, new)
   _, order = jax.lax.top_k(both.scores, old.scores.shape[1])
   return jax.tree.map(lambda array: take(array, order), both)
@@ -218,11 +220,13 @@ def merge(old: Finished, new: Finished) -> Finished:
 def divisor(
   length: Int[Array, "..."], options: SearchOptions
 ) -> Float[Array, "..."]:
-  """What the score of a text of so many new tokens is divided by."""
+  """The divisor of the score of a text of so many new tokens."""
   return length_divisor(length, options.length_penalty, options.scoring)
 
 
-def hypothetical(length: Int[Array, "B"], search: Search) -> Float[Array, "B"]:
+def hypothetical(
+  length: Int[Array, "B"], search: SearchContext
+) -> Float[Array, "B"]:
   """The divisor by which a beam's best future score is guessed.
 
   It is that of its length now, or with early_stopping="never" and a penalty
@@ -235,7 +239,7 @@ def hypothetical(length: Int[Array, "B"], search: Search) -> Float[Array, "B"]:
   return divisor(length, options)
 
 
-def _improvable(state: Beams, search: Search) -> Bool[Array, "B"]:
+def _improvable(state: Beams, search: SearchContext) -> Bool[Array, "B"]:
   """Whether a running beam could beat the worst that has finished."""
   length = state.texts.length - search.prompt
   best = state.scores[:, 0] / hypothetical(length, search)

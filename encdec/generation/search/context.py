@@ -1,4 +1,4 @@
-"""What every search knows: options, source, prompt; and a step's scores."""
+"""The context that all searches share, and the scores of a step."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from encdec.generation.search.warpers import warp
 
 
 @struct.dataclass
-class Search:
-  """One call's options and what its rules look at.
+class SearchContext:
+  """The options of one search, and what its rules read.
 
   Attributes:
     platform: that the search is compiled for, see `encdec.platform`.
@@ -34,13 +34,14 @@ class Search:
   unplaced: int | None = struct.field(pytree_node=False, default=None)
   rules: sharding.Rules | None = struct.field(pytree_node=False, default=None)
 
-  def across(self, scores: Float[Array, "B N V"]) -> bool:
-    """Whether these are ranked as a CPU's head leaves them.
+  def vocab_major(self, scores: Float[Array, "B N V"]) -> bool:
+    """Whether scores are ranked with V as the outer axis in memory.
 
-    Where rows are read one by one besides, they are turned for all that reads.
+    So a CPU's head leaves them. Where something else reads them row by row they
+    are transposed once, for all readers.
     """
     options, rows = self.options, scores.shape[0] * scores.shape[1]
-    turned = (
+    transposed = (
       options.rules.by_row
       or options.sample
       or options.num_groups > 1
@@ -49,13 +50,13 @@ class Search:
       or options.keep_scores
       or options.keep_logits
     )
-    return not turned and topk.lie_across(rows, self.platform)
+    return not transposed and topk.prefers_vocab_major(rows, self.platform)
 
 
 def step_scores(
   scores: Float[Array, "B N V"],
   texts: Hypotheses,
-  search: Search,
+  search: SearchContext,
   chosen: Int[Array, "B M"] | None = None,
 ) -> Float[Array, "B N V"]:
   """Scores after all that the options ask for, in PyTorch's order.

@@ -1,4 +1,4 @@
-"""Diverse beam search (Vijayakumar et al. 2018): groups of beams, kept apart.
+"""Diverse beam search (Vijayakumar et al. 2018): groups of different beams.
 
 The groups choose one after the other; each is penalised for the tokens that
 those before it have just chosen. Within a group the rules are those that
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from encdec.generation.search import beam, hypotheses
 from encdec.generation.search.beam import WORST, Candidates, Finished
-from encdec.generation.search.context import Search, is_end, step_scores
+from encdec.generation.search.context import SearchContext, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 
 
@@ -72,7 +72,7 @@ def start(texts: Hypotheses, groups: int, *, keep_parents: bool) -> Groups:
 def advance(
   state: Groups,
   logits: Float[Array, "B N V"],
-  search: Search,
+  search: SearchContext,
   next_slot: Int[Array, ""],
 ) -> tuple[Groups, Float[Array, "B N V"]]:
   """Continues every group's beams by a token; also the step's scores."""
@@ -122,7 +122,7 @@ def _texts_of(texts: Hypotheses, part: slice) -> Hypotheses:
 
 
 def _chosen_before(
-  found: list[_Group], state: Groups, search: Search
+  found: list[_Group], state: Groups, search: SearchContext
 ) -> Int[Array, "B M"] | None:
   """Tokens of this step in the groups before; a group that is done pads."""
   if not found:
@@ -143,7 +143,7 @@ def _advance(
   part: slice,
   texts: Hypotheses,
   scores: Float[Array, "B M V"],
-  search: Search,
+  search: SearchContext,
 ) -> _Group:
   """One group's step, by the rules of its own beam search."""
   options = search.options
@@ -213,7 +213,7 @@ def _is_done(
   finished: Finished,
   found: Candidates,
   length: Int[Array, "B"],
-  search: Search,
+  search: SearchContext,
 ) -> Bool[Array, "B"]:
   """Whether a group is full and no candidate could beat its worst."""
   full = jnp.all(finished.real, axis=1)

@@ -1,4 +1,4 @@
-"""Texts that grow side by side, and where their keys lie in the cache."""
+"""Texts that grow side by side, and where the cache holds their keys."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ class Hypotheses:
   ancestors: Int[Array, "B N T"] | None
 
   @property
-  def apart(self) -> bool:
+  def separate_beams(self) -> bool:
     """Whether each text reads its own keys alone; see `DecodeView`."""
     return self.ancestors is None and self.tokens.shape[1] > 1
 
@@ -90,7 +90,7 @@ def last_tokens(texts: Hypotheses) -> Int[Array, "B N"]:
 def view(
   texts: Hypotheses, slot: Int[Array, ""], unplaced: int | None = None
 ) -> DecodeView:
-  """What a step sees that writes its last tokens at `slot`.
+  """The view of a step that writes the texts' last tokens at `slot`.
 
   `unplaced` is the id that takes no position, if there is one.
   """
@@ -111,7 +111,7 @@ def view(
     query_positions=last_positions(texts.tokens, texts.length, unplaced),
     key_positions=position,
     visible=visible,
-    apart=texts.apart,
+    separate_beams=texts.separate_beams,
   )
 
 

@@ -1,4 +1,4 @@
-"""How texts of different lengths are compared."""
+"""The length penalty, by which texts of different lengths are compared."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 def length_divisor(
   length: Int[Array, "..."], penalty: Float[Array, ""], scoring: str
 ) -> Float[Array, "..."]:
-  """What a sum of log-probabilities is divided by.
+  """The divisor of a sum of log-probabilities.
 
   "pytorch" is length^penalty; "gnmt" ((5 + length) / 6)^penalty (Wu et al.
   2016, equation 14), which Rothe et al. and BertSum report with.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import sharding
 from encdec.generation.search import beam, diverse_beam, hypotheses, sampling
 from encdec.generation.search.beam import Beams
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.hypotheses import Hypotheses, select_rows
 from encdec.generation.search.options import SearchOptions
@@ -28,7 +28,7 @@ State = Samples | Beams | Groups
 
 
 @struct.dataclass
-class Progress:
+class LoopState:
   """A search under way.
 
   Attributes:
@@ -58,26 +58,28 @@ def start(
 
 def run(
   decode_step: Step,
-  progress: Progress,
-  search: Search,
+  loop_state: LoopState,
+  search: SearchContext,
   enough: Int[Array, ""],
-) -> Progress:
+) -> LoopState:
   """Searches until `enough` sources are done."""
   return jax.lax.while_loop(
-    lambda progress: jnp.sum(progress.state.done) < enough,
-    lambda progress: step(decode_step, progress, search),
-    progress,
+    lambda loop_state: jnp.sum(loop_state.state.done) < enough,
+    lambda loop_state: step(decode_step, loop_state, search),
+    loop_state,
   )
 
 
-def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
+def step(
+  decode_step: Step, loop_state: LoopState, search: SearchContext
+) -> LoopState:
   """One token more for every text of a source that is not done."""
-  before, slot = progress.state, progress.slot
+  before, slot = loop_state.state, loop_state.slot
   texts = before.texts
   logits, cache = decode_step(
     hypotheses.last_tokens(texts),
     hypotheses.view(texts, slot, search.unplaced),
-    progress.cache,
+    loop_state.cache,
   )
   next_slot = (slot + 1) % texts.readable.shape[1]
   state, scores = sharding.by_rows(
@@ -90,12 +92,12 @@ def step(decode_step: Step, progress: Progress, search: Search) -> Progress:
     reorder = functools.partial(_reordered, parents=state.chosen)
     cache = jax.tree.map(reorder, cache)
   at = slot - (search.prompt - 1)
-  return Progress(
+  return LoopState(
     state=state,
     cache=cache,
     slot=next_slot,
-    scores=_record(progress.scores, scores, at),
-    logits=_record(progress.logits, logits, at),
+    scores=_record(loop_state.scores, scores, at),
+    logits=_record(loop_state.logits, logits, at),
   )
 
 

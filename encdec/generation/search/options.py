@@ -1,4 +1,4 @@
-"""What a search is asked for; values are arrays, the rest shapes the program.
+"""The options of a search; values are arrays, the rest shapes the program.
 
 A value that is None is off and leaves no trace in the compiled program; one
 that is an array may change from call to call without compiling again.
@@ -44,7 +44,7 @@ class SequenceBias:
 
 
 @struct.dataclass
-class Rules:
+class ScoreRules:
   """Changes to scores that do not depend on sampling; Hugging Face's options.
 
   Attributes:
@@ -77,7 +77,7 @@ class Rules:
 
   @property
   def by_row(self) -> bool:
-    """Whether any of them changes other tokens in each text, one by one."""
+    """Whether any of them changes single tokens, other ones in each text."""
     biases = (self.sequence_bias, self.bad_words)
     return bool(
       any(bias is not None and bias.longer for bias in biases)
@@ -89,7 +89,7 @@ class Rules:
 
 @struct.dataclass
 class Warps:
-  """What narrows the distribution that is sampled from, in this order."""
+  """Changes to the distribution that is sampled from, in this order."""
 
   temperature: Float[Array, ""] | None = None
   top_k: int = static(0)
@@ -102,7 +102,7 @@ class Warps:
 
 @struct.dataclass
 class SearchOptions:
-  """What is searched, for how long, and what is kept.
+  """The kind of search, its limits, and what it returns.
 
   Attributes:
     max_length: in tokens, the prompt included.
@@ -110,7 +110,7 @@ class SearchOptions:
     length_penalty: the exponent; see `encdec.generation.search.length_penalty`.
     end_tokens: any of them ends a text.
     num_beams: 1: no beams.
-    num_groups: of beams, each kept apart from those before it.
+    num_groups: of beams, each made to differ from those before it.
     num_returned: texts a source; up to `num_beams` when there are beams.
     sample: draws instead of taking the best.
     sum_log_probs: texts that are no beams have a score as beams do, of the
@@ -124,7 +124,7 @@ class SearchOptions:
     default_factory=lambda: jnp.ones((), jnp.float32)
   )
   diversity_penalty: Float[Array, ""] | None = None
-  rules: Rules = struct.field(default_factory=Rules)
+  rules: ScoreRules = struct.field(default_factory=ScoreRules)
   warps: Warps = struct.field(default_factory=Warps)
   end_tokens: tuple[int, ...] = static(())
   num_beams: int = static(1)

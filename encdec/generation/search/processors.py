@@ -11,7 +11,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation.search.options import Rules, SearchOptions, SequenceBias
+from encdec.generation.search.options import (
+  ScoreRules,
+  SearchOptions,
+  SequenceBias,
+)
 
 Scores = Float[Array, "B N V"]
 BAN = -jnp.inf
@@ -19,7 +23,7 @@ BAN = -jnp.inf
 
 @struct.dataclass
 class History:
-  """What the rules may look at.
+  """The texts so far and the source, as the rules read them.
 
   Attributes:
     tokens: the first `length` are written.
@@ -50,7 +54,7 @@ def apply_rules(
   return scores
 
 
-def are_set(rules: Rules) -> bool:
+def are_set(rules: ScoreRules) -> bool:
   """Whether any rule would change a score."""
   return bool(
     jax.tree.leaves(rules)
@@ -245,10 +249,10 @@ def _decay(scores, history, options):
     return scores
   start, factor = options.rules.decay
   beyond = history.length - (start + history.prompt)
-  grown = factor ** jnp.maximum(beyond, 0).astype(jnp.float32) - 1.0
+  increase = factor ** jnp.maximum(beyond, 0).astype(jnp.float32) - 1.0
   finite = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0.0)
   ends = _ends(options, scores.shape[-1])
-  favoured = scores + finite * grown[:, None, None]
+  favoured = scores + finite * increase[:, None, None]
   return jnp.where(ends & (beyond > 0)[:, None, None], favoured, scores)
 
 
@@ -282,7 +286,7 @@ def repeats_words(
   *,
   words: int,
 ) -> Bool[Array, "B N"]:
-  """Whether a text's last words occur in it before, in a row and whole.
+  """Whether a text's last words, whole and in a row, are in it twice.
 
   Args:
     starts: False at tokens that continue a word.

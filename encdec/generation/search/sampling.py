@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from encdec.generation.search import hypotheses, topk
-from encdec.generation.search.context import Search, is_end, step_scores
+from encdec.generation.search.context import SearchContext, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses
 from encdec.generation.search.length_penalty import length_divisor
 
@@ -50,7 +50,7 @@ def start(
 def advance(
   state: Samples,
   logits: Float[Array, "B N V"],
-  search: Search,
+  search: SearchContext,
   next_slot: Int[Array, ""],
 ) -> tuple[Samples, Float[Array, "B N V"]]:
   """Adds a token to each text that has not ended; also the step's scores."""
@@ -62,7 +62,9 @@ def advance(
     drawn = scores + noise(
       state.keys, state.texts.length - search.prompt, scores
     )
-  tokens = topk.argmax(drawn, search.platform, across=search.across(drawn))
+  tokens = topk.argmax(
+    drawn, search.platform, vocab_major=search.vocab_major(drawn)
+  )
   total = state.scores
   if total is not None:
     own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
@@ -83,7 +85,9 @@ def advance(
   ), scores
 
 
-def final_scores(state: Samples, search: Search) -> Float[Array, "B N"] | None:
+def final_scores(
+  state: Samples, search: SearchContext
+) -> Float[Array, "B N"] | None:
   """Sums of log-probabilities over their lengths' penalties."""
   if state.scores is None:
     return None

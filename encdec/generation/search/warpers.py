@@ -1,4 +1,4 @@
-"""What narrows the distribution that is sampled from: Hugging Face's warps."""
+"""Hugging Face's warps: they narrow the distribution that is sampled from."""
 
 import jax
 import jax.numpy as jnp

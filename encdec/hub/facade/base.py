@@ -102,7 +102,7 @@ class ModelBase:
     # The last function of each code that `generate` was given.
     self._seen_processors: dict[Any, set[Any]] = {}
     if _do_init:
-      self._hold(_init(self._module, self.key))
+      self._set_params(_init(self._module, self.key))
 
   @property
   def config(self) -> EncoderDecoderConfig:

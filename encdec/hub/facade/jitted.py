@@ -102,7 +102,9 @@ def empty_cache(
   def zeros(rows: int) -> tuple[KeyValue, ...]:
     shape = (batch, config.num_kv_heads, rows, config.head_width)
     empty = jnp.zeros(shape, module.dtype)
-    return (cache_lib.keep(empty, empty, module.platform),) * config.num_layers
+    return (
+      cache_lib.as_cache(empty, empty, module.platform),
+    ) * config.num_layers
 
   return DecoderCache(
     decoder=SelfCache(zeros(slots)),
@@ -175,7 +177,7 @@ def grown(cache: DecoderCache, slots: int) -> DecoderCache:
   return dataclasses.replace(
     cache,
     decoder=SelfCache(
-      tuple(cache_lib.grown(held, slots) for held in cache.decoder.layers)
+      tuple(cache_lib.grow_to(held, slots) for held in cache.decoder.layers)
     ),
     key_mask=jnp.pad(cache.key_mask, ((0, 0), (0, more)), constant_values=True),
   )

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from encdec import axis_types
 from encdec.config import EncDecConfig, StackConfig
 from encdec.generation import generate as search
-from encdec.generation.search.options import Rules
+from encdec.generation.search.options import ScoreRules
 from encdec.hub.facade import jitted
 from encdec.hub.facade.inputs import (
   SideInputs,
@@ -74,7 +74,7 @@ def search_prompt(
 
 
 def check_source_rules(
-  config: EncDecConfig, rules: Rules, source: SideInputs
+  config: EncDecConfig, rules: ScoreRules, source: SideInputs
 ) -> None:
   """Raises ValueError if a rule about the source's tokens cannot be applied."""
   for name, value in (

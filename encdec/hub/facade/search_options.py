@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool
 
 from encdec.generation.search.options import (
   Processor,
-  Rules,
+  ScoreRules,
   SearchOptions,
   SequenceBias,
   Warps,
@@ -36,7 +36,7 @@ def search_options(
   Args:
     values: options that are set; one that is not has PyTorch's default.
     max_length, min_length: with the prompt, see `Request.lengths`.
-    word_starts: see `encdec.generation.search.options.Rules`.
+    word_starts: see `encdec.generation.search.options.ScoreRules`.
 
   Raises:
     ValueError: a value out of its range, or an id outside the vocabulary.
@@ -95,7 +95,7 @@ def _rules(
   vocab_size: int,
   processors: tuple[Processor, ...],
   word_starts: Bool[Array, "V"] | None,
-) -> Rules:
+) -> ScoreRules:
   decay = values.get("exponential_decay_length_penalty")
   forced_start = _ids(
     "forced_bos_token_id", values.get("forced_bos_token_id"), vocab_size
@@ -111,7 +111,7 @@ def _rules(
       return None
     return jnp.zeros((vocab_size,), bool).at[given].set(True)
 
-  return Rules(
+  return ScoreRules(
     sequence_bias=_sequence_bias(values.get("sequence_bias"), vocab_size),
     encoder_repetition_penalty=_penalty("encoder_repetition_penalty", values),
     repetition_penalty=_penalty("repetition_penalty", values),

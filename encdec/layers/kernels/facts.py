@@ -1,4 +1,4 @@
-"""What a call of attention asks of an implementation of it."""
+"""The facts of a call of attention, by which an implementation is chosen."""
 
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
@@ -31,7 +31,7 @@ class AttentionDropout:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionFacts:
-  """What an implementation may refuse by; all static."""
+  """The static facts of a call; an implementation may refuse by them."""
 
   platform: str
   query_shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Implementation(Protocol):
 def key_shape(
   k: Float[Array, "B S G K"] | KeyBlocks,
 ) -> tuple[int, int, int, int]:
-  """B, S, G and K, however the keys lie."""
+  """B, S, G and K of keys in either layout."""
   if isinstance(k, KeyBlocks):
     batch, groups, *_, width, _ = k.blocks.shape
     return batch, k.count, groups, width

@@ -10,7 +10,7 @@ from encdec.layers.kernels.facts import (
   AttentionFacts,
   key_shape,
 )
-from encdec.layers.matmul import few_by_many
+from encdec.layers.matmul import skinny_matmul
 from encdec.masks import dense_mask
 from encdec.types import AttentionMask, KeyBlocks
 
@@ -76,7 +76,7 @@ def _products(
     # Not einsum, which puts k first: keys would not come out last, and what
     # follows goes along them.
     axes = (((3,), (3,)), ((0, 1), (0, 2)))
-    return few_by_many(q, k, axes, jnp.float32, platform)
+    return skinny_matmul(q, k, axes, jnp.float32, platform)
   batch, groups, queries, width = q.shape
   blocks = k.blocks.shape[2:-2]
   q = jnp.expand_dims(q, tuple(range(2, 2 + len(blocks))))
@@ -115,7 +115,7 @@ def _drop_weights(
     ("batch", "heads", None, None),
     dropout.rules,
   )
-  scaled = weights * (1.0 / dropout_lib.kept(dropout.rate))
+  scaled = weights * (1.0 / dropout_lib.keep_probability(dropout.rate))
   return jnp.where(keep, scaled, 0.0)
 
 
@@ -132,5 +132,7 @@ def _drop_values(
     dropout.rules,
   )
   keep = keep.transpose(0, 2, 1)[..., None]
-  scaled = v * jnp.asarray(1.0 / dropout_lib.kept(dropout.rate), v.dtype)
+  scaled = v * jnp.asarray(
+    1.0 / dropout_lib.keep_probability(dropout.rate), v.dtype
+  )
   return jnp.where(keep, scaled, jnp.zeros((), v.dtype))

@@ -11,8 +11,8 @@ from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
 from encdec.generation.search import hypotheses, loop, sampling
-from encdec.generation.search.context import Search
-from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.search.context import SearchContext
+from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.types import SelfCache
 
@@ -57,7 +57,7 @@ def _options(max_length, min_length=0, **options):
       "max_length": jnp.int32(max_length),
       "pad_token": jnp.int32(0),
       "end_tokens": (2, 3),
-      "rules": Rules(min_length=jnp.int32(min_length)),
+      "rules": ScoreRules(min_length=jnp.int32(min_length)),
       **options,
     }
   )
@@ -195,13 +195,13 @@ def test_the_loop_stops_when_all_rows_have_ended():
     pad_token=options.pad_token,
     reorder=False,
   )
-  progress = loop.Progress(
+  loop_state = loop.LoopState(
     state=sampling.start(texts, None, sum_scores=False),
     cache=SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,)),
     slot=jnp.int32(0),
   )
   state = loop.run(
-    step, progress, Search(options, "cpu", vocab_size=8), jnp.int32(2)
+    step, loop_state, SearchContext(options, "cpu", vocab_size=8), jnp.int32(2)
   ).state
   jax.effects_barrier()
   assert len(calls) == 2

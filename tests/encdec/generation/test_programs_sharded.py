@@ -12,8 +12,8 @@ from encdec import sharding
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
-from encdec.generation.search.context import Search
-from encdec.generation.search.options import Rules, SearchOptions, Warps
+from encdec.generation.search.context import SearchContext
+from encdec.generation.search.options import ScoreRules, SearchOptions, Warps
 from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 ROWS, SOURCE, SLOTS = 40, 8, 11
@@ -24,7 +24,9 @@ SEARCHES = {
   "beams": {
     "num_beams": 3,
     "num_returned": 2,
-    "rules": Rules(no_repeat_ngram_size=2, repetition_penalty=jnp.float32(1.2)),
+    "rules": ScoreRules(
+      no_repeat_ngram_size=2, repetition_penalty=jnp.float32(1.2)
+    ),
   },
   "samples": {"sample": True, "num_returned": 2, "warps": Warps(top_k=20)},
   "groups": {
@@ -106,20 +108,24 @@ def test_the_loop_gathers_no_cache_and_no_tree(tiny_module, tiny_params):
     module = tiny_module(sharding.DEFAULT_RULES)
     module, tree, source = _placed(module, tiny_params, mesh)
     options = _options(num_beams=3)
-    search = Search(options, "cpu", vocab_size=120, rules=module.rules)
+    search = SearchContext(options, "cpu", vocab_size=120, rules=module.rules)
     prompt = start_prompt(ROWS, 1)
     cross = programs.encode(module, tree, *source, None)
-    progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)
+    loop_state = programs.start(
+      module, SLOTS, tree, cross, prompt, search, None
+    )
     enough = jnp.int32(ROWS)
     text = (
-      programs.run.lower(module, tree, cross, prompt, search, progress, enough)
+      programs.run.lower(
+        module, tree, cross, prompt, search, loop_state, enough
+      )
       .compile()
       .as_text()
     )
   shapes = _collectives(text)
   assert shapes, "weights over fsdp are gathered, a matrix at a time"
   weights = max(leaf.size for leaf in jax.tree.leaves(tree))
-  keys, values = progress.cache.layers[0]
+  keys, values = loop_state.cache.layers[0]
   slots = values.shape[2]
   assert slots == SLOTS * 3 == keys.blocks.shape[-1]
   for shape in shapes:
@@ -132,16 +138,18 @@ def test_refilling_moves_nothing_between_devices(tiny_module, tiny_params):
   with jax.set_mesh(mesh):
     module = tiny_module(sharding.DEFAULT_RULES)
     module, tree, source = _placed(module, tiny_params, mesh)
-    search = Search(
+    search = SearchContext(
       _options(num_beams=3), "cpu", vocab_size=120, rules=module.rules
     )
     prompt = start_prompt(ROWS, 1)
     cross = programs.encode(module, tree, *source, None)
-    progress = programs.start(module, SLOTS, tree, cross, prompt, search, None)
+    loop_state = programs.start(
+      module, SLOTS, tree, cross, prompt, search, None
+    )
     taken = jnp.zeros(ROWS, jnp.int32)
     text = (
       programs.refill.lower(
-        module, prompt, search, progress, cross, cross, taken
+        module, prompt, search, loop_state, cross, cross, taken
       )
       .compile()
       .as_text()

@@ -22,7 +22,7 @@ from encdec.config import EncDecConfig
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import start_prompt
-from encdec.generation.search.context import Search
+from encdec.generation.search.context import SearchContext
 from encdec.generation.search.options import SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
@@ -98,7 +98,7 @@ def compile_loop(size: Size, shared_beams: int, options: dict) -> Program:
     ARCHS["bert"].stack_config(hub, "decoder"),
   )
   module = FlaxEncoderDecoderModule(config, dtype=jnp.bfloat16, platform="tpu")
-  search = Search(
+  search = SearchContext(
     SearchOptions(
       jnp.int32(size.target), jnp.int32(0), end_tokens=(2,), num_beams=BEAMS
     ),
@@ -111,10 +111,10 @@ def compile_loop(size: Size, shared_beams: int, options: dict) -> Program:
     source = jnp.ones((size.batch, size.source), jnp.int32)
     prompt = start_prompt(size.batch, 1)
     cross = programs.encode(module, params, source, source, source, None)
-    progress = programs.start(
+    loop_state = programs.start(
       module, size.target, params, cross, prompt, search, None
     )
-    return params, cross, prompt, search, progress, jnp.int32(size.batch)
+    return params, cross, prompt, search, loop_state, jnp.int32(size.batch)
 
   shapes = jax.eval_shape(inputs, param_shapes(module))
   topology = topologies.get_topology_desc(
@@ -130,11 +130,13 @@ def compile_loop(size: Size, shared_beams: int, options: dict) -> Program:
     .lower(lowering_platforms=("tpu",))
     .compile(compiler_options=options)
   )
-  _, cross, _, _, progress, _ = shapes
+  _, cross, _, _, loop_state, _ = shapes
   return Program(
     compiled.as_text(),
     compiled.memory_analysis().temp_size_in_bytes,
-    min(leaf.size for leaf in jax.tree.leaves((cross.layers, progress.cache))),
+    min(
+      leaf.size for leaf in jax.tree.leaves((cross.layers, loop_state.cache))
+    ),
   )
 
 

@@ -10,8 +10,8 @@ import pytest
 from encdec import sharding
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
-from encdec.generation.scheduler import Seating
-from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.scheduler import RowScheduler
+from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.generation.streaming import generate_stream
 from encdec.layers import kv_cache
 from train.mesh import MeshConfig, batch_sharding, make_mesh
@@ -20,7 +20,7 @@ SOURCES, LENGTH, SLOTS, ROWS = 37, 8, 11, 4
 SEARCHES = {
   "greedy": {
     "sum_log_probs": True,
-    "rules": Rules(repetition_penalty=jnp.float32(1.2)),
+    "rules": ScoreRules(repetition_penalty=jnp.float32(1.2)),
   },
   "beams": {"num_beams": 3, "num_returned": 2},
   "groups": {
@@ -175,7 +175,7 @@ def test_sources_are_read_as_rows_end(tiny_module, tiny_params, sources):
     ({"sample": True}, "no sampling"),
     ({"keep_scores": True}, "scores of every step"),
     (
-      {"rules": Rules(encoder_no_repeat_ngram_size=2)},
+      {"rules": ScoreRules(encoder_no_repeat_ngram_size=2)},
       "encoder_no_repeat_ngram_size",
     ),
     ({"num_beams": 2, "num_returned": 3}, "exceeds num_beams"),
@@ -187,53 +187,53 @@ def test_what_a_stream_cannot_do_is_refused(tiny_module, options, named):
 
 
 def test_a_source_takes_a_row_of_its_own_shard():
-  seating = Seating(iter(range(1, 20)), rows=6, shards=2)
-  assert seating.short and seating.fetch()
+  scheduler = RowScheduler(iter(range(1, 20)), rows=6, shards=2)
+  assert scheduler.needs_sources and scheduler.fetch()
   # Neighbours lie on different shards.
-  assert seating.waiting == [1, 3, 5, 2, 4, 6]
-  seating.seat_all()
-  assert seating.free == 0 and not seating.short
-  assert seating.leave([False, True, False, False, False, True]) == [
+  assert scheduler.waiting == [1, 3, 5, 2, 4, 6]
+  scheduler.assign_all()
+  assert scheduler.free == 0 and not scheduler.needs_sources
+  assert scheduler.release([False, True, False, False, False, True]) == [
     (1, 3),
     (5, 6),
   ]
-  assert seating.short and seating.fetch()
-  assert not seating.short
-  assert seating.waiting == [7, 9, 11, 8, 10, 12]
-  assert seating.seat().tolist() == [-1, 0, -1, -1, -1, 0]
-  assert seating.seated == [1, 7, 5, 2, 4, 8]
-  assert seating.waiting == [None, 9, 11, None, 10, 12]
+  assert scheduler.needs_sources and scheduler.fetch()
+  assert not scheduler.needs_sources
+  assert scheduler.waiting == [7, 9, 11, 8, 10, 12]
+  assert scheduler.assign().tolist() == [-1, 0, -1, -1, -1, 0]
+  assert scheduler.assigned == [1, 7, 5, 2, 4, 8]
+  assert scheduler.waiting == [None, 9, 11, None, 10, 12]
 
 
 def test_the_last_sources_are_seated_whatever_shard_they_wait_on():
-  seating = Seating(iter("abcde"), rows=4, shards=2)
+  scheduler = RowScheduler(iter("abcde"), rows=4, shards=2)
   left = []
   while True:
-    if seating.short:
-      seating.fetch()
-    if seating.free == 4:
-      if seating.settled:
+    if scheduler.needs_sources:
+      scheduler.fetch()
+    if scheduler.free == 4:
+      if scheduler.drained:
         break
-      seating.seat_all()
+      scheduler.assign_all()
     else:
-      seating.seat()
+      scheduler.assign()
     # One row at a time is done.
-    first = next(i for i, held in enumerate(seating.seated) if held)
-    left += seating.leave([row == first for row in range(4)])
+    first = next(i for i, held in enumerate(scheduler.assigned) if held)
+    left += scheduler.release([row == first for row in range(4)])
   assert sorted(source for _, source in left) == list("abcde")
 
 
 def test_no_source_is_overtaken_for_long():
   """One shard ends three texts a turn, the other one."""
-  seating, late = Seating(iter(range(600)), rows=8, shards=2), []
-  while not seating.exhausted:
-    if seating.short:
-      seating.fetch()
-    if seating.free == 8:
-      seating.seat_all()
+  scheduler, late = RowScheduler(iter(range(600)), rows=8, shards=2), []
+  while not scheduler.exhausted:
+    if scheduler.needs_sources:
+      scheduler.fetch()
+    if scheduler.free == 8:
+      scheduler.assign_all()
     else:
-      seating.seat()
-    waiting = [source for source in seating.waiting if source is not None]
-    late += [seating.arrived - source for source in waiting]
-    seating.leave([row in (0, 1, 2, 4) for row in range(8)])
+      scheduler.assign()
+    waiting = [source for source in scheduler.waiting if source is not None]
+    late += [scheduler.arrived - source for source in waiting]
+    scheduler.release([row in (0, 1, 2, 4) for row in range(8)])
   assert max(late) <= 40

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers.dropout import SITES, dropout, keep_mask, kept, stack_keys
+from encdec.layers.dropout import (
+  SITES,
+  dropout,
+  keep_mask,
+  keep_probability,
+  stack_keys,
+)
 
 AXES = ("batch", None, None)
 
@@ -26,7 +32,7 @@ def test_the_mean_is_kept():
   out = dropout(states, jax.random.key(0), 0.3, None)
   assert set(np.unique(np.asarray(out))) == {
     np.float32(0.0),
-    np.float32(1.0 / kept(0.3)),
+    np.float32(1.0 / keep_probability(0.3)),
   }
   assert abs(float(out.mean()) - 1.0) < 0.01
 

@@ -1,4 +1,4 @@
-"""Keys and values are read as they were written, however they lie."""
+"""Keys and values are read as they were written, whatever the layout."""
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,17 @@ def rows(count: int, seed: int = 0, groups: int = GROUPS):
 
 
 def plain(pair):
-  return [np.asarray(part) for part in kv_cache.kept(pair)]
+  return [np.asarray(part) for part in kv_cache.from_cache(pair)]
 
 
-@pytest.mark.parametrize("abreast", [1, 3, 4, 100])
+@pytest.mark.parametrize("beams_per_slot", [1, 3, 4, 100])
 @pytest.mark.parametrize("slots", [1, 12, 64, 65, 200])
-def test_what_is_kept_is_what_was_given(slots, abreast):
-  given = rows(slots * abreast)
-  held = kv_cache.keep(*given, "cpu", abreast)
-  assert isinstance(held[0], KeyBlocks), "a CPU keeps keys in blocks"
-  assert held[0].blocks.shape[-1] % abreast == 0
-  expected = (BATCH, slots * abreast, GROUPS, WIDTH)
+def test_a_cache_holds_what_it_was_given(slots, beams_per_slot):
+  given = rows(slots * beams_per_slot)
+  held = kv_cache.as_cache(*given, "cpu", beams_per_slot)
+  assert isinstance(held[0], KeyBlocks), "a CPU's cache has keys in blocks"
+  assert held[0].blocks.shape[-1] % beams_per_slot == 0
+  expected = (BATCH, slots * beams_per_slot, GROUPS, WIDTH)
   assert key_shape(held[0]) == expected
   for found, expected in zip(plain(held), given, strict=True):
     np.testing.assert_array_equal(found, expected)
@@ -39,7 +39,7 @@ def test_what_is_kept_is_what_was_given(slots, abreast):
 
 @pytest.mark.parametrize("queries", [1, 4, 40])
 @pytest.mark.parametrize("count", [12, 64, 200])
-def test_attention_reads_kept_keys(count, queries):
+def test_attention_reads_cached_keys(count, queries):
   """Two heads a group; a mask, and attention of every key to every query."""
   keys, values = rows(count)
   q = jax.random.normal(jax.random.key(1), (BATCH, queries, 2 * GROUPS, WIDTH))
@@ -59,27 +59,31 @@ def test_attention_reads_kept_keys(count, queries):
       return_weights=True,
     )
 
-  found = attend(kv_cache.keep(keys, values, "cpu"))
+  found = attend(kv_cache.as_cache(keys, values, "cpu"))
   expected = attend((keys, values))
   for ours, theirs in zip(found, expected, strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("separate_beams", [False, True])
 @pytest.mark.parametrize("slots", [5, 64, 100])
 @pytest.mark.parametrize("beams", [1, 3, 4])
-def test_steps_are_written_in_their_slots(slots, beams, apart):
+def test_steps_are_written_in_their_slots(slots, beams, separate_beams):
   """Every slot of a ring, beams side by side or each in rows of its own."""
-  groups, abreast = (GROUPS * beams, 1) if apart else (GROUPS, beams)
-  zeros = jnp.zeros((BATCH, groups, slots * abreast, WIDTH))
-  held = kv_cache.keep(zeros, zeros, "cpu", abreast)
+  groups, beams_per_slot = (
+    (GROUPS * beams, 1) if separate_beams else (GROUPS, beams)
+  )
+  zeros = jnp.zeros((BATCH, groups, slots * beams_per_slot, WIDTH))
+  held = kv_cache.as_cache(zeros, zeros, "cpu", beams_per_slot)
   expected = [np.zeros(zeros.shape), np.zeros(zeros.shape)]
-  write = jax.jit(kv_cache.write, static_argnames="abreast")
+  write = jax.jit(kv_cache.write, static_argnames="beams_per_slot")
   for slot in [*range(2, slots), 0, 1, 2]:
     fresh = [part.swapaxes(1, 2) for part in rows(beams, seed=slot + slots)]
-    held = write(held, *fresh, jnp.asarray(slot, jnp.int32), abreast=abreast)
+    held = write(
+      held, *fresh, jnp.asarray(slot, jnp.int32), beams_per_slot=beams_per_slot
+    )
     for part, new in zip(expected, fresh, strict=True):
-      at = slice(slot * abreast, (slot + 1) * abreast)
+      at = slice(slot * beams_per_slot, (slot + 1) * beams_per_slot)
       part[:, :, at] = new.swapaxes(1, 2).reshape(part[:, :, at].shape)
   for found, part in zip(plain(held), expected, strict=True):
     np.testing.assert_array_equal(found, np.float32(part))
@@ -90,10 +94,10 @@ def test_a_prompt_is_written_over_blocks(slot, count):
   before = rows(128, seed=1)
   fresh = [part.swapaxes(1, 2) for part in rows(count, seed=2)]
   held = kv_cache.write(
-    kv_cache.keep(*before, "cpu"),
+    kv_cache.as_cache(*before, "cpu"),
     *fresh,
     jnp.asarray(slot, jnp.int32),
-    abreast=1,
+    beams_per_slot=1,
   )
   for found, old, new in zip(plain(held), before, fresh, strict=True):
     expected = np.array(old)
@@ -103,34 +107,38 @@ def test_a_prompt_is_written_over_blocks(slot, count):
 
 def test_a_cache_grows_behind_what_it_holds():
   before = rows(64)
-  held = kv_cache.grown(kv_cache.keep(*before, "cpu"), 130)
+  held = kv_cache.grow_to(kv_cache.as_cache(*before, "cpu"), 130)
   for found, old in zip(plain(held), before, strict=True):
     assert found.shape[2] == 130
     np.testing.assert_array_equal(found[:, :, :64], old)
     assert not found[:, :, 64:].any()
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_prompt_is_spread_to_the_first_slots(apart):
+@pytest.mark.parametrize("separate_beams", [False, True])
+def test_a_prompt_is_written_to_the_first_slots(separate_beams):
   beams, slots, length = 3, 70, 4
   prompt = rows(length)
-  groups = GROUPS * beams if apart else GROUPS
-  zeros = jnp.zeros((BATCH, groups, slots if apart else slots * beams, WIDTH))
-  held = kv_cache.spread(
-    kv_cache.keep(*prompt, "cpu"),
-    kv_cache.keep(zeros, zeros, "cpu", 1 if apart else beams),
+  groups = GROUPS * beams if separate_beams else GROUPS
+  zeros = jnp.zeros(
+    (BATCH, groups, slots if separate_beams else slots * beams, WIDTH)
+  )
+  held = kv_cache.write_prompt(
+    kv_cache.as_cache(*prompt, "cpu"),
+    kv_cache.as_cache(zeros, zeros, "cpu", 1 if separate_beams else beams),
     beams,
-    apart,
+    separate_beams,
   )
   for found, part in zip(plain(held), prompt, strict=True):
-    if apart:
+    if separate_beams:
       by_beam = found.reshape(BATCH, GROUPS, beams, slots, WIDTH)
       for beam in range(beams):
         np.testing.assert_array_equal(by_beam[:, :, beam, :length], part)
     else:
       by_beam = found.reshape(BATCH, GROUPS, slots, beams, WIDTH)
       np.testing.assert_array_equal(by_beam[:, :, :length, 0], part)
-    assert np.count_nonzero(found) == part.size * (beams if apart else 1)
+    assert np.count_nonzero(found) == part.size * (
+      beams if separate_beams else 1
+    )
 
 
 @pytest.mark.parametrize("slots", [32, 64, 256])
@@ -140,7 +148,7 @@ def test_a_step_copies_no_cache(slots):
   def step(carry):
     index, state, held = carry
     fresh = jnp.tanh(state)
-    held = kv_cache.write(held, fresh, fresh, index, abreast=1)
+    held = kv_cache.write(held, fresh, fresh, index, beams_per_slot=1)
     out, _ = XlaAttention()(
       state,
       *kv_cache.read(held),
@@ -162,7 +170,7 @@ def test_a_step_copies_no_cache(slots):
   zeros = jnp.zeros((BATCH, GROUPS, slots, WIDTH))
   state = jnp.ones((BATCH, 1, GROUPS, WIDTH))
   compiled = jax.jit(search, donate_argnums=1).lower(
-    state, kv_cache.keep(zeros, zeros, "cpu")
+    state, kv_cache.as_cache(zeros, zeros, "cpu")
   )
   text = compiled.compile().as_text()
   size = f"{BATCH},{GROUPS}"

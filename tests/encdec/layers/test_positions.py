@@ -1,4 +1,4 @@
-"""Each kind of positions has its own table, and no kind is taken for another."""
+"""Each kind of positions has its own table; none is taken for another."""
 
 import dataclasses
 from typing import Any

@@ -11,7 +11,7 @@ from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, row_keys, start_prompt
 from encdec.generation.search import topk
-from encdec.generation.search.options import Rules, SearchOptions, Warps
+from encdec.generation.search.options import ScoreRules, SearchOptions, Warps
 from encdec.layers import kv_cache
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
@@ -138,37 +138,37 @@ def test_keys_in_several_blocks_find_the_same(model, set_constant, mode):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("rules", ["none", "min_length", "ngrams"])
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_logits_are_ranked_as_they_lie(set_constant, mode, rules):
-  """Of many tokens, padded, and enough rows: as if they had been turned."""
+def test_logits_are_ranked_in_either_layout(set_constant, mode, rules):
+  """Of many tokens, padded, and enough rows: as if they had been transposed."""
   options = (
     MODES[mode]
     | {
       "none": {},
-      "min_length": {"rules": Rules(min_length=jnp.int32(6))},
-      "ngrams": {"rules": Rules(no_repeat_ngram_size=2)},
+      "min_length": {"rules": ScoreRules(min_length=jnp.int32(6))},
+      "ngrams": {"rules": ScoreRules(no_repeat_ngram_size=2)},
     }[rules]
   )
   model = _model(1500, 128, end=5.0)
   source = tuple(jnp.tile(part, (3, 1)) for part in _source())
   source = (source[0].at[:6, 0].set(jnp.arange(100, 106)), *source[1:])
   turned = []
-  lie_across = topk.lie_across
+  prefers_vocab_major = topk.prefers_vocab_major
 
-  def lie(rows, platform):
+  def prefers(rows, platform):
     turned.append((rows, platform))
-    return lie_across(rows, platform)
+    return prefers_vocab_major(rows, platform)
 
-  set_constant(topk, "lie_across", lie)
-  lying = _run(model, source, **options)
-  assert turned and all(lie_across(*each) for each in turned), (
+  set_constant(topk, "prefers_vocab_major", prefers)
+  columns = _run(model, source, **options)
+  assert turned and all(prefers_vocab_major(*each) for each in turned), (
     "this is what is tested"
   )
-  set_constant(topk, "lie_across", lambda *_: False)
+  set_constant(topk, "prefers_vocab_major", lambda *_: False)
   standing = _run(model, source, **options)
-  np.testing.assert_array_equal(lying.tokens, standing.tokens)
-  assert len(set(np.asarray(lying.lengths).tolist())) > 1
+  np.testing.assert_array_equal(columns.tokens, standing.tokens)
+  assert len(set(np.asarray(columns.lengths).tolist())) > 1
   if mode == "beams":
-    np.testing.assert_allclose(lying.scores, standing.scores, atol=1e-5)
+    np.testing.assert_allclose(columns.scores, standing.scores, atol=1e-5)
 
 
 def test_scores_stay_float32_in_bfloat16(model):

@@ -1,4 +1,4 @@
-"""Rules that PyTorch does not have: trigrams of words."""
+"""ScoreRules that PyTorch does not have: trigrams of words."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encdec.generation.search import options as options_lib
-from encdec.generation.search.options import Rules, SearchOptions
+from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.generation.search.processors import repeats_words
 
 # Tokens 0-3 begin a word, 4 and 5 continue one.
@@ -51,7 +51,9 @@ def test_word_trigrams_are_bertsums(seed):
 
 def test_word_trigrams_need_beams():
   options = SearchOptions(
-    jnp.int32(9), jnp.int32(0), rules=Rules(word_starts=jnp.asarray(STARTS))
+    jnp.int32(9),
+    jnp.int32(0),
+    rules=ScoreRules(word_starts=jnp.asarray(STARTS)),
   )
   with pytest.raises(ValueError, match="word_starts drops beams"):
     options_lib.check(options, 6)
