@@ -172,8 +172,10 @@ class ModelBase:
         self._set_params(self._lazy_params.arrays())
 
   def _check_tree(self, params: Params) -> None:
-    held = traverse_util.flatten_dict(params, sep="/")
-    wanted = traverse_util.flatten_dict(self.params_shape_tree, sep="/")
+    held: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    wanted: dict[str, Any] = traverse_util.flatten_dict(
+      self.params_shape_tree, sep="/"
+    )
     for problem, paths in (
       ("lack", wanted.keys() - held.keys()),
       ("hold the unknown", held.keys() - wanted.keys()),

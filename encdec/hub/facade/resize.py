@@ -79,7 +79,7 @@ def resize_vocabulary(
 
   Rows beyond a vocabulary are zero, as they were.
   """
-  flat = traverse_util.flatten_dict(params, sep="/")
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   leaves = [(str(role), inner) for role in Role for inner in VOCABULARY_AXIS]
   for number, (side, inner) in enumerate(leaves):
     path, axis = f"{side}/{inner}", VOCABULARY_AXIS[inner]
@@ -192,7 +192,7 @@ class ResizableModel(GeneratingModel):
     for one in sides:
       getattr(config, one).update({"max_position_embeddings": count})
     new = _derived(config, old)
-    flat = traverse_util.flatten_dict(tree, sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
     for one in sides:
       before, after = getattr(old, one), getattr(new, one)
       check_extension("extension", extension, before, after)

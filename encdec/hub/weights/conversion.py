@@ -137,7 +137,7 @@ def leaf_shapes(config: EncDecConfig, dtype: Any) -> dict[str, Any]:
 @functools.lru_cache(8)
 def _traced(config: EncDecConfig) -> Mapping[str, tuple[int, ...]]:
   # Tracing takes as long as mapping 1 GB.
-  leaves = traverse_util.flatten_dict(
+  leaves: dict[str, Any] = traverse_util.flatten_dict(
     param_shapes(FlaxEncoderDecoderModule(config)), sep="/"
   )
   return MappingProxyType({path: leaf.shape for path, leaf in leaves.items()})
@@ -189,7 +189,7 @@ def tensors_to_write(
   Raises:
     ValueError: the tree lacks a leaf, or one has another shape.
   """
-  leaves = traverse_util.flatten_dict(params, sep="/")
+  leaves: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   wanted = leaf_shapes(config, np.float32)
   grouped: dict[str, list[TensorMapping]] = {}
   as_they_are: dict[Any, np.ndarray] = {}
