@@ -60,6 +60,17 @@ def _distance(
   return query[:, None, :, None] - key[:, None, None, :]
 
 
+def prompt_mask(
+  segments: Int[Array, "B P"], cache_length: int
+) -> Bool[Array, "B P C"]:
+  """The slots of a cache that each token of a prompt sees, causally."""
+  length = segments.shape[1]
+  real = jnp.pad(segments != 0, ((0, 0), (0, cache_length - length)))
+  query = jnp.arange(length, dtype=jnp.int32)[:, None]
+  causal = jnp.arange(cache_length, dtype=jnp.int32)[None] <= query
+  return causal[None] & real[:, None]
+
+
 def shift_right(
   targets: Int[Array, "B T"], start_token: int
 ) -> Int[Array, "B T"]:

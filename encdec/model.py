@@ -14,7 +14,8 @@ from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig, StackConfig
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.dense import Dense
-from encdec.layers.dropout import stack_keys
+from encdec.layers.dropout import side_key, stack_keys
+from encdec.masks import prompt_mask
 from encdec.sharing import collapse
 from encdec.stacks import Stack
 from encdec.types import (
@@ -46,9 +47,8 @@ class FlaxEncoderDecoderModule(nn.Module):
       `encdec.layers.kernels.facts.AttentionDropout`.
     attention: the implementation, see `encdec.layers.kernels.select`.
     rules: where activations lie on the mesh; None leaves it to the compiler.
-    platform: "cpu", "gpu" or "tpu", which programs are compiled for; by default
-      this machine's, looked up when the module is built.
-    cores: of a CPU; programs for it adapt to them.
+    platform, cores: what programs are compiled for; by default this machine's,
+      looked up when the module is built, see `encdec.platform`.
   """
 
   config: EncDecConfig
@@ -71,12 +71,9 @@ class FlaxEncoderDecoderModule(nn.Module):
     self.encoder = self._stack(c.encoder, c.encoder_vocab_rows)
     self.decoder = self._stack(c.decoder, c.decoder_vocab_rows)
     if c.needs_projection:
+      features, std = (c.decoder.width,), c.decoder.init_std
       self.enc_to_dec_proj = Dense(
-        (c.decoder.width,),
-        self.dtype,
-        self.param_dtype,
-        self.platform,
-        c.decoder.init_std,
+        features, self.dtype, self.param_dtype, self.platform, std
       )
 
   def _stack(self, config: StackConfig, vocab_rows: int) -> Stack:
@@ -120,7 +117,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     inputs = LayerInputs(
       mask,
       dropout_keys=stack_keys(
-        _side_key(dropout_key, 0), self.config.encoder.num_layers
+        side_key(dropout_key, 0), self.config.encoder.num_layers
       ),
       weights=output_attentions,
     )
@@ -172,7 +169,7 @@ class FlaxEncoderDecoderModule(nn.Module):
         query_segments=queries, key_segments=encoder_segments
       ),
       dropout_keys=stack_keys(
-        _side_key(dropout_key, 1), self.config.decoder.num_layers
+        side_key(dropout_key, 1), self.config.decoder.num_layers
       ),
       weights=output_attentions,
     )
@@ -274,7 +271,7 @@ class FlaxEncoderDecoderModule(nn.Module):
       slot=jnp.zeros((), jnp.int32),
       query_positions=positions,
       key_positions=jnp.pad(positions, ((0, 0), (0, cache_length - length))),
-      visible=_prompt_visible(segments, cache_length),
+      visible=prompt_mask(segments, cache_length),
     )
     cache = self.empty_cache(batch, cache_length)
     return self.decode_step(tokens=tokens, view=view, cache=cache, cross=cross)
@@ -319,26 +316,11 @@ class FlaxEncoderDecoderModule(nn.Module):
     """
     mask = AttentionMask(
       query_segments=jnp.ones(tokens.shape, jnp.int32),
-      # A data batch may number segments; a source alone in its row is all of
-      # its tokens.
+      # A batch may number its segments; here a row holds one source alone.
       key_segments=jnp.minimum(cross.segments, 1),
     )
     states, cache = self.decoder.step(tokens, view, cache, cross, mask)
     return self.head(states), cache
-
-
-def _side_key(key: Key[Array, ""] | None, side: int) -> Key[Array, ""] | None:
-  return None if key is None else jax.random.fold_in(key, side)
-
-
-def _prompt_visible(
-  segments: Int[Array, "B P"], cache_length: int
-) -> Bool[Array, "B P C"]:
-  length = segments.shape[1]
-  real = jnp.pad(segments != 0, ((0, 0), (0, cache_length - length)))
-  query = jnp.arange(length, dtype=jnp.int32)[:, None]
-  causal = jnp.arange(cache_length, dtype=jnp.int32)[None] <= query
-  return causal[None] & real[:, None]
 
 
 def init_params(

@@ -19,6 +19,11 @@ SITES = 7
 _LEVELS = 1 << 16
 
 
+def side_key(key: Key[Array, ""] | None, side: int) -> Key[Array, ""] | None:
+  """The key of a side: 0 is the encoder, 1 the decoder."""
+  return None if key is None else jax.random.fold_in(key, side)
+
+
 def stack_keys(
   key: Key[Array, ""] | None, num_layers: int
 ) -> Key[Array, "rows sites"] | None:

@@ -107,7 +107,7 @@ def test_scan_and_remat_change_nothing(config, params, batch, options):
 def test_remat_recomputes(config, params, batch):
   """What a policy names is kept; everything else is computed again."""
 
-  def keep_probability(remat):
+  def kept(remat):
     module = FlaxEncoderDecoderModule(config, remat=remat)
 
     def loss(params):

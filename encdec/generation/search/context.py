@@ -66,7 +66,7 @@ def step_scores(
     chosen: what other groups of beams have just chosen.
   """
   options = search.options
-  changed = processors.are_set(options.rules) or chosen is not None
+  changed = options.rules.are_set or chosen is not None
   if changed:
     history = processors.History(
       tokens=texts.tokens,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
@@ -74,6 +75,17 @@ class ScoreRules:
   encoder_no_repeat_ngram_size: int = static(0)
   remove_invalid_values: bool = static(False)
   custom: tuple[Processor, ...] = static(())
+
+  @property
+  def are_set(self) -> bool:
+    """Whether any rule would change a score."""
+    return bool(
+      jax.tree.leaves(self)
+      or self.no_repeat_ngram_size
+      or self.encoder_no_repeat_ngram_size
+      or self.remove_invalid_values
+      or self.custom
+    )
 
   @property
   def by_row(self) -> bool:

@@ -11,11 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation.search.options import (
-  ScoreRules,
-  SearchOptions,
-  SequenceBias,
-)
+from encdec.generation.search.options import SearchOptions, SequenceBias
 
 Scores = Float[Array, "B N V"]
 BAN = -jnp.inf
@@ -52,17 +48,6 @@ def apply_rules(
   for rule in _RULES:
     scores = rule(scores, history, options)
   return scores
-
-
-def are_set(rules: ScoreRules) -> bool:
-  """Whether any rule would change a score."""
-  return bool(
-    jax.tree.leaves(rules)
-    or rules.no_repeat_ngram_size
-    or rules.encoder_no_repeat_ngram_size
-    or rules.remove_invalid_values
-    or rules.custom
-  )
 
 
 def _sequence_bias(scores, history, options):
