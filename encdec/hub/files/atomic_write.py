@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-# Of the names of files that are not complete; a process id follows.
+# In the names of incomplete files; a process id follows.
 PARTIAL = ".partial-"
 
 

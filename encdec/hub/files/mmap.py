@@ -142,7 +142,7 @@ def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
     WeightFileError: they are something else.
   """
   shape = _numbers(path, name, shape)
-  # Of the axes that are not empty: numpy multiplies them all the same.
+  # Without empty axes: numpy multiplies the others all the same.
   if math.prod(n or 1 for n in shape) * 8 >= _MAX_NUMBER:
     raise damaged(path, f"{name!r} has the shape {list(shape)}")
   return shape

@@ -43,7 +43,7 @@ def choose_layers(
       f"{name}={layers!r} must be numbers of the checkpoint's layers, from 0 "
       f"to {count - 1}"
     )
-  # Of a whole sequence-to-sequence model the usual name is the encoder's.
+  # In a sequence-to-sequence config the usual name counts encoder layers.
   of_decoder = hasattr(config, "decoder_layers")
   count_name = "decoder_layers" if of_decoder else "num_hidden_layers"
   config.update({count_name: len(layers)})

@@ -101,7 +101,9 @@ def _draw(
 
   @jax.jit
   def draw(key):
-    flat = traverse_util.flatten_dict(init_params(module, key), sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(
+      init_params(module, key), sep="/"
+    )
     return {path: flat[path] for path in sorted(paths)}
 
   return draw(key)
