@@ -13,11 +13,11 @@ from pathlib import Path
 from encdec.hub.error_text import fault, quoted
 from encdec.hub.files.h5 import read_h5
 from encdec.hub.files.lazy_tensors import WeightFiles, stamp_of
+from encdec.hub.files.legacy_names import in_pytorch_words
 from encdec.hub.files.mmap import Tensor, WeightFileError
 from encdec.hub.files.msgpack import read_msgpack
 from encdec.hub.files.pytorch_bin import read_pytorch
 from encdec.hub.files.safetensors import DAMAGE, MAX_HEADER, read_safetensors
-from encdec.hub.weights.legacy_names import in_pytorch_words
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
