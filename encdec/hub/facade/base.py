@@ -28,7 +28,7 @@ from encdec.hub.configs import (
 )
 from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
-from encdec.hub.facade.param_trees import cast, plain_tree
+from encdec.hub.facade.param_trees import cast, check_tree, plain_tree
 from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import LazyParams
 from encdec.hub.weights.report import LoadingReport
@@ -149,7 +149,7 @@ class ModelBase:
         "pass params= to each call"
       )
     params = plain_tree(params)
-    self._check_tree(params)
+    check_tree(params, self.params_shape_tree)
     # Arrays of numpy could change in place, unseen by the decoding form.
     self._set_params(jax.tree.map(jnp.asarray, params))
 
@@ -170,24 +170,6 @@ class ModelBase:
       # Another thread may have been here first.
       if self._lazy_params is not None:
         self._set_params(self._lazy_params.arrays())
-
-  def _check_tree(self, params: Params) -> None:
-    held: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
-    wanted: dict[str, Any] = traverse_util.flatten_dict(
-      self.params_shape_tree, sep="/"
-    )
-    for problem, paths in (
-      ("lack", wanted.keys() - held.keys()),
-      ("hold the unknown", held.keys() - wanted.keys()),
-    ):
-      if paths:
-        raise ValueError(f"the params {problem} {', '.join(sorted(paths))}")
-    for path, leaf in held.items():
-      if leaf.shape != wanted[path].shape:
-        raise ValueError(
-          f"the params have {path} of shape {list(leaf.shape)}; the config "
-          f"implies {list(wanted[path].shape)}"
-        )
 
   def _params_or(self, params: Mapping[str, Any] | None) -> Params:
     return self.params if params is None else plain_tree(params)

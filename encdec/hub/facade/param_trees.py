@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from flax.core import FrozenDict, unfreeze
 from jaxtyping import Array, Float
 
@@ -22,6 +23,28 @@ def plain_tree(params: Mapping[str, Any]) -> Params:
       "convert them with encdec.hub.from_flax457(params, model.config)"
     )
   return tree
+
+
+def check_tree(params: Params, expected: Params) -> None:
+  """Checks paths and shapes of parameters.
+
+  Raises:
+    ValueError: a path or a shape is not that of `expected`; it names them.
+  """
+  given: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+  wanted: dict[str, Any] = traverse_util.flatten_dict(expected, sep="/")
+  for problem, paths in (
+    ("lack", wanted.keys() - given.keys()),
+    ("hold the unknown", given.keys() - wanted.keys()),
+  ):
+    if paths:
+      raise ValueError(f"the params {problem} {', '.join(sorted(paths))}")
+  for path, leaf in given.items():
+    if leaf.shape != wanted[path].shape:
+      raise ValueError(
+        f"the params have {path} of shape {list(leaf.shape)}; the config "
+        f"implies {list(wanted[path].shape)}"
+      )
 
 
 def cast(params: Params, dtype: Any, mask: Any) -> Params:

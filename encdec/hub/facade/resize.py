@@ -16,6 +16,7 @@ from encdec.config import EncDecConfig, Role, Share
 from encdec.hub.configs import encdec_config, set_vocab_size
 from encdec.hub.facade.base import RandomKey, typed_key
 from encdec.hub.facade.generate import GeneratingModel
+from encdec.hub.facade.param_trees import check_tree
 from encdec.hub.weights.position_tables import PATH as POSITIONS
 from encdec.hub.weights.position_tables import check_extension, extended
 from encdec.hub.weights.tensor_map import VOCABULARY_AXIS
@@ -142,7 +143,7 @@ class ResizableModel(GeneratingModel):
       )
     sides = self._sides("embeddings", side, Share.EMBEDDINGS)
     tree = self._params_or(params)
-    self._check_tree(tree)
+    check_tree(tree, self.params_shape_tree)
     self._check_ids(new_num_tokens, sides)
     config = copy.deepcopy(self._config)
     _set_sizes(config, sides, new_num_tokens)
@@ -187,7 +188,7 @@ class ResizableModel(GeneratingModel):
       )
     sides = self._sides("positions", side, Share.ALL)
     tree = self._params_or(params)
-    self._check_tree(tree)
+    check_tree(tree, self.params_shape_tree)
     config, old = copy.deepcopy(self._config), self._module.config
     for one in sides:
       getattr(config, one).update({"max_position_embeddings": count})
