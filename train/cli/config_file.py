@@ -10,7 +10,7 @@ from pathlib import Path
 
 from train.validate import Refusal
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 # Characters of an exception's own text that a message repeats.
 _LONGEST = 300
 

@@ -11,7 +11,7 @@ import transformers
 from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 
-from .conftest import TEXTS
+from ..conftest import TEXTS
 
 
 @pytest.fixture(scope="session")
