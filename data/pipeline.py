@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from data import device
 from data.buckets import Shape, bucket_batches, choose_bucket
-from data.examples import Batch, collate
+from data.collate import Batch, collate
 from data.mixture import Mixture
 from data.packing import Fill, fill, stored_rows
 from data.plan import OnePairRows, Plan, Units

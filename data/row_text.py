@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.examples import Batch
+from data.collate import Batch
 from data.tokenizers.tokenizer import Tokenizer
 
 _WIDTH = 100

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
@@ -21,7 +22,9 @@ class CompiledSteps:
     self.buckets = tuple(buckets)
     self.programs: dict[tuple[int, int], Callable[..., Any]] = {}
 
-  def check(self, state: Any, batch: Batch) -> None:
+  def check(
+    self, state: Any, batch: Mapping[str, jax.ShapeDtypeStruct]
+  ) -> None:
     """Traces the step for a batch's shape and compiles nothing.
 
     Raises:

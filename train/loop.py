@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from data.examples import blank_batch
+from data.collate import abstract_batch
 from data.pipeline import Pipeline, train_batches
 from train import compiled_steps, validate
 from train.checkpoint import Checkpoints
@@ -21,25 +20,20 @@ from train.cli import machine_errors, signals
 from train.cli.signals import Saving
 from train.config import Config
 from train.evaluators.suite import Suite, write_samples
-from train.mesh import MeshConfig, batch_sharding, check_batch_size, make_mesh
-from train.optim import (
-  OptimConfig,
-  describe_stretch,
-  make_optimizer,
-  make_schedule,
+from train.mesh import (
+  MeshConfig,
+  batch_sharding,
+  check_batch_size,
+  make_mesh,
+  sharding_rules,
 )
+from train.optim import OptimConfig, describe_stretch
 from train.progress import Progress, StepReader
 from train.setup import datasets, target_check
-from train.setup import task as task_lib
 from train.setup.initial_params import first_params
-from train.setup.task import Task
-from train.state import (
-  TrainState,
-  abstract_state,
-  create_state,
-  state_shardings,
-)
-from train.step import StepConfig, jit_train_step
+from train.setup.task import Task, build_task, record_task
+from train.state import TrainState, create_state, state_shardings
+from train.step_program import StepProgram, build_step
 from train.throughput import train_step_flops
 from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
@@ -62,7 +56,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
 
 def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
   with validate.refusing():
-    this = prepare(config, folder)
+    this = build_run(config, folder)
     check_step(this)
   chief = jax.process_index() == 0
   with (
@@ -92,8 +86,7 @@ class Run:
 
   Attributes:
     changes: what differs from the configuration that ran here before.
-    abstract: shapes and shardings of the state.
-    create: makes the state of step 0.
+    step: the program of a step, compiled for the shapes of its batches.
   """
 
   config: Config
@@ -103,54 +96,28 @@ class Run:
   mesh: Mesh
   pipeline: Pipeline
   suite: Suite
-  abstract: TrainState
-  create: Callable[[], TrainState]
+  program: StepProgram
   step: compiled_steps.CompiledSteps
 
 
-def prepare(config: Config, folder: Path) -> Run:
+def build_run(config: Config, folder: Path) -> Run:
   """Finds whatever is wrong before anything compiles."""
   validate.check_values(config)
   changes = recorded_config.check_same(config, folder)
-  rules = task_lib.rules(config)
+  rules = sharding_rules(config)
   mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
   batch_size, parts = config.train.batch_size, config.train.accumulate_steps
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
   datasets.check(config, folder)
-  task = task_lib.build(config, folder, weights=True).on(mesh)
-  module = task.module
-  optim = OptimConfig(**config.optim.to_dict())
-  schedule = make_schedule(optim, config.train.steps, task.width)
-  tx = make_optimizer(optim, schedule)
-  abstract = abstract_state(module, tx, mesh, rules)
-  shardings = state_shardings(abstract)
+  task = build_task(config, folder, weights=True).on(mesh)
+  program = build_step(config, task.module, mesh)
   pairs = datasets.train_pairs(config, task, folder)
   pipeline = datasets.train_pipeline(config, pairs, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   if jax.process_index() == 0 and not (folder / "config.json").exists():
     target_check.report(config, task, pairs)
     datasets.warn_of_duplicates(config, pairs, sets, folder)
-  step = jit_train_step(
-    module=module,
-    tx=tx,
-    schedule=schedule,
-    config=StepConfig(
-      seed=config.seed,
-      accumulate_steps=parts,
-      label_smoothing=config.train.label_smoothing,
-      loss_chunks=config.train.loss_chunks,
-      rng=config.train.rng,
-    ),
-    mesh=mesh,
-    rules=rules,
-    shardings=shardings,
-  )
-
-  def create() -> TrainState:
-    params = first_params(config, module)
-    key = jax.random.key(config.seed)
-    return create_state(module, tx, mesh, rules, key, params)
-
+  shardings = state_shardings(program.state)
   return Run(
     config=config,
     folder=folder,
@@ -159,18 +126,26 @@ def prepare(config: Config, folder: Path) -> Run:
     mesh=mesh,
     pipeline=pipeline,
     suite=Suite(config, task, mesh, shardings.params, sets),
-    abstract=abstract,
-    create=create,
-    step=compiled_steps.CompiledSteps(step, pipeline.shapes),
+    program=program,
+    step=compiled_steps.CompiledSteps(program.step, pipeline.shapes),
   )
+
+
+def first_state(this: Run) -> TrainState:
+  """The state of step 0: weights that are read, or drawn."""
+  config, module = this.config, this.task.module
+  params = first_params(config, module)
+  key = jax.random.key(config.seed)
+  tx, rules = this.program.tx, this.task.rules
+  return create_state(module, tx, this.mesh, rules, key, params)
 
 
 def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
-  batch = blank_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
+  batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
   machine_errors.check_batch("train.batch_size", batch)
   with jax.set_mesh(this.mesh):
-    this.step.check(this.abstract, batch)
+    this.step.check(this.program.state, batch)
 
 
 def begin(
@@ -180,11 +155,11 @@ def begin(
 
   The run's batches go on where those of the state ended.
   """
-  restored = checkpoints.restore(this.abstract)
+  restored = checkpoints.restore(this.program.state)
   progress = Progress()
   if restored is None:
     with validate.refusing():
-      state = this.create()
+      state = first_state(this)
   else:
     state, meta = restored
     progress = Progress(**meta["progress"])
@@ -207,7 +182,7 @@ def announce(this: Run, step: int) -> None:
       "step %d is done already, of train.steps=%d: no step is left", step, steps
     )
     return
-  task_lib.record(this.task, this.folder)
+  record_task(this.task, this.folder)
   recorded_config.record(this.config, this.folder, this.changes, step)
   logging.info("special tokens:\n%s", this.task.tokens.table())
   this.task.generation_settings(this.config).tell()

@@ -11,6 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from encdec.sharding import MESH_AXES, Rules
+from train.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,11 @@ class MeshConfig:
   @property
   def sizes(self) -> tuple[int, int, int, int]:
     return (self.slice, self.data, self.fsdp, self.tensor)
+
+
+def sharding_rules(config: Config) -> Rules:
+  """Logical axis -> axes of the mesh: the section `sharding`."""
+  return Rules.from_mapping(config.sharding.to_dict())
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

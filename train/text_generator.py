@@ -11,7 +11,8 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Int32
 
-from data import device, examples
+from data import device
+from data.collate import collate_sources
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
 from encdec.generation.streaming import generate_stream
@@ -114,7 +115,7 @@ class TextGenerator:
     rows = device.local_rows(self.sharding, self.rows)
     nothing = np.zeros(0, np.int32)
     mine = [sources[row] for row in rows.tolist()]
-    batch = examples.collate_sources(
+    batch = collate_sources(
       [nothing if source is None else source.ids for source in mine],
       length=length,
       pad_id=self.tokens.source_pad,

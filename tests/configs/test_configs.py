@@ -9,8 +9,7 @@ import pytest
 
 from configs import common
 from train import loop, validate
-from train.mesh import MeshConfig, make_mesh
-from train.setup import task
+from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.text_generator import rows_per_batch
 
 FILES = sorted(
@@ -76,8 +75,8 @@ def test_every_variant_starts_on_few_devices_and_many(
     )
     monkeypatch.setattr(loop, "make_mesh", lambda sizes, mesh=mesh: mesh)
     with pytest.raises(Passed):
-      loop.prepare(config, tmp_path / "run")
-    rows = rows_per_batch(config, mesh, task.rules(config))
+      loop.build_run(config, tmp_path / "run")
+    rows = rows_per_batch(config, mesh, sharding_rules(config))
     assert rows % count == 0 and 0 <= rows - config.eval.batch_size < count
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data import row_text
-from data.examples import Example, Tokens, collate
+from data.collate import collate
+from data.examples import Example, Tokens
 
 TOKENS = Tokens(start=0, end=0, source_pad=0, target_pad=0)
 

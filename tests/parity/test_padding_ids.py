@@ -15,7 +15,8 @@ import pytest
 import torch
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
-from data.examples import Tokens, collate, make_example
+from data.collate import collate
+from data.examples import Tokens, make_example
 from encdec import FlaxEncoderDecoderModel
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions

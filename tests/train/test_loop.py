@@ -186,7 +186,7 @@ def test_another_config_stops_and_allowed_changes_go_on(
   longer = config.copy_and_resolve_references()
   longer.train.steps = 5
   longer.mesh.fsdp = 1
-  this = loop.prepare(longer, run)
+  this = loop.build_run(longer, run)
   assert this.changes == {"train.steps": [4, 5]}
   with caplog.at_level("INFO", logger="absl"):
     loop.announce(this, 4)
@@ -202,7 +202,7 @@ def test_a_run_that_has_no_step_left_says_so(finished, tmp_path, caplog):
   shorter = config.copy_and_resolve_references()
   shorter.train.steps = 3
   with caplog.at_level("INFO", logger="absl"):
-    loop.announce(loop.prepare(shorter, run), 4)
+    loop.announce(loop.build_run(shorter, run), 4)
   assert "step 4 is done already, of train.steps=3" in caplog.text
   assert "from step" not in caplog.text
   # It changes nothing: what ran there had four steps to do.
@@ -394,7 +394,7 @@ def test_a_start_that_failed_leaves_nothing_behind(pairs_folder, tiny_config):
     loop.run(tiny_config, str(run))
   tiny_config.model.start_token = ""
   tiny_config.data.source_vocab_size = 290
-  this = loop.prepare(tiny_config, run)
+  this = loop.build_run(tiny_config, run)
   assert this.task.source_tokenizer.vocab_size <= 290
 
 
@@ -402,9 +402,9 @@ def test_a_bad_line_stops_or_is_counted(pairs_folder, tiny_config):
   with open(pairs_folder / "pairs.jsonl", "a") as file:
     file.write('{"source": "torn\n')
   with pytest.raises(ValueError, match="line 62"):
-    loop.prepare(tiny_config, pairs_folder / "run")
+    loop.build_run(tiny_config, pairs_folder / "run")
   tiny_config.data.on_bad_record = "skip"
-  this = loop.prepare(tiny_config, pairs_folder / "run")
+  this = loop.build_run(tiny_config, pairs_folder / "run")
   assert this.pipeline.pairs.parts[0].counts.skipped_records == 1
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.examples import Tokens, collate, make_example
+from data.collate import collate
+from data.examples import Tokens, make_example
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params

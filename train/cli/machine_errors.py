@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from train.validate import Failure, Refusal
 
@@ -102,7 +101,7 @@ def _full_memory(error: BaseException) -> str | None:
   return None
 
 
-def check_batch(key: str, batch: Mapping[str, np.ndarray]) -> None:
+def check_batch(key: str, batch: Mapping[str, jax.ShapeDtypeStruct]) -> None:
   """A batch that this host could never hold would get the process killed.
 
   Args:
@@ -112,8 +111,9 @@ def check_batch(key: str, batch: Mapping[str, np.ndarray]) -> None:
   Raises:
     Refusal: it cannot.
   """
-  rows = len(batch["encoder_tokens"])
-  needed = sum(array.nbytes for array in batch.values()) // jax.process_count()
+  rows = batch["encoder_tokens"].shape[0]
+  sizes = [array.size * array.dtype.itemsize for array in batch.values()]
+  needed = sum(sizes) // jax.process_count()
   if needed > (memory := _memory()):
     raise Refusal(
       f"{key} = {rows}: the arrays of a batch take {needed / 1e9:.1f} GB, and "

@@ -16,8 +16,7 @@ from data.tokenizers import round_trip
 from train import validate
 from train.config import Config
 from train.setup import datasets, target_check
-from train.setup import task as task_lib
-from train.setup.task import Task
+from train.setup.task import Task, build_task
 from train.workdir import run_lock
 
 _EXAMPLES = 5
@@ -38,7 +37,7 @@ def run(config: Config, folder: str) -> None:
   with validate.refusing(), run_lock.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
-    task = task_lib.build(config, path)
+    task = build_task(config, path)
     pairs = datasets.train_pairs(config, task, path)
     pipeline = datasets.train_pipeline(config, pairs, path)
     if jax.process_index() == 0:

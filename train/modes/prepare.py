@@ -7,7 +7,7 @@ import jax
 from train import validate
 from train.config import Config
 from train.setup import datasets, trained
-from train.setup import task as task_lib
+from train.setup.task import build_task
 from train.workdir import recorded_config, run_lock
 
 
@@ -25,7 +25,7 @@ def run(config: Config, folder: str) -> None:
     if recorded_config.recorded(path) is not None:
       recorded_config.check_model(config, path, trained.FIXED)
     datasets.check(config, path)
-    task = task_lib.build(config, path)
+    task = build_task(config, path)
     for uri, pairs in datasets.prepare_all(config, task, path):
       if jax.process_index() == 0:
         megabytes = pairs.bytes / 1e6

@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from transformers import EncoderDecoderConfig
 
 from data.examples import Tokens
 from data.tokenizers import tokenizer as tokenizer_lib
 from encdec import hub, platform
-from encdec.config import Role
-from encdec.layers.mlp import activation
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
 from encdec.special_tokens import (
@@ -28,8 +25,10 @@ from encdec.special_tokens import (
 from train import processes, validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.mesh import sharding_rules
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
+from train.setup.modules import build_module
 from train.setup.tokenizers import SIDES
 from train.workdir import json_files
 
@@ -91,11 +90,11 @@ class Task:
     )
 
 
-def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
+def build_task(config: Config, folder: Path, *, weights: bool = False) -> Task:
   """The task of a configuration, read from `folder` where it began before.
 
   All processes call it; the first one writes. The folder has tokenizers/
-  afterwards; model.json comes with `record`.
+  afterwards; model.json comes with `record_task`.
 
   Args:
     weights: they will be read; an encoder's say whether it has a pooler.
@@ -104,7 +103,7 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
     ValueError, OSError: what the config names cannot be had or does not fit.
   """
   if (folder / "config.json").exists():
-    return restore(config, folder)
+    return restore_task(config, folder)
   pair = None
   if config.model.pair:
     with naming("model.pair", config.model.pair):
@@ -141,8 +140,8 @@ def build(config: Config, folder: Path, *, weights: bool = False) -> Task:
   return _task(config, hub_config, share, generation, read, tokens)
 
 
-def restore(config: Config, folder: Path) -> Task:
-  """The task as `record` wrote it; nothing but the folder is read."""
+def restore_task(config: Config, folder: Path) -> Task:
+  """The task as `record_task` wrote it; nothing but the folder is read."""
   path = folder / "model.json"
   values = json_files.read_json(path, "config", "generation", "tokens")
   read = tokenizers.read(folder)
@@ -162,12 +161,7 @@ def restore(config: Config, folder: Path) -> Task:
   )
 
 
-def rules(config: Config) -> Rules:
-  """The sharding table of a configuration."""
-  return Rules.from_mapping(config.sharding.to_dict())
-
-
-def record(task: Task, folder: Path) -> None:
+def record_task(task: Task, folder: Path) -> None:
   """Writes model.json, once, for whoever reads the run later."""
   if (folder / "model.json").exists() and (folder / "config.json").exists():
     return
@@ -238,33 +232,13 @@ def _task(
   read: Mapping[str, tokenizer_lib.Tokenizer],
   tokens: SpecialTokens,
 ) -> Task:
-  for side in SIDES:
-    key = "model.pair" if config.model.pair else f"model.{side}"
-    with naming(key, config[key]):
-      stack = hub.stack_config(getattr(hub_config, side), Role(side))
-      activation(stack.activation)
-  with naming(share="model.share"):
-    model_config = hub.encdec_config(
-      hub_config,
-      share=share or "none",
-      vocab_multiple=config.model.vocab_multiple,
-    )
+  module = build_module(config, hub_config, share)
   validate.check_model(
     config,
-    model_config,
+    module.config,
     {s: t.vocab_size for s, t in read.items()},
     tokens,
     _generation_settings(config, generation, read["decoder"], tokens),
-  )
-  module = FlaxEncoderDecoderModule(
-    model_config,
-    dtype=jnp.dtype(config.model.dtype),
-    param_dtype=jnp.dtype(config.model.param_dtype),
-    remat=config.model.remat,
-    scan_unroll=config.model.scan_unroll,
-    attention_dropout=config.model.attention_dropout,
-    attention=config.model.attention,
-    rules=rules(config),
   )
   return Task(
     hub_config,
@@ -273,5 +247,5 @@ def _task(
     read["decoder"],
     tokens,
     module,
-    rules(config),
+    sharding_rules(config),
   )

@@ -15,10 +15,9 @@ from train import validate
 from train.checkpoint import Checkpoints
 from train.cli.setting_names import naming
 from train.config import Config
-from train.mesh import MeshConfig, make_mesh
+from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.modes.prediction_file import digest
-from train.setup import task as task_lib
-from train.setup.task import Task
+from train.setup.task import Task, restore_task
 from train.workdir import recorded_config
 
 # What made the weights and their ids; all else may differ from training.
@@ -63,9 +62,9 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
   with validate.refusing():
     validate.check_values(config)
     trained_with = recorded_config.check_model(config, path, FIXED)
-    rules = task_lib.rules(config)
+    rules = sharding_rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
-    task = task_lib.restore(config, path).on(mesh)
+    task = restore_task(config, path).on(mesh)
     shapes = param_shapes(task.module)
     shardings = param_specs(shapes, rules, mesh)
     abstract = jax.tree.map(

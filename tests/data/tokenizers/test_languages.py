@@ -10,7 +10,8 @@ import pytest
 import transformers
 
 from data import sources
-from data.examples import Tokens, collate
+from data.collate import collate
+from data.examples import Tokens
 from data.store.encode import Encoding
 from data.store.manifest import facts, key
 from data.store.pairs import encode_pairs

@@ -16,8 +16,8 @@ import transformers
 from encdec.hub.card import render
 from train import loop, mesh, validate
 from train.modes import export
-from train.setup import task as task_lib
 from train.setup import trained
+from train.setup.task import restore_task
 
 
 def test_pytorch_generates_what_evaluation_generated(
@@ -123,7 +123,7 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
   """Greedily, whatever the decoder's own files ask for."""
   config, folder, _ = finished
   task = dataclasses.replace(
-    task_lib.restore(config, folder),
+    restore_task(config, folder),
     generation={"do_sample": True, "max_new_tokens": 3, "eos_token_id": 0},
   )
   with caplog.at_level("WARNING", logger="absl"):
@@ -134,7 +134,7 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
 
 def test_an_export_says_what_its_files_cannot(finished, caplog):
   config, folder, _ = finished
-  task = task_lib.restore(config, folder)
+  task = restore_task(config, folder)
   config = config.copy_and_resolve_references()
   config.generation.scoring = "gnmt"
   with caplog.at_level("WARNING", logger="absl"):
@@ -196,7 +196,7 @@ def test_a_card_names_no_folder(finished):
   config = config.copy_and_resolve_references()
   config.model.encoder, config.model.decoder = "/home/me/bert", "~/gpt2"
   config.data.train = "1*jsonl:/home/me/a.jsonl@all[:9],3*csv:C:\\me\\b.csv"
-  task = task_lib.restore(finished[0], folder)
+  task = restore_task(finished[0], folder)
   this = trained.Trained(
     config,
     folder,

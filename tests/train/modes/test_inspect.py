@@ -7,7 +7,7 @@ import pytest
 from train import validate
 from train.modes import inspect
 from train.setup import datasets
-from train.setup import task as task_lib
+from train.setup.task import build_task
 
 
 def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
@@ -27,7 +27,7 @@ def test_what_is_printed(tiny_config, tmp_path, capsys, compilations):
     assert f"\n  {name}" in out
   assert out.count("--config.data.pack_source_length=") == 2
 
-  task = task_lib.build(config, folder)
+  task = build_task(config, folder)
   pairs = datasets.train_pairs(config, task, folder)
   batch = datasets.train_pipeline(config, pairs, folder).batch(0)
   first = out.split("-- row ")[1]
@@ -41,7 +41,7 @@ def test_a_mixture_is_measured_by_its_shares(tiny_config, tmp_path):
     line = json.dumps({"source": text, "target": "blue"}) + "\n"
     (tmp_path / name).write_text(line * count)
   tiny_config.data.train = f"3*jsonl:{tmp_path}/a,1*jsonl:{tmp_path}/b"
-  task = task_lib.build(tiny_config, tmp_path / "run")
+  task = build_task(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   lengths, records = inspect._measure(tiny_config, task, pairs)
   short = (lengths.source < 9).sum()

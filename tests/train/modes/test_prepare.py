@@ -7,7 +7,7 @@ from data.store import encode
 from train import validate
 from train.modes import prepare
 from train.setup import datasets
-from train.setup import task as task_lib
+from train.setup.task import build_task, restore_task
 
 
 def test_a_run_reads_what_was_prepared(
@@ -29,14 +29,14 @@ def test_a_run_reads_what_was_prepared(
   monkeypatch.setattr(encode.Encoding, "examples", None)
   prepare.run(tiny_config, str(folder))
   assert capsys.readouterr().out == printed
-  task = task_lib.build(tiny_config, folder)
+  task = build_task(tiny_config, folder)
   assert len(datasets.train_pairs(tiny_config, task, folder)) == 61
 
 
 def test_the_store_of_a_run_lies_in_its_folder(finished):
   config, folder, _ = finished
   names = [p.name for p in (folder / "store").iterdir() if p.is_dir()]
-  task = task_lib.restore(config, folder)
+  task = restore_task(config, folder)
   (pairs,) = datasets.train_pairs(config, task, folder).parts
   assert len(names) == 2 and pairs.folder.name in names
   assert pairs.folder.parent == folder / "store"

@@ -10,7 +10,7 @@ from data.schemes import files
 from data.store import source_cache
 from train import loop, processes
 from train.setup import datasets
-from train.setup import task as task_lib
+from train.setup.task import build_task, record_task
 from train.validate import Refusal
 from train.workdir import recorded_config
 
@@ -25,7 +25,7 @@ def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
   uris = [_write(tmp_path / name, name * 2, name * 3) for name in "ab"]
   tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
   datasets.check(tiny_config, tmp_path)
-  task = task_lib.build(tiny_config, tmp_path / "run")
+  task = build_task(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   pipeline = datasets.train_pipeline(tiny_config, pairs, tmp_path / "run")
   steps = range(1000 // pipeline.batch_size)
@@ -39,7 +39,7 @@ def test_tokenizers_learn_from_all_of_a_mixture(tiny_config, tmp_path):
     _write(tmp_path / "two", *["omega omega"] * 9),
   ]
   tiny_config.data.train = f"1*{uris[0]},2*{uris[1]}"
-  task = task_lib.build(tiny_config, tmp_path / "run")
+  task = build_task(tiny_config, tmp_path / "run")
   for word in ("alpha", "omega"):
     assert task.source_tokenizer.token_id(word) is not None
 
@@ -55,7 +55,7 @@ def sets(tmp_path, tiny_config):
     f"w={_write(tmp_path / 'w', 'new', 'newer')}"
   )
   data.test = f"t={_write(tmp_path / 't', words[7])}"
-  task = task_lib.build(tiny_config, tmp_path / "run")
+  task = build_task(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   return (
     tiny_config,
@@ -83,13 +83,13 @@ def test_pairs_that_are_not_held_out_are_reported(sets, tmp_path, caplog):
 def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
   folder = tmp_path / "run"
   with caplog.at_level(logging.WARNING):
-    this = loop.prepare(tiny_config, folder)
+    this = loop.build_run(tiny_config, folder)
     assert "data.eval valid: 21 of 21 pairs (100.0%) stand" in caplog.text
     # As `loop.begin` does.
-    task_lib.record(this.task, folder)
+    record_task(this.task, folder)
     recorded_config.record(tiny_config, folder, {}, 0)
     caplog.clear()
-    loop.prepare(tiny_config, folder)
+    loop.build_run(tiny_config, folder)
   assert "stand in the training data" not in caplog.text
 
 
@@ -106,20 +106,20 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
   # The held-out set is a slice of the same file.
   tiny_config.data.test = tiny_config.data.eval
   # Trains tokenizers, prepares, looks for duplicates.
-  this = loop.prepare(tiny_config, tmp_path / "run")
+  this = loop.build_run(tiny_config, tmp_path / "run")
   assert scans == [f"{tmp_path}/pairs.jsonl"]
-  task_lib.record(this.task, this.folder)
+  record_task(this.task, this.folder)
   recorded_config.record(this.config, this.folder, {}, 0)
   # Whoever goes on, in another process, reads none of it.
   source_cache._opened.cache_clear()
-  loop.prepare(tiny_config, tmp_path / "run")
+  loop.build_run(tiny_config, tmp_path / "run")
   assert len(scans) == 1
 
 
 def test_hosts_whose_files_differ_are_refused(
   tiny_config, tmp_path, monkeypatch
 ):
-  task = task_lib.build(tiny_config, tmp_path / "run")
+  task = build_task(tiny_config, tmp_path / "run")
   datasets.train_pairs(tiny_config, task, tmp_path / "run")
   # What the other host has is not what this one has.
   monkeypatch.setattr(

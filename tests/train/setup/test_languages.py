@@ -20,7 +20,7 @@ from tests.translators import ENGLISH, GERMAN, LANGUAGES
 from train import loop, validate
 from train.modes import export, predict
 from train.setup import datasets, trained
-from train.setup import task as task_lib
+from train.setup.task import build_task, record_task, restore_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacre")
 
@@ -99,7 +99,7 @@ def _forced(config, task):
 
 def _check_inputs(kind, config, folder, theirs):
   """The batches of a run are what PyTorch's class makes of the same labels."""
-  task = task_lib.restore(config, folder)
+  task = restore_task(config, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)
   every = eval_batches(sets["valid"], 8, datasets.buckets(config))
   batch = next(iter(every)).arrays
@@ -199,7 +199,7 @@ def test_pytorch_reads_and_writes_what_the_run_did(
   config.model.pair, config.data.source_tokenizer = str(hub), ""
   for language in ("", french):
     config.data.target_language = language
-    new = task_lib.build(config, tmp_path / f"pair{language}")
+    new = build_task(config, tmp_path / f"pair{language}")
     code = ids(language or LANGUAGES[kind][1])
     assert new.tokens.start == (code if kind == "mbart" else ids(start))
     assert _forced(config, new) == (None if first is None else code)
@@ -226,16 +226,16 @@ def test_a_preset_starts_as_its_tokenizer_says(
   config.model.decoder = decoder
   config.data.target_tokenizer = translators.save(kind, tmp_path / kind)
   config.data.target_language = LANGUAGES[kind][1]
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   ids = task.target_tokenizer.inner.convert_tokens_to_ids
   assert task.tokens.start == ids(start)
   assert task.tokens.end == (ids("</s>"),)
   assert _forced(config, task) == (None if first is None else ids(first))
   # What the run keeps has the languages; the configuration is not asked again.
-  task_lib.record(task, tmp_path / "run")
+  record_task(task, tmp_path / "run")
   (tmp_path / "run/config.json").write_text("{}")
   config.data.target_language = ""
-  again = task_lib.build(config, tmp_path / "run")
+  again = build_task(config, tmp_path / "run")
   assert _forced(config, again) == _forced(config, task)
   for side in ("source_tokenizer", "target_tokenizer"):
     fingerprints = [getattr(t, side).fingerprint for t in (task, again)]
@@ -244,7 +244,7 @@ def test_a_preset_starts_as_its_tokenizer_says(
   if first is not None:
     config.data.target_language = LANGUAGES[kind][1]
     config.model.start_token = first
-    coded = task_lib.build(config, tmp_path / "coded")
+    coded = build_task(config, tmp_path / "coded")
     assert coded.tokens.start == ids(first)
     assert _forced(config, coded) is None
 
@@ -255,16 +255,16 @@ def test_the_classs_start_goes_before_a_files(translation, tmp_path):
   path = tmp_path / "mbart/generation_config.json"
   values = json.loads(path.read_text()) | {"decoder_start_token_id": 0}
   path.write_text(json.dumps(values))
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   ids = task.target_tokenizer.inner.convert_tokens_to_ids
   assert task.tokens.start == ids("de_DE")
   assert "the target's language" in task.tokens.table()
   config.data.target_language = ""
-  other = task_lib.build(config, tmp_path / "other")
+  other = build_task(config, tmp_path / "other")
   assert other.tokens.start == ids("en_XX")
   # A run's own word goes before both.
   config.model.start_token = "</s>"
-  assert task_lib.build(config, tmp_path / "own").tokens.start == ids("</s>")
+  assert build_task(config, tmp_path / "own").tokens.start == ids("</s>")
 
 
 def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
@@ -272,7 +272,7 @@ def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
   config.model.decoder = "mbart:tiny"
   config.data.target_tokenizer = translators.save("mbart", tmp_path / "mbart")
   config.data.target_language = "de_DE"
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   several = dataclasses.replace(task.tokens, end=(9, *task.tokens.end))
   task = dataclasses.replace(task, tokens=several)
   assert task.batch_tokens.end == task.target_tokenizer.eos_id
@@ -290,7 +290,7 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
   config.data.source_tokenizer = config.data.target_tokenizer = folder
   config.data.source_language, config.data.target_language, _ = LANGUAGES[kind]
   config.model.start_token = "</s>"
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   ids = [
     tokenizer.encode_batch(GERMAN[:1])
     for tokenizer in (task.source_tokenizer, task.target_tokenizer)
@@ -302,7 +302,7 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
     with pytest.raises(
       validate.Refusal, match=r"'embeddings' \(model\.share\)"
     ):
-      task_lib.build(config, tmp_path / "other")
+      build_task(config, tmp_path / "other")
 
 
 def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
@@ -313,12 +313,12 @@ def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
       validate.Refusal,
       match=rf"data\.{kind}_language = 'de_DE'.*data\.{kind}_tokenizer",
     ):
-      task_lib.build(config, tmp_path / "run")
+      build_task(config, tmp_path / "run")
     config.data[f"{kind}_language"] = ""
   config.data.target_tokenizer = translators.save("marian", tmp_path / "marian")
   config.data.target_language = "de"
   with pytest.raises(ValueError, match=r"data\.target_language = 'de'.*''"):
-    task_lib.build(config, tmp_path / "run")
+    build_task(config, tmp_path / "run")
 
 
 def test_a_run_that_tokenised_targets_as_sources_is_refused(
@@ -328,15 +328,15 @@ def test_a_run_that_tokenised_targets_as_sources_is_refused(
   config.data.target_tokenizer = translators.save("mbart50", tmp_path / "mbart")
   config.data.source_language, config.data.target_language = "en_XX", "de_DE"
   config.data.source_tokenizer = config.data.target_tokenizer
-  task = task_lib.build(config, run)
-  task_lib.record(task, run)
-  assert task_lib.restore(config, run).tokens == task.tokens
+  task = build_task(config, run)
+  record_task(task, run)
+  assert restore_task(config, run).tokens == task.tokens
   # As an earlier version wrote it.
   values = json.loads((run / "model.json").read_text())
   del values["target_mode"]
   (run / "model.json").write_text(json.dumps(values))
   with pytest.raises(validate.Refusal, match="its targets as sources: train"):
-    task_lib.restore(config, run)
+    restore_task(config, run)
 
 
 @pytest.mark.parametrize("kind", ["mbart", "mbart50"])
@@ -346,7 +346,7 @@ def test_a_first_token_of_another_language_is_not_kept(
   """A saved pair forces what its last texts began with."""
   config, folder = translation(kind), tmp_path / "hub"
   german, french = _theirs(config).convert_tokens_to_ids(["de_DE", "fr_XX"])
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   hub.save_folder(
     folder,
     init_params(task.module, jax.random.key(0)),
@@ -361,8 +361,8 @@ def test_a_first_token_of_another_language_is_not_kept(
   with pytest.raises(
     validate.Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"
   ):
-    task_lib.build(config, tmp_path / "other")
+    build_task(config, tmp_path / "other")
   for language, code in (("fr_XX", french), ("de_DE", german)):
     config.data.target_language = language
-    task = task_lib.build(config, tmp_path / language)
+    task = build_task(config, tmp_path / language)
     assert _forced(config, task) == (None if kind == "mbart" else code)

@@ -8,7 +8,7 @@ import pytest
 from train import loop
 from train.modes import inspect
 from train.setup import datasets, target_check, trained
-from train.setup import task as task_lib
+from train.setup.task import build_task
 from train.validate import Refusal
 
 NAMES = ("Ana", "Bob", "Eve", "Zoë")
@@ -30,7 +30,7 @@ def emails(tiny_config, tmp_path):
 
 def measured(config, folder):
   datasets.check(config, folder)
-  task = task_lib.build(config, folder)
+  task = build_task(config, folder)
   pairs = datasets.train_pairs(config, task, folder)
   trips = target_check.measure(config, task, pairs)
   return trips.counts, target_check.advice(config, task, trips)
@@ -102,7 +102,7 @@ def test_inspection_and_the_start_of_a_run_say_it(
 
   monkeypatch.setattr(loop, "jit_train_step", stop)
   with caplog.at_level(logging.INFO), pytest.raises(Stopped):
-    loop.prepare(emails, tmp_path / "run")
+    loop.build_run(emails, tmp_path / "run")
   assert not compilations
   info, warning = (
     record for record in caplog.records if record.filename == "targets.py"

@@ -13,7 +13,7 @@ from encdec import hub
 from encdec.archs import ARCHS
 from train import loop, validate
 from train.setup import initial_params, tokenizers
-from train.setup import task as task_lib
+from train.setup.task import build_task, record_task, restore_task
 
 TEXTS = ["red blue green", "black white brown", "pink grey 0123456789"] * 9
 
@@ -59,8 +59,8 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
   config.model.decoder = str(folder / "gpt2")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.init_std = -1.0
-  this = loop.prepare(config, folder / "run")
-  params = this.create().params
+  this = loop.build_run(config, folder / "run")
+  params = loop.first_state(this).params
   for side, table in (
     ("encoder", encoder.embeddings.word_embeddings),
     ("decoder", decoder.transformer.wte),
@@ -96,7 +96,7 @@ def test_every_architecture_has_a_tokenizer_to_train():
 def test_a_roberta_preset_trains_its_tokenizer(pairs_folder, tiny_config):
   tiny_config.model.encoder = tiny_config.model.decoder = "roberta:tiny"
   tiny_config.data.target_vocab_size = 300
-  task = task_lib.build(tiny_config, pairs_folder / "run")
+  task = build_task(tiny_config, pairs_folder / "run")
   start, end, pad = task.tokens.start, task.tokens.end, task.tokens.pad
   ids = [task.target_tokenizer.token_id(t) for t in ("<s>", "</s>", "<pad>")]
   assert [start, *end, pad] == ids
@@ -112,7 +112,7 @@ def test_an_id_outside_the_vocabulary_is_refused(folders, tiny_config):
   with pytest.raises(
     validate.Refusal, match=r"pad token has the id 50257.*model\.pad_token"
   ):
-    task_lib.build(tiny_config, folder / "run")
+    build_task(tiny_config, folder / "run")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -123,10 +123,10 @@ def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
   config.model.decoder = str(folder / "gpt2")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.start_token = "0"
-  this = loop.prepare(config, folder / "run")
-  task_lib.record(this.task, folder / "run")
+  this = loop.build_run(config, folder / "run")
+  record_task(this.task, folder / "run")
   (folder / "bert").rename(folder / "gone")
-  again = task_lib.restore(config, folder / "run")
+  again = restore_task(config, folder / "run")
   assert again.tokens == this.task.tokens
   assert again.module == this.task.module
   start = again.target_tokenizer.token_id("0")
@@ -145,13 +145,14 @@ def test_a_side_starts_from_some_of_its_layers(folders, tiny_config):
   config.model.encoder_init = "pretrained"
   config.model.init_std = -1.0
   config.model.encoder_layers = (1,)
-  this = loop.prepare(config, folder / "run")
-  kernel = this.create().params["encoder"]["layers"]["mlp"]["up"]["kernel"]
+  this = loop.build_run(config, folder / "run")
+  params = loop.first_state(this).params
+  kernel = params["encoder"]["layers"]["mlp"]["up"]["kernel"]
   theirs = encoder.encoder.layer[1].intermediate.dense.weight.detach().numpy()
   np.testing.assert_array_equal(kernel, theirs.T[None])
   config.model.encoder_layers = (1, 2)
   with pytest.raises(ValueError, match=r"model.encoder_layers=.*from 0 to 1"):
-    loop.prepare(config, folder / "other")
+    loop.build_run(config, folder / "other")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -166,15 +167,15 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   with pytest.raises(
     validate.Refusal, match=r"has 512 rows; .*raise model\.encoder_positions"
   ):
-    loop.prepare(config, run)
+    loop.build_run(config, run)
   config.model.encoder_positions = 1024
   config.model.decoder_positions = 2048
   theirs = encoder.embeddings.position_embeddings.weight.detach().numpy()
   tables = {}
   for extension in ("repeat_last", "interpolate"):
     config.model.position_extension = extension
-    this = loop.prepare(config, folder / extension)
-    embeddings = this.create().params["encoder"]["embeddings"]
+    this = loop.build_run(config, folder / extension)
+    embeddings = loop.first_state(this).params["encoder"]["embeddings"]
     tables[extension] = np.asarray(embeddings["positions"]["embedding"])
     assert this.task.module.config.decoder.max_positions == 2048
   repeated, stretched = tables.values()
@@ -187,7 +188,7 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   with pytest.raises(
     validate.Refusal, match=r"model\.encoder_positions = 100: .* has 512, and"
   ):
-    loop.prepare(config, folder / "other")
+    loop.build_run(config, folder / "other")
 
 
 def _add_tokens(folder, tokens):
@@ -218,12 +219,12 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
     match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
     rf"{size - 2}: .*model\.grow_vocabulary=True",
   ):
-    loop.prepare(config, folder / "refused")
+    loop.build_run(config, folder / "refused")
   config.model.grow_vocabulary = True
-  this = loop.prepare(config, folder / "run")
+  this = loop.build_run(config, folder / "run")
   assert getattr(this.task.hub_config, side).vocab_size == size
   rows = np.asarray(
-    this.create().params[side]["embeddings"]["tokens"]["embedding"]
+    loop.first_state(this).params[side]["embeddings"]["tokens"]["embedding"]
   )
   torch.manual_seed(0)
   theirs.resize_token_embeddings(size)
@@ -257,13 +258,13 @@ def test_what_sides_lack_is_drawn_with_a_warning_or_left_out(
   config.model.encoder = config.model.decoder = str(folder / "bert")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.init_std = -1.0
-  this = loop.prepare(config, folder / "run")
+  this = loop.build_run(config, folder / "run")
   with caplog.at_level("WARNING", logger="absl"):
-    state = this.create()
+    state = loop.first_state(this)
   assert "holds no language-model head" in caplog.text
   assert "pooler" not in state.params["encoder"]
-  task_lib.record(this.task, folder / "run")
-  again = task_lib.restore(config, folder / "run")
+  record_task(this.task, folder / "run")
+  again = restore_task(config, folder / "run")
   assert again.module == this.task.module
   assert not again.module.config.encoder.pooler
   hub.save_folder(tmp_path / "hub", state.params, again.hub_config)
@@ -284,7 +285,7 @@ def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
   del state["transformer.ln_f.weight"]
   decoder.save_pretrained(folder / "gpt2", state_dict=state)
   with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
-    loop.prepare(config, folder / "run").create()
+    loop.first_state(loop.build_run(config, folder / "run"))
 
 
 @pytest.mark.parametrize(
@@ -308,5 +309,5 @@ def test_a_damaged_model_of_a_run_is_named(tiny_config, tmp_path, raw):
     made = training.train_wordpiece(TEXTS, 300)
     made.save(str(tmp_path / "tokenizers" / side))
   with pytest.raises(ValueError, match=str(path)) as caught:
-    task_lib.restore(tiny_config, tmp_path)
+    restore_task(tiny_config, tmp_path)
   assert len(str(caught.value)) < 500 + len(str(path))

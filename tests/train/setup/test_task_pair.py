@@ -15,7 +15,7 @@ from encdec import FlaxEncoderDecoderModel, hub
 from train import loop, validate
 from train.modes import export
 from train.setup import generation_settings, trained
-from train.setup import task as task_lib
+from train.setup.task import build_task, restore_task
 from train.workdir import json_files, recorded_config
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -58,9 +58,9 @@ def test_a_run_continues_its_export_on_new_data(
   config.train.steps = 2
   config.optim.warmup_steps = 0
   with caplog.at_level("INFO", logger="absl"):
-    this = loop.prepare(config, tmp_path / "run")
+    this = loop.build_run(config, tmp_path / "run")
     old = trained.load(first, str(folder), step=4)
-    _assert_same(this.create().params, old.params)
+    _assert_same(loop.first_state(this).params, old.params)
     assert this.task.tokens.end == old.task.tokens.end
     assert this.task.tokens.start == old.task.tokens.start
     for side in ("source_tokenizer", "target_tokenizer"):
@@ -94,7 +94,7 @@ def test_settings_of_the_config_win(exported, tiny_config, tmp_path):
   config.generation.options = (
     '{"repetition_penalty": null, "suppress_tokens": [5]}'
   )
-  task = task_lib.build(config, tmp_path / "run")
+  task = build_task(config, tmp_path / "run")
   settings = task.generation_settings(config)
   assert settings.options == {
     "num_beams": 2,
@@ -182,7 +182,7 @@ def test_options_that_contradict_each_other_are_refused_at_the_start(
   finished, saved, options, key
 ):
   config, folder, _ = finished
-  task = task_lib.restore(config, folder)
+  task = restore_task(config, folder)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.generation.num_beams = 1
@@ -196,7 +196,7 @@ def test_an_option_reaches_the_search(finished, tmp_path):
   """A forced first token begins every text; without it none does."""
   config, folder, _ = finished
   config = config.copy_and_resolve_references()
-  task = task_lib.restore(config, folder)
+  task = restore_task(config, folder)
   token = 40
   with config.unlocked():
     config.generation.options = f'{{"forced_bos_token_id": {token}}}'
@@ -252,14 +252,14 @@ def test_an_old_folder_of_pytorch_fills_what_is_unset(
 ):
   config = tiny_config
   config.model.pair = str(pytorch_pair)
-  this = loop.prepare(config, tmp_path / "run")
+  this = loop.build_run(config, tmp_path / "run")
   theirs = transformers.EncoderDecoderModel.from_pretrained(str(pytorch_pair))
   settings = this.task.generation_settings(config)
   for name in ("num_beams", "max_length", "length_penalty"):
     wanted = getattr(theirs.generation_config, name)
     assert settings.options[name] == wanted
   ours = FlaxEncoderDecoderModel.from_pretrained(pytorch_pair)
-  held = _leaves(this.create().params)
+  held = _leaves(loop.first_state(this).params)
   for name, leaf in _leaves(ours.params).items():
     rows = tuple(map(slice, leaf.shape))
     np.testing.assert_array_equal(held[name][rows], leaf, err_msg=name)
@@ -284,9 +284,9 @@ def test_what_was_shared_stays_shared_unless_set(
   tokenizer_lib.load(str(pytorch_pair)).save(str(shared))
   tiny_config.model.pair = str(shared)
   tiny_config.model.share = share
-  this = loop.prepare(tiny_config, tmp_path / "run")
+  this = loop.build_run(tiny_config, tmp_path / "run")
   assert str(this.task.module.config.share) == (share or "all")
-  params = this.create().params
+  params = loop.first_state(this).params
   ours = dict(hub.hub_from_tree(this.task.module.config, params))
   theirs = dict(hub.hub_from_tree(model.module.config, model.params))
   assert ours.keys() == theirs.keys()
@@ -307,7 +307,7 @@ def test_a_pair_named_as_a_side_says_what_to_set(
 ):
   tiny_config.model.encoder = str(exported)
   with pytest.raises(validate.Refusal, match=r"set model\.pair to it"):
-    loop.prepare(tiny_config, tmp_path / "run")
+    loop.build_run(tiny_config, tmp_path / "run")
 
 
 def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
@@ -316,7 +316,7 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   for name in ("bert:tiny", str(tmp_path / "bert")):
     config.model.pair = name
     with pytest.raises(validate.Refusal, match=r"set model\.encoder and model"):
-      loop.prepare(config, tmp_path / "run")
+      loop.build_run(config, tmp_path / "run")
   config.model.pair = str(exported)
   without = tmp_path / "without"
   shutil.copytree(exported, without)
@@ -324,15 +324,15 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
     path.unlink()
   config.model.pair = str(without)
   with pytest.raises(validate.Refusal, match=r"set data\.source_tokenizer"):
-    loop.prepare(config, tmp_path / "run")
+    loop.build_run(config, tmp_path / "run")
   # One tokenizer for two vocabularies would write in the source's words.
   shutil.rmtree(without)
   shutil.copytree(exported, without)
   shutil.rmtree(without / "target_tokenizer")
   with pytest.raises(validate.Refusal, match=r"set data\.target_tokenizer"):
-    loop.prepare(config, tmp_path / "run")
+    loop.build_run(config, tmp_path / "run")
   config.data.target_tokenizer = str(exported / "target_tokenizer")
-  loop.prepare(config, tmp_path / "other")
+  loop.build_run(config, tmp_path / "other")
 
 
 def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
@@ -385,8 +385,8 @@ def test_rows_of_a_pair_may_become_longer(pytorch_pair, tiny_config, tmp_path):
   config.model.pair = str(pytorch_pair)
   config.model.encoder_positions = 64
   config.data.max_source_length = 60
-  this = loop.prepare(config, tmp_path / "run")
-  params = this.create().params
+  this = loop.build_run(config, tmp_path / "run")
+  params = loop.first_state(this).params
   tables = [
     np.asarray(params[side]["embeddings"]["positions"]["embedding"])
     for side in ("encoder", "decoder")

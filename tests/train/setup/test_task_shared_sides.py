@@ -67,7 +67,7 @@ def test_tokenizers_that_differ_cannot_share(
   config.model.encoder, config.model.decoder = write_tokenizers
   config.model.encoder_init = config.model.decoder_init = "random"
   with pytest.raises(validate.Refusal, match="differ: name one"):
-    loop.prepare(config, tmp_path / "run")
+    loop.build_run(config, tmp_path / "run")
 
 
 @pytest.fixture

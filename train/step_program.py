@@ -1,0 +1,63 @@
+"""The program of a step: built of a configuration, a module and a mesh alone.
+
+No run, tokenizer or data set is needed: what is lowered here for devices that
+are not there yet is what a run compiles on them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from encdec.model import FlaxEncoderDecoderModule
+from train.config import Config
+from train.mesh import sharding_rules
+from train.optim import OptimConfig, make_optimizer, make_schedule
+from train.state import TrainState, abstract_state, state_shardings
+from train.step import StepConfig, jit_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+  """A jitted training step and what it takes; nothing is compiled yet.
+
+  Attributes:
+    step: `(state, batch) -> (state, metrics)`; call or lower it inside
+      `jax.set_mesh(mesh)`.
+    state: shapes, dtypes and shardings of the state.
+    tx: the optimizer.
+  """
+
+  step: Callable[..., Any]
+  state: TrainState
+  tx: optax.GradientTransformation
+
+
+def build_step(
+  config: Config, module: FlaxEncoderDecoderModule, mesh: Mesh
+) -> StepProgram:
+  """The training step of `config` for a module on a mesh."""
+  rules = sharding_rules(config)
+  optim = OptimConfig(**config.optim.to_dict())
+  width = module.config.decoder.width
+  schedule = make_schedule(optim, config.train.steps, width)
+  tx = make_optimizer(optim, schedule)
+  state = abstract_state(module, tx, mesh, rules)
+  step = jit_train_step(
+    module=module,
+    tx=tx,
+    schedule=schedule,
+    config=StepConfig(
+      seed=config.seed,
+      accumulate_steps=config.train.accumulate_steps,
+      label_smoothing=config.train.label_smoothing,
+      loss_chunks=config.train.loss_chunks,
+      rng=config.train.rng,
+    ),
+    mesh=mesh,
+    rules=rules,
+    shardings=state_shardings(state),
+  )
+  return StepProgram(step, state, tx)
