@@ -31,8 +31,7 @@ from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
 from train import processes, validate
-from train.cli import config_file, machine_errors
-from train.cli import flags as flags_lib
+from train.cli import command_line, config_file, machine_errors
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -62,15 +61,15 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
 
 
 def prepare() -> None:
-  from train.modes import prepare as preparing
+  from train.modes import prepare
 
-  preparing.run(CONFIG.value, WORKDIR.value)
+  prepare.run(CONFIG.value, WORKDIR.value)
 
 
 def inspect() -> None:
-  from train.modes import inspect as inspection
+  from train.modes import inspect
 
-  inspection.run(CONFIG.value, WORKDIR.value)
+  inspect.run(CONFIG.value, WORKDIR.value)
 
 
 def train() -> None:
@@ -80,15 +79,15 @@ def train() -> None:
 
 
 def evaluate() -> None:
-  from train.modes import evaluate as evaluation
+  from train.modes import evaluate
 
-  evaluation.run(CONFIG.value, WORKDIR.value, step=STEP.value)
+  evaluate.run(CONFIG.value, WORKDIR.value, step=STEP.value)
 
 
 def predict() -> None:
-  from train.modes import predict as prediction
+  from train.modes import predict
 
-  prediction.run(
+  predict.run(
     CONFIG.value,
     WORKDIR.value,
     step=STEP.value,
@@ -99,9 +98,9 @@ def predict() -> None:
 
 
 def export() -> None:
-  from train.modes import export as exporting
+  from train.modes import export
 
-  exporting.run(
+  export.run(
     CONFIG.value,
     WORKDIR.value,
     step=STEP.value,
@@ -143,27 +142,27 @@ def parse(argv: list[str]) -> list[str]:
   try:
     # Those of a --flagfile too: overrides are told from flags by their names.
     argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
-    overrides, rest, tail = flags_lib.split(argv)
+    overrides, rest, tail = command_line.split(argv)
     # The file alone first, so that overrides can be compared with its keys.
-    with config_file.reading(flags_lib.value_of("config", rest)):
+    with config_file.reading(command_line.value_of("config", rest)):
       flags.FLAGS(rest)
-      flags_lib.check_flags(
+      command_line.check_flags(
         CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
       )
-    flags_lib.check_overrides(overrides, CONFIG.value)
+    command_line.check_overrides(overrides, CONFIG.value)
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
-    flags_lib.check_mode(MODE.value, given, OF_MODES)
+    command_line.check_mode(MODE.value, given, OF_MODES)
     ARGUMENTS[:] = [*rest, *overrides, *tail]
     return flags.FLAGS(list(ARGUMENTS))
   except validate.Failure:
     raise
   except (flags.Error, ValueError) as error:
-    reason = flags_lib.explain(error, flags.FLAGS["config"].value)
+    reason = command_line.explain(error, flags.FLAGS["config"].value)
     raise validate.Refusal(reason) from error
 
 
 def main(argv: list[str]) -> None:
-  flags_lib.check_arguments(argv[1:])
+  command_line.check_arguments(argv[1:])
   signals.keep(KEPT[MODE.value])
   folder = WORKDIR.value
   may_write = not os.path.exists(folder) or os.access(folder, os.W_OK)

@@ -37,9 +37,8 @@ sys.path[0] = str(Path(__file__).parents[1])
 # ruff: noqa: E402
 from data.examples import Tokens
 from data.schemes import pydoc
-from data.store import prepare as prepare_lib
-from data.store import workers as workers_lib
-from data.store.encode import Encoding
+from data.store import prepare, worker_processes
+from data.store.encoding import Encoding
 from data.tokenizers import training
 
 NEEDED = 0.7e6
@@ -117,9 +116,9 @@ def generate(args: argparse.Namespace) -> tuple[Generated, Encoding]:
 # Stages, each in a process of its own. They give tokens, seconds and cores.
 
 
-def prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
+def _prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
   start = time.perf_counter()
-  pairs = prepare_lib.prepare(source, encoding, folder / "store", show=True)
+  pairs = prepare.prepare_set(source, encoding, folder / "store", show=True)
   seconds = time.perf_counter() - start
   every = np.arange(len(pairs))
   tokens = pairs.source_lengths(every).sum() + pairs.target_lengths(every).sum()
@@ -127,7 +126,7 @@ def prepare(args, folder: Path, source, encoding) -> tuple[int, float, int]:
     f"  {len(pairs):,} pairs, {tokens / len(pairs):.0f} tokens each, "
     f"{pairs.bytes / tokens:.2f} bytes a token"
   )
-  return int(tokens), seconds, workers_lib.cores()
+  return int(tokens), seconds, worker_processes.cores()
 
 
 def _pipeline(args, folder: Path, source, encoding):
@@ -135,7 +134,7 @@ def _pipeline(args, folder: Path, source, encoding):
   from data.mixture import Mixture
 
   start = time.perf_counter()
-  pairs = prepare_lib.prepare(source, encoding, folder / "store")
+  pairs = prepare.prepare_set(source, encoding, folder / "store")
   opened = time.perf_counter()
   batches = pipeline.make_pipeline(
     Mixture((pairs,)),
@@ -245,7 +244,7 @@ def main() -> None:
     folder = Path(name)
     make = functools.partial(_generate, args, folder)
     _in_process(context, make)
-    for stage in (prepare, one_thread, workers):
+    for stage in (_prepare, one_thread, workers):
       print(f"{stage.__name__.replace('_', ' ')}:", flush=True)
       results = context.SimpleQueue()
       process = context.Process(target=_do, args=(stage, args, folder, results))

@@ -35,7 +35,7 @@ from data.examples import Tokens
 from data.mixture import Mixture
 from data.packing import fill, pack
 from data.pipeline import Pipeline, eval_batches, make_pipeline, train_batches
-from data.store.encode import Encoding
+from data.store.encoding import Encoding
 from data.store.pairs import EncodedPairs, encode_pairs
 from data.tokenizers.training import train_bpe, train_wordpiece
 from encdec.archs import bert, gpt2

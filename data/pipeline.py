@@ -18,8 +18,8 @@ from data.collate import Batch, collate
 from data.mixture import Mixture
 from data.packing import Fill, fill, stored_rows
 from data.plan import OnePairRows, Plan, Units
-from data.store import workers as workers_lib
 from data.store.pairs import Pairs
+from data.store.worker_processes import end_with_parent, sheltered
 
 PACKINGS = ("none", "bucket", "pack")
 
@@ -174,7 +174,7 @@ def train_batches(
   if workers:
     steps = steps.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    ).mp_prefetch(_processes(workers, prefetch), workers_lib.end_with_parent)
+    ).mp_prefetch(_processes(workers, prefetch), end_with_parent)
   else:
     steps = steps.to_iter_dataset(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=prefetch)
@@ -185,7 +185,7 @@ def train_batches(
   ahead = ThreadPrefetchIterDataset(placed, prefetch_buffer_size=1)
   with contextlib.closing(iter(ahead)) as batches:
     # The thread that begins here starts the processes.
-    with workers_lib.sheltered():
+    with sheltered():
       batches.start_prefetch()
     yield from batches
 

@@ -66,9 +66,9 @@ class TextGenerator:
     self.rows = rows_per_batch(config, mesh, task.rules)
     _log_rounded(config, self.rows)
     self.sharding = batch_sharding(mesh, task.rules)
-    self.prepare = jax.jit(self._prepare)
+    self.decoding_params = jax.jit(self._decoding_params)
 
-  def _prepare(self, params: Params) -> Params:
+  def _decoding_params(self, params: Params) -> Params:
     """The decoding form of stored parameters, once a version of them."""
     return unstack(expand(params, self.module.config), self.module)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.error_text import DAMAGE, fault
 from data.sources import Source
-from data.store.encode import Encoding
+from data.store.encoding import Encoding
 from data.store.pairs import Counts, digest
 
 FORMAT = 1

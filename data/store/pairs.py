@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from data import plan
 from data.examples import Example, Tokens
 from data.sources import Source
-from data.store.encode import Encoding
+from data.store.encoding import Encoding
 
 
 @dataclasses.dataclass(frozen=True)

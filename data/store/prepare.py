@@ -24,9 +24,8 @@ from data.atomic_write import replacing, sync
 from data.examples import Example
 from data.file_lock import locked
 from data.sources import Source
-from data.store import manifest, prepared, shards
-from data.store import workers as workers_lib
-from data.store.encode import Encoding
+from data.store import manifest, prepared, shards, worker_processes
+from data.store.encoding import Encoding
 from data.store.manifest import LENGTHS, RECORDS, File, Manifest, Shard
 from data.store.pairs import Counts, check_some, measure
 from data.store.prepared import PreparedPairs
@@ -37,7 +36,7 @@ from data.store.prepared import PreparedPairs
 _RECORDS, _SHARDS = 1 << 13, 256
 
 
-def prepare(
+def prepare_set(
   source: Source,
   encoding: Encoding,
   store: Path,
@@ -196,14 +195,14 @@ def _make(work: Work, folder: Path, workers: int, show: bool) -> None:
 
 def _make_shards(work: Work, workers: int, show: bool) -> None:
   records = len(work.source)
-  processes = max(1, min(workers or workers_lib.cores(), work.shards))
+  processes = max(1, min(workers or worker_processes.cores(), work.shards))
   logging.info(
     "preparing %s: %d records, by %d processes, in %s",
     *(work.source.name, records, processes, work.folder),
   )
   hidden = not (show and sys.stderr.isatty())
   with tqdm.tqdm(total=records, unit="record", disable=hidden) as bar:
-    for index in workers_lib.in_order(work, work.shards, processes):
+    for index in worker_processes.in_order(work, work.shards, processes):
       bar.update(len(work.records(index)))
 
 

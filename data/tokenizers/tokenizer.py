@@ -232,7 +232,7 @@ class Tokenizer:
     return encoded["input_ids"], encoded["special_tokens_mask"]
 
 
-def load(
+def load_tokenizer(
   name_or_folder: str,
   subfolder: str = "",
   *,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data import examples, sources
-from data.store import encode as encode_lib
 from data.store import pairs
+from data.store.encoding import Encoding
 from data.tokenizers import tokenizer, training
 
 TEXTS = [
@@ -46,7 +46,7 @@ def write_jsonl(tmp_path: pathlib.Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def make_encoding(wordpiece, bpe) -> Callable[..., encode_lib.Encoding]:
+def make_encoding(wordpiece, bpe) -> Callable[..., Encoding]:
   """An encoding with the small tokenizers."""
   settings = {
     "source_field": "source",
@@ -57,7 +57,7 @@ def make_encoding(wordpiece, bpe) -> Callable[..., encode_lib.Encoding]:
     "max_source_length": 32,
     "max_target_length": 12,
   }
-  return lambda **changes: encode_lib.Encoding(**settings | changes)
+  return lambda **changes: Encoding(**settings | changes)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.sharding import DEFAULT_RULES
-from train import mesh as mesh_lib
 from train import optim, state, step
+from train.mesh import MeshConfig, make_mesh
 
 VOCAB, ROWS = 21, 8
 
@@ -112,7 +112,7 @@ def compiled(module, mesh, **config):
 
 @pytest.fixture(scope="module")
 def mesh():
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
+  mesh = make_mesh(MeshConfig(), jax.devices()[:1])
   with jax.set_mesh(mesh):
     yield mesh
 
@@ -307,7 +307,7 @@ def test_parameters_to_start_from_must_be_the_models(mesh, host_params):
 
 
 def test_a_step_outside_its_mesh_is_refused(mesh):
-  other = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=2), jax.devices()[:2])
+  other = make_mesh(MeshConfig(data=2), jax.devices()[:2])
   function, abstract = jitted(module_of(), mesh)
   with (
     jax.set_mesh(other),

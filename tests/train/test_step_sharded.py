@@ -24,8 +24,8 @@ from encdec.model import (
   param_shapes,
 )
 from encdec.sharding import DEFAULT_RULES
-from train import mesh as mesh_lib
 from train import optim, state, step
+from train.mesh import MeshConfig, batch_sharding, make_mesh
 
 ROWS, SOURCE, TARGET, WIDTH = 16, 12, 7, 16
 # (data, fsdp, tensor).
@@ -164,15 +164,13 @@ class Run:
 
 
 def mesh_of(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
-  return mesh_lib.make_mesh(
-    mesh_lib.MeshConfig(1, *sizes), jax.devices()[: np.prod(sizes)]
-  )
+  return make_mesh(MeshConfig(1, *sizes), jax.devices()[: np.prod(sizes)])
 
 
 def run(case: Case, sizes: tuple[int, int, int]) -> Run:
   mesh, module = mesh_of(sizes), module_of(case)
   abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
-  place = mesh_lib.batch_sharding(mesh, DEFAULT_RULES)
+  place = batch_sharding(mesh, DEFAULT_RULES)
   batches = [jax.device_put(batch_of(case, n), place) for n in range(5)]
   function = step.jit_train_step(
     module=module,

@@ -32,7 +32,7 @@ def generate(finished, one_device):
     ]
     with jax.set_mesh(this.mesh):
       generator = text_generator.TextGenerator(this.task, own, this.mesh)
-      params = generator.prepare(this.params)
+      params = generator.decoding_params(this.params)
       found = list(generator.generate(params, sources))
     return sorted(found, key=lambda row: row.key)
 

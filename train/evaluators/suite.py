@@ -91,7 +91,7 @@ class Suite:
     """A row of `eval/<set>/<metric>`, and each set's result."""
     decoding_params = None
     if any(chosen is not None for _, chosen in self.sets.values()):
-      decoding_params = self.generator.prepare(params)
+      decoding_params = self.generator.decoding_params(params)
     results = {
       name: self._evaluate(params, decoding_params, *pairs)
       for name, pairs in self.sets.items()

@@ -13,7 +13,7 @@ from data import atomic_write
 from encdec import hub
 from encdec.types import Params
 from train import processes, validate
-from train.cli import flags
+from train.cli import paths
 from train.config import Config
 from train.modes import card_names
 from train.setup import trained
@@ -98,7 +98,7 @@ def run(
         print(f"pushed to {hub.push_folder(path, push_to_hub)}")
 
   def write_named() -> None:
-    with flags.making(f"--output={output}"):
+    with paths.making(f"--output={output}"):
       path.mkdir(parents=True, exist_ok=True)
     with atomic_write.naming(path):
       write()
@@ -167,7 +167,7 @@ def _check_output(output: str) -> Path:
     raise validate.Refusal(
       "--output is missing: pass a folder, --output=runs/name/hub"
     )
-  flags.check_path("output", output)
+  paths.check_path("output", output)
   path = Path(output)
   if path.exists() and not path.is_dir():
     raise validate.Refusal(

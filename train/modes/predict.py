@@ -19,7 +19,7 @@ from absl import logging
 from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import processes, text_generator, validate
-from train.cli import flags
+from train.cli import paths
 from train.cli.setting_names import naming
 from train.config import Config
 from train.modes.prediction_file import FOUND, Output, digest
@@ -217,7 +217,7 @@ def _check_flags(source: str, output: str) -> None:
   ):
     if not value:
       raise validate.Refusal(f"--{flag} is missing: pass {example}")
-  flags.check_path("output", output)
+  paths.check_path("output", output)
   with naming("--input"):
     read = sources.files_of(source) if URI.match(source) else [source]
   if Path(output).resolve() in [Path(path).resolve() for path in read]:
@@ -239,7 +239,7 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
   early: dict[int, Row] = {}
   counts = collections.Counter()
   found = generator.generate(
-    generator.prepare(this.params),
+    generator.decoding_params(this.params),
     _sources(this, inputs, start, early, counts),
     window=WINDOW * generator.rows,
   )
@@ -328,7 +328,7 @@ def fingerprint(this: Trained, inputs: Inputs) -> dict[str, Any]:
   """What decides an output."""
   settings = {
     key: value
-    for key, value in recorded_config.plain(this.config).items()
+    for key, value in recorded_config.json_values(this.config).items()
     if key.startswith(("generation.", "model.dtype", "data.max_"))
   }
   # As they come to be, whether the config or a saved pair sets them.

@@ -15,7 +15,7 @@ from absl import logging
 from data import atomic_write
 from data.error_text import few, plain, quoted
 from train import processes, validate
-from train.cli import flags
+from train.cli import paths
 from train.workdir import json_files, recorded_config
 
 # What is added to the object of a source.
@@ -80,7 +80,7 @@ class Output:
           f"--output={self.path} was made by something else ({other}): pass "
           "--overwrite, or choose another --output"
         )
-    with flags.making(f"--output={self.path}"):
+    with paths.making(f"--output={self.path}"):
       self.path.parent.mkdir(parents=True, exist_ok=True)
     if self._file is None:
       self._file = self._locked()

@@ -26,7 +26,7 @@ def run(config: Config, folder: str) -> None:
       recorded_config.check_model(config, path, trained.FIXED)
     datasets.check(config, path)
     task = build_task(config, path)
-    for uri, pairs in datasets.prepare_all(config, task, path):
+    for uri, pairs in datasets.prepare_sets(config, task, path):
       if jax.process_index() == 0:
         megabytes = pairs.bytes / 1e6
         print(f"{uri}: {datasets.describe(pairs)}")

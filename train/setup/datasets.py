@@ -11,13 +11,13 @@ from data.buckets import Shape, make_buckets
 from data.mixture import Mixture
 from data.pipeline import Pipeline, make_pipeline
 from data.store import prepared
-from data.store.encode import Encoding
+from data.store.encoding import Encoding
 from data.store.pairs import Pairs
-from data.store.prepare import prepare
+from data.store.prepare import prepare_set
 from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
 from train import processes, validate
-from train.cli import flags
+from train.cli import paths
 from train.cli.setting_names import naming
 from train.config import Config
 from train.setup import tokenizers
@@ -31,7 +31,7 @@ def train_pairs(config: Config, task: Task, folder: Path) -> Mixture:
     folder: of the run.
   """
   weights = sources.parse_mixture(config.data.train)
-  parts = tuple(_prepared(config, task, folder, uri) for uri in weights)
+  parts = tuple(_stored_set(config, task, folder, uri) for uri in weights)
   return Mixture(parts, tuple(weights.values()))
 
 
@@ -62,7 +62,7 @@ def held_out(
     bare: what a set without a name is called.
   """
   return {
-    name: _prepared(config, task, folder, uri)
+    name: _stored_set(config, task, folder, uri)
     for name, uri in sources.parse_eval(text, bare).items()
   }
 
@@ -85,12 +85,12 @@ def check(config: Config, folder: Path) -> None:
       _open(config, uri, folder)
 
 
-def prepare_all(
+def prepare_sets(
   config: Config, task: Task, folder: Path
 ) -> Iterator[tuple[str, PreparedPairs]]:
   """Every set that the run will ever read, by URI, each checked to the byte."""
   for uri in _uris(config):
-    pairs = _prepared(config, task, folder, uri)
+    pairs = _stored_set(config, task, folder, uri)
     prepared.verify(pairs.folder)
     yield uri, pairs
 
@@ -220,7 +220,7 @@ def encoding(config: Config, task: Task) -> Encoding:
   )
 
 
-def _prepared(
+def _stored_set(
   config: Config, task: Task, folder: Path, uri: str
 ) -> PreparedPairs:
   """A set from the store; each process asks, and one that may makes it.
@@ -230,9 +230,9 @@ def _prepared(
   """
   chief = jax.process_index() == 0
   store = _store(config, folder)
-  with flags.making(f"data.store = {config.data.store!r}"):
+  with paths.making(f"data.store = {config.data.store!r}"):
     store.mkdir(parents=True, exist_ok=True)
-  pairs = prepare(
+  pairs = prepare_set(
     _open(config, uri, folder),
     encoding(config, task),
     store,
@@ -254,7 +254,7 @@ def _store(config: Config, folder: Path) -> Path:
       f"data.store = {store!r}: files are locked, mapped and renamed there, "
       "which a bucket cannot do; set it to a folder"
     )
-  with flags.making(f"data.store = {store!r}"):
+  with paths.making(f"data.store = {store!r}"):
     for path in (Path(store), *Path(store).absolute().parents):
       if path.exists() and not path.is_dir():
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import EncoderDecoderConfig
 
-from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from encdec.special_tokens import SpecialTokens, TokenSource
 from train import validate
 from train.config import Config
@@ -15,9 +15,9 @@ from train.config import Config
 _WRAPPED = ("mbart",)
 
 
-def load_tokenizer(
+def load_side_tokenizer(
   config: Config, kind: str, name: str, subfolder: str = ""
-) -> tokenizer_lib.Tokenizer:
+) -> Tokenizer:
   """A side's tokenizer, with the languages of the configuration.
 
   Args:
@@ -28,7 +28,7 @@ def load_tokenizer(
     LanguageError: it has not the language of its side.
     ValueError: there is none.
   """
-  return tokenizer_lib.load(
+  return load_tokenizer(
     name,
     subfolder,
     target=kind == "target",
@@ -47,7 +47,7 @@ def check_trained(config: Config, kind: str) -> None:
     )
 
 
-def start_id(tokenizer: tokenizer_lib.Tokenizer) -> int | None:
+def start_id(tokenizer: Tokenizer) -> int | None:
   """The token that starts a target, as its tokenizer has it.
 
   With a language that is what ends a target: mBART's code, and the end token of
@@ -59,9 +59,7 @@ def start_id(tokenizer: tokenizer_lib.Tokenizer) -> int | None:
   return next((i for i in first if i is not None), None)
 
 
-def preset_start(
-  preset: Mapping[str, Any], tokenizer: tokenizer_lib.Tokenizer
-) -> int | None:
+def preset_start(preset: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
   """The start token of a preset that takes its ids from its tokenizer."""
   start = start_id(tokenizer)
   first = preset.get("decoder_start_token_id")
@@ -74,7 +72,7 @@ def preset_start(
 def start_sources(
   config: Config,
   hub_config: EncoderDecoderConfig,
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: Tokenizer,
 ) -> tuple[TokenSource, ...]:
   """The start token where the target's language decides it, and no file.
 
@@ -94,7 +92,7 @@ def start_sources(
 
 
 def options(
-  tokenizer: tokenizer_lib.Tokenizer, tokens: SpecialTokens, chosen: bool
+  tokenizer: Tokenizer, tokens: SpecialTokens, chosen: bool
 ) -> Mapping[str, Any]:
   """Options of generation that follow from the target's language.
 
@@ -112,9 +110,7 @@ def options(
   return {"forced_bos_token_id": code}
 
 
-def check_forced(
-  tokenizer: tokenizer_lib.Tokenizer, saved: Mapping[str, Any]
-) -> None:
+def check_forced(tokenizer: Tokenizer, saved: Mapping[str, Any]) -> None:
   """Raises Refusal where a saved pair writes another language than its targets.
 
   Args:

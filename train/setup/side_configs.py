@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import logging
 
-from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers.tokenizer import Tokenizer
 from encdec import hub
 from encdec.config import Role
 from train import validate
@@ -102,7 +102,7 @@ def tell_replaced(config: Config) -> None:
 
 def grow_vocabularies(
   sides: Mapping[str, Any],
-  own: Mapping[str, tokenizer_lib.Tokenizer],
+  own: Mapping[str, Tokenizer],
   share: str,
 ) -> None:
   """Gives a side a row for each token of its tokenizer.
@@ -123,7 +123,7 @@ def grow_vocabularies(
       hub.set_vocab_size(hub_config, sizes[side])
 
 
-def fit_preset(hub_config: Any, tokenizer: tokenizer_lib.Tokenizer) -> None:
+def fit_preset(hub_config: Any, tokenizer: Tokenizer) -> None:
   """A preset takes its vocabulary and ids from its tokenizer."""
   values = {
     "vocab_size": tokenizer.vocab_size,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from transformers import EncoderDecoderConfig
 
 from data.examples import Tokens
-from data.tokenizers import tokenizer as tokenizer_lib
+from data.tokenizers.tokenizer import Tokenizer
 from encdec import hub, platform
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
@@ -51,8 +51,8 @@ class Task:
 
   hub_config: EncoderDecoderConfig
   generation: Mapping[str, Any] | None
-  source_tokenizer: tokenizer_lib.Tokenizer
-  target_tokenizer: tokenizer_lib.Tokenizer
+  source_tokenizer: Tokenizer
+  target_tokenizer: Tokenizer
   tokens: SpecialTokens
   module: FlaxEncoderDecoderModule
   rules: Rules
@@ -180,7 +180,7 @@ def _resolve_tokens(
   config: Config,
   hub_config: EncoderDecoderConfig,
   generation: Mapping[str, Any] | None,
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: Tokenizer,
 ) -> SpecialTokens:
   """The table of decision by precedence: the run's words first."""
   chosen = {}
@@ -214,7 +214,7 @@ def _resolve_tokens(
 def _generation_settings(
   config: Config,
   generation: Mapping[str, Any] | None,
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: Tokenizer,
   tokens: SpecialTokens,
 ) -> GenerationSettings:
   # A decoder's own options are of another task.
@@ -229,7 +229,7 @@ def _task(
   hub_config: EncoderDecoderConfig,
   share: str,
   generation: Mapping[str, Any] | None,
-  read: Mapping[str, tokenizer_lib.Tokenizer],
+  read: Mapping[str, Tokenizer],
   tokens: SpecialTokens,
 ) -> Task:
   module = build_module(config, hub_config, share)

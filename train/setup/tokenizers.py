@@ -8,9 +8,9 @@ from typing import Any
 
 from data import sources
 from data.store.source_cache import open_remembered
-from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
 from data.tokenizers.languages import LanguageError
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from encdec import hub
 from encdec.archs import ARCHS
 from train import validate
@@ -20,7 +20,7 @@ from train.setup import languages
 
 SIDES = {"encoder": "source", "decoder": "target"}
 # Kinds of trained tokenizers, as architectures name them.
-TRAINERS: dict[str, Callable[..., tokenizer_lib.Tokenizer]] = {
+TRAINERS: dict[str, Callable[..., Tokenizer]] = {
   "wordpiece": training.train_wordpiece,
   "gpt2": training.train_bpe,
   "roberta": functools.partial(training.train_bpe, family="roberta"),
@@ -44,10 +44,10 @@ def make(
   _save(made, folder)
 
 
-def read(folder: Path) -> dict[str, tokenizer_lib.Tokenizer]:
+def read(folder: Path) -> dict[str, Tokenizer]:
   """By side, as `make` wrote them: they keep their languages."""
   return {
-    side: tokenizer_lib.load(
+    side: load_tokenizer(
       str(folder / "tokenizers" / kind), target=kind == "target"
     )
     for side, kind in SIDES.items()
@@ -56,7 +56,7 @@ def read(folder: Path) -> dict[str, tokenizer_lib.Tokenizer]:
 
 def _tokenizer(
   config: Config, side: str, sides: Mapping[str, Any], share: str
-) -> tokenizer_lib.Tokenizer:
+) -> Tokenizer:
   """Named by the config, the model's own, or trained on the training split.
 
   Sides that share embeddings have one tokenizer, of both sides' texts.
@@ -64,13 +64,13 @@ def _tokenizer(
   kind = SIDES[side]
   if named := config.data[f"{kind}_tokenizer"]:
     with naming(f"data.{kind}_tokenizer", named):
-      return languages.load_tokenizer(config, kind, named)
+      return languages.load_side_tokenizer(config, kind, named)
   if config.model.pair:
     with naming("model.pair", config.model.pair):
       return _pair_tokenizer(config, side, sides)
   if not validate.is_preset(config.model[side]):
     with naming(f"model.{side}", config.model[side]):
-      return languages.load_tokenizer(config, kind, config.model[side])
+      return languages.load_side_tokenizer(config, kind, config.model[side])
   languages.check_trained(config, kind)
   both = (config.data.source_field, config.data.target_field)
   fields = [config.data[f"{kind}_field"]]
@@ -96,7 +96,7 @@ def _tokenizer(
 
 def _pair_tokenizer(
   config: Config, side: str, sides: Mapping[str, Any]
-) -> tokenizer_lib.Tokenizer:
+) -> Tokenizer:
   """A saved pair's: the source's at its root, the target's beside it."""
   name, kind = config.model.pair, SIDES[side]
   subfolder = ""
@@ -110,7 +110,7 @@ def _pair_tokenizer(
         "set data.target_tokenizer to the decoder's"
       )
   try:
-    return languages.load_tokenizer(config, kind, name, subfolder)
+    return languages.load_side_tokenizer(config, kind, name, subfolder)
   except LanguageError:
     raise
   except ValueError as error:
@@ -120,7 +120,7 @@ def _pair_tokenizer(
     ) from error
 
 
-def _check_one(share: str, made: Mapping[str, tokenizer_lib.Tokenizer]) -> None:
+def _check_one(share: str, made: Mapping[str, Tokenizer]) -> None:
   """Raises Refusal where the sides share embeddings of different ids."""
   one, other = made.values()
   if share != "none" and one.vocabulary != other.vocabulary:
@@ -131,7 +131,7 @@ def _check_one(share: str, made: Mapping[str, tokenizer_lib.Tokenizer]) -> None:
     )
 
 
-def _save(made: Mapping[str, tokenizer_lib.Tokenizer], folder: Path) -> None:
+def _save(made: Mapping[str, Tokenizer], folder: Path) -> None:
   # Without config.json no run has begun: what lies here is a failed start's.
   final, partial = folder / "tokenizers", folder / "tokenizers.partial"
   for old in (final, partial):

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data.error_text import plain as plain_text
-from data.error_text import quoted
+from data.error_text import plain, quoted
 from train import validate
 from train.config import Config
 from train.setup.generation_settings import UNSET
@@ -36,7 +35,7 @@ RESTARTING = (
 )
 
 
-def plain(config: Config) -> dict[str, Any]:
+def json_values(config: Config) -> dict[str, Any]:
   """{"section.key": value} as JSON has it: tuples are lists."""
   return json.loads(json.dumps(validate.flatten(config)))
 
@@ -57,7 +56,9 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
 
 def fingerprint(config: Config) -> str:
   """A digest of all that may not change while a run goes on."""
-  fixed = {k: v for k, v in plain(config).items() if not _is_free(k, FREE)}
+  fixed = {
+    k: v for k, v in json_values(config).items() if not _is_free(k, FREE)
+  }
   return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:32]
 
 
@@ -99,7 +100,7 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
   old = recorded(workdir)
   if old is None:
     return {}
-  changes = difference(old, plain(config))
+  changes = difference(old, json_values(config))
   restart = config.data.restart_epoch
   free = FREE + RESTARTING if restart else FREE
   refused = {k: c for k, c in changes.items() if not _is_free(k, free)}
@@ -117,7 +118,7 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
 def _lines(changes: dict[str, list]) -> list[str]:
   """What differs, a line each; a file's keys may be any number."""
   lines = [
-    f"  {plain_text(key)}: {quoted(old, _MOST)} -> {quoted(new, _MOST)}"
+    f"  {plain(key)}: {quoted(old, _MOST)} -> {quoted(new, _MOST)}"
     for key, (old, new) in changes.items()
   ]
   more = [f"  ... ({len(lines)} in all)"] if len(lines) > _MOST_LINES else []
@@ -133,7 +134,7 @@ def record(
 ) -> None:
   """Writes config.json once, and each later change as a line of history."""
   if not (workdir / "config.json").exists():
-    json_files.write_json(workdir / "config.json", plain(config))
+    json_files.write_json(workdir / "config.json", json_values(config))
   elif changes:
     path = workdir / "config_history.jsonl"
     old = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -158,7 +159,7 @@ def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:
     )
   changes = {
     key: change
-    for key, change in difference(old, plain(config)).items()
+    for key, change in difference(old, json_values(config)).items()
     if re.fullmatch(keys, key)
   }
   if changes:

@@ -8,7 +8,7 @@ from absl import logging
 
 from data import file_lock
 from train import processes, validate
-from train.cli import flags
+from train.cli import paths
 from train.workdir.recorded_config import recorded
 
 # There while a run has the folder; it names the process and its host.
@@ -42,7 +42,7 @@ def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> None:
   if not folder.exists():
-    with flags.making(f"--workdir={folder}"):
+    with paths.making(f"--workdir={folder}"):
       folder.mkdir(parents=True, exist_ok=True)
     stack.callback(_remove_empty, folder)
   try:

@@ -176,7 +176,7 @@ def test_lines_that_are_too_long_are_passed_over(tmp_path, monkeypatch):
 # Half a gigabyte that was packed in a megabyte, without a newline.
 BOMB = """
 import resource, sys
-from data import files
+from data.schemes import files
 contents = files.Bytes(sys.argv[1:])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (line,) = contents.lines(0)

@@ -11,9 +11,7 @@ import threading
 import pytest
 
 from data import sources
-from data.store import manifest, prepared
-from data.store import prepare as prepare_lib
-from data.store import workers as workers_lib
+from data.store import manifest, prepare, prepared, worker_processes
 
 SMALL = 4
 
@@ -24,7 +22,7 @@ def bits(folder: pathlib.Path) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-  monkeypatch.setattr(prepare_lib, "_RECORDS", SMALL)
+  monkeypatch.setattr(prepare, "_RECORDS", SMALL)
 
 
 @pytest.fixture
@@ -46,7 +44,7 @@ def open_pairs(write_jsonl, size, name="pairs.jsonl", **options):
 @pytest.fixture
 def whole(source, make_encoding, tmp_path) -> dict[str, bytes]:
   """The bits of a folder that was prepared without an interruption."""
-  pairs = prepare_lib.prepare(
+  pairs = prepare.prepare_set(
     source, make_encoding(), tmp_path / "whole", workers=1
   )
   # Without this fixture's own lock and the rest of its store.
@@ -66,7 +64,7 @@ def test_processes_make_the_same_bits(
   source, make_encoding, whole, tmp_path, workers
 ):
   store = tmp_path / "store"
-  prepare_lib.prepare(source, make_encoding(), store, workers=workers)
+  prepare.prepare_set(source, make_encoding(), store, workers=workers)
   assert bits(finished(store)) == whole
 
 
@@ -97,12 +95,12 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(
     with pytest.MonkeyPatch.context() as monkeypatch:
       _stop_at(monkeypatch, call, Killed(), name)
       try:
-        prepare_lib.prepare(source, make_encoding(), store, workers=1)
+        prepare.prepare_set(source, make_encoding(), store, workers=1)
       except Killed:
         assert {p.suffix for p in store.iterdir()} == {".partial", ".lock"}
       else:
         break
-    prepare_lib.prepare(source, make_encoding(), store, workers=1)
+    prepare.prepare_set(source, make_encoding(), store, workers=1)
     assert bits(finished(store)) == whole
   assert call > {"rename": 1, "unlink": 6}.get(name, 15)
 
@@ -118,7 +116,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(
     with pytest.MonkeyPatch.context() as monkeypatch:
       _stop_at(monkeypatch, call, full, name)
       try:
-        prepare_lib.prepare(source, make_encoding(), store, workers=1)
+        prepare.prepare_set(source, make_encoding(), store, workers=1)
       except OSError as error:
         (partial,) = store.glob("*.partial")
         assert "No space left" in str(error)
@@ -128,7 +126,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(
           named.add(path.suffix)
       else:
         break
-    prepare_lib.prepare(source, make_encoding(), store, workers=1)
+    prepare.prepare_set(source, make_encoding(), store, workers=1)
     assert bits(finished(store)) == whole
   assert named == {".array_record", ".part", ".npy", ".json"}
 
@@ -144,14 +142,14 @@ def test_a_file_that_may_not_grow_is_an_error_that_names_it(
   resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
   try:
     with pytest.raises(OSError, match=r"File too large.*make room") as caught:
-      prepare_lib.prepare(source, make_encoding(), store, workers=workers)
+      prepare.prepare_set(source, make_encoding(), store, workers=workers)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert min(sizes[n] for n in sizes if n.startswith("shard")) > 30_000
   (partial,) = store.glob("*.partial")
   assert str(caught.value).startswith(f"{partial}/shard-00000-of-00006.arr")
   assert not list(partial.glob("*.array_record"))
-  prepare_lib.prepare(source, make_encoding(), store, workers=1)
+  prepare.prepare_set(source, make_encoding(), store, workers=1)
   assert bits(finished(store)) == whole
 
 
@@ -164,7 +162,7 @@ def test_damage_before_the_end_is_made_anew(
     # The tables come after six shards and six parts.
     _stop_at(monkeypatch, 13, Killed(), "replace")
     with pytest.raises(Killed):
-      prepare_lib.prepare(source, make_encoding(), store, workers=1)
+      prepare.prepare_set(source, make_encoding(), store, workers=1)
   (partial,) = store.glob("*.partial")
   files = sorted(partial.glob("shard-*"))
   assert len(files) == 12
@@ -176,7 +174,7 @@ def test_damage_before_the_end_is_made_anew(
     damaged[50] ^= 255
     path.write_bytes(damaged if number < 6 else damaged[: number * 40])
   (partial / "shard-00000-of-00099.part").write_bytes(b"of another version")
-  prepare_lib.prepare(source, make_encoding(), store, workers=1)
+  prepare.prepare_set(source, make_encoding(), store, workers=1)
   assert bits(finished(store)) == whole
 
 
@@ -188,7 +186,7 @@ def test_a_second_run_waits_for_the_first(
     threading.Event(),
     threading.Event(),
     [],
-    workers_lib.in_order,
+    worker_processes.in_order,
   )
 
   def slow(*args):
@@ -197,11 +195,11 @@ def test_a_second_run_waits_for_the_first(
     assert go_on.wait(60)
     return real(*args)
 
-  monkeypatch.setattr(workers_lib, "in_order", slow)
+  monkeypatch.setattr(worker_processes, "in_order", slow)
   results = []
 
   def ask():
-    pairs = prepare_lib.prepare(source, make_encoding(), store, workers=1)
+    pairs = prepare.prepare_set(source, make_encoding(), store, workers=1)
     results.append(pairs.fingerprint)
 
   first, second = threading.Thread(target=ask), threading.Thread(target=ask)
@@ -228,7 +226,7 @@ def test_a_file_system_without_locks_is_refused(
 
   monkeypatch.setattr("fcntl.flock", none)
   with pytest.raises(OSError, match=r"\.lock: this file system has no locks"):
-    prepare_lib.prepare(source, make_encoding(), tmp_path, workers=1)
+    prepare.prepare_set(source, make_encoding(), tmp_path, workers=1)
 
 
 def test_a_finished_set_is_read_where_nothing_may_be_written(
@@ -237,18 +235,18 @@ def test_a_finished_set_is_read_where_nothing_may_be_written(
   store = tmp_path / "whole"
   (store / f"{finished(store).name}.lock").unlink()
   monkeypatch.setattr("fcntl.flock", None)
-  monkeypatch.setattr(workers_lib, "in_order", None)
-  prepare_lib.prepare(source, make_encoding(), store)
+  monkeypatch.setattr(worker_processes, "in_order", None)
+  prepare.prepare_set(source, make_encoding(), store)
   assert len(list(store.iterdir())) == 1
 
 
 def test_another_source_or_tokenizer_is_noticed(
   write_jsonl, make_encoding, bpe, tmp_path, caplog
 ):
-  def prepare(size, **changes):
+  def prepared(size, **changes):
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="absl"):
-      pairs = prepare_lib.prepare(
+      pairs = prepare.prepare_set(
         open_pairs(write_jsonl, size),
         make_encoding(**changes),
         tmp_path / "store",
@@ -256,19 +254,19 @@ def test_another_source_or_tokenizer_is_noticed(
       )
     return pairs.folder, caplog.text
 
-  first, said = prepare(9)
+  first, said = prepared(9)
   assert "anew" not in said
   before = bits(first)
-  second, said = prepare(10)
+  second, said = prepared(10)
   assert f"of another text in {first}; that stays" in said
-  third, said = prepare(10, source_tokenizer=bpe)
+  third, said = prepared(10, source_tokenizer=bpe)
   assert f"another source tokenizer in {second}; that" in said
   assert f"another text and source tokenizer in {first}; that" in said
   # A maximum length is another's business.
-  fourth, _ = prepare(10, max_source_length=9)
+  fourth, _ = prepared(10, max_source_length=9)
   folders = {first, second, third, fourth}
   assert len(folders) == 4 and bits(first) == before
-  again, said = prepare(9)
+  again, said = prepared(9)
   assert again == first and not said
   for folder in folders:
     prepared.verify(folder)
@@ -302,10 +300,10 @@ def test_a_bad_record_is_named_and_leaves_nothing(
   source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
   store = tmp_path / "store"
   with pytest.raises(ValueError, match=r"line 10: .*'source' is blank"):
-    prepare_lib.prepare(source, make_encoding(), store, workers=workers)
+    prepare.prepare_set(source, make_encoding(), store, workers=workers)
   assert [path.suffix for path in store.iterdir()] == [".lock"]
   encoding = make_encoding(on_bad_record="skip")
-  pairs = prepare_lib.prepare(source, encoding, store, workers=1)
+  pairs = prepare.prepare_set(source, encoding, store, workers=1)
   assert pairs.counts.empty_sources == 2 and len(pairs) == 18
   assert pairs.records[-1] == 18
 
@@ -323,18 +321,16 @@ def test_a_source_that_cannot_be_read_is_not_a_full_disk(
   store = tmp_path / "store"
   with monkeypatch.context() as patch:
     patch.setattr(os, "pread", fails)
-    with pytest.raises(
-      prepare_lib.Unreadable, match="Input/output error"
-    ) as no:
-      prepare_lib.prepare(source, make_encoding(), store, workers=1)
+    with pytest.raises(prepare.Unreadable, match="Input/output error") as no:
+      prepare.prepare_set(source, make_encoding(), store, workers=1)
   assert str(no.value).startswith(source.name)
   assert len(list(store.glob("*.partial/*.part"))) > 1
-  prepare_lib.prepare(source, make_encoding(), store, workers=1)
+  prepare.prepare_set(source, make_encoding(), store, workers=1)
   assert bits(finished(store)) == whole
 
 
 def test_a_manifest_can_be_read_by_people(source, make_encoding, tmp_path):
-  pairs = prepare_lib.prepare(source, make_encoding(), tmp_path, workers=1)
+  pairs = prepare.prepare_set(source, make_encoding(), tmp_path, workers=1)
   values = json.loads((pairs.folder / "manifest.json").read_text())
   assert values["uri"] == source.name
   assert values["facts"]["source"] == source.fingerprint
@@ -345,5 +341,5 @@ def test_a_manifest_can_be_read_by_people(source, make_encoding, tmp_path):
 
 
 def test_shards_are_few_however_many_records():
-  sizes = {n: prepare_lib._shard_records(n) for n in (1, 1000, 1025, 10**6)}
+  sizes = {n: prepare._shard_records(n) for n in (1, 1000, 1025, 10**6)}
   assert sizes == {1: SMALL, 1000: SMALL, 1025: 2 * SMALL, 10**6: 4096}

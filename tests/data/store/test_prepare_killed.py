@@ -22,12 +22,12 @@ pytestmark = pytest.mark.timeout(900)
 SCRIPT = """
 import pathlib, pickle, sys
 from absl import logging
-from data import preparing
+from data.store import prepare
 logging.set_verbosity(logging.INFO)
-preparing._RECORDS = 100
+prepare._RECORDS = 100
 source, encoding = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
 workers = int(sys.argv[3])
-pairs = preparing.prepare(
+pairs = prepare.prepare_set(
   source, encoding, pathlib.Path(sys.argv[2]), workers=workers
 )
 print(pairs.fingerprint)
@@ -58,7 +58,7 @@ def task(write_jsonl, make_encoding, tmp_path) -> pathlib.Path:
 def whole(task, tmp_path, monkeypatch) -> dict[str, bytes]:
   monkeypatch.setattr(prepare, "_RECORDS", 100)
   source, encoding = pickle.loads(task.read_bytes())
-  prepare.prepare(source, encoding, tmp_path / "whole", workers=1)
+  prepare.prepare_set(source, encoding, tmp_path / "whole", workers=1)
   return bits(tmp_path / "whole")
 
 

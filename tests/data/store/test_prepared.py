@@ -16,17 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import pipeline, sources
+from data.examples import Tokens
 from data.mixture import Mixture
-from data.store import manifest, prepared
-from data.store import pairs as pairs_lib
-from data.store import prepare as prepare_lib
+from data.store import manifest, prepare, prepared
+from data.store.encoding import Encoding
+from data.store.pairs import Pairs, digest, encode_pairs
 
 FIELDS = ("source", "target")
 # In words, which are tokens: "go" and "a" are in the tokenizers.
 LENGTHS = st.integers(0, 12)
 
 
-prepare = functools.partial(prepare_lib.prepare, workers=1)
+prepare_set = functools.partial(prepare.prepare_set, workers=1)
 
 
 class Listed:
@@ -34,7 +35,7 @@ class Listed:
 
   def __init__(self, records, name="list"):
     self.records, self.name, self.skipped = records, name, 0
-    self.fingerprint = pairs_lib.digest(repr(records))
+    self.fingerprint = digest(repr(records))
 
   def __len__(self):
     return len(self.records)
@@ -46,7 +47,7 @@ class Listed:
     return f"{self.name}: record {index}"
 
 
-def assert_same(pairs: pairs_lib.Pairs, other: pairs_lib.Pairs):
+def assert_same(pairs: Pairs, other: Pairs):
   every = np.arange(len(other))
   assert len(pairs) == len(other) and pairs.counts == other.counts
   assert pairs.tokens == other.tokens
@@ -65,22 +66,22 @@ def assert_same(pairs: pairs_lib.Pairs, other: pairs_lib.Pairs):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-  monkeypatch.setattr(prepare_lib, "_RECORDS", 4)
+  monkeypatch.setattr(prepare, "_RECORDS", 4)
 
 
 @pytest.fixture(scope="module")
-def make_encoding(wordpiece, bpe) -> Callable[..., pairs_lib.Encoding]:
+def make_encoding(wordpiece, bpe) -> Callable[..., Encoding]:
   settings = {
     "source_field": "source",
     "target_field": "target",
     "source_tokenizer": wordpiece,
     "target_tokenizer": bpe,
-    "tokens": pairs_lib.Tokens(start=0, end=0, source_pad=0, target_pad=0),
+    "tokens": Tokens(start=0, end=0, source_pad=0, target_pad=0),
     "max_source_length": 8,
     "max_target_length": 5,
     "on_bad_record": "skip",
   }
-  return lambda **changes: pairs_lib.Encoding(**settings | changes)
+  return lambda **changes: Encoding(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def jsonl(tmp_path_factory) -> sources.Source:
 
 @pytest.fixture
 def pairs(jsonl, make_encoding, tmp_path) -> prepared.PreparedPairs:
-  return prepare(jsonl, make_encoding(), tmp_path / "store")
+  return prepare_set(jsonl, make_encoding(), tmp_path / "store")
 
 
 @given(lengths=st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=20))
@@ -109,11 +110,11 @@ def test_pairs_are_those_encoded_in_memory(lengths, make_encoding):
   with tempfile.TemporaryDirectory() as store:
     if not any(s for s, _ in lengths):
       with pytest.raises(ValueError, match=r"is empty in all .* mend"):
-        prepare(source, encoding, Path(store))
+        prepare_set(source, encoding, Path(store))
       assert not list(Path(store).glob("*.partial"))
       return
-    pairs = prepare(source, encoding, Path(store))
-    expected = pairs_lib.encode_pairs(source, encoding)
+    pairs = prepare_set(source, encoding, Path(store))
+    expected = encode_pairs(source, encoding)
     assert_same(pairs, expected)
     counts = pairs.counts
     assert counts.empty_sources == sum(s == 0 for s, _ in lengths)
@@ -131,9 +132,9 @@ def test_wide_ids_are_stored_in_four_bytes(
   jsonl, make_encoding, tmp_path, monkeypatch
 ):
   encoding = make_encoding()
-  expected = pairs_lib.encode_pairs(jsonl, encoding)
+  expected = encode_pairs(jsonl, encoding)
   monkeypatch.setattr(encoding.target_tokenizer, "vocab_size", (1 << 16) + 1)
-  pairs = prepare(jsonl, encoding, tmp_path)
+  pairs = prepare_set(jsonl, encoding, tmp_path)
   assert manifest.read(pairs.folder).id_bytes == 4
   assert_same(pairs, expected)
 
@@ -163,7 +164,7 @@ def test_threads_read_the_same(pairs, seed):
 
 
 def test_batches_are_those_of_pairs_in_memory(pairs, jsonl, make_encoding):
-  held = pairs_lib.encode_pairs(jsonl, make_encoding())
+  held = encode_pairs(jsonl, make_encoding())
   one, other = (
     pipeline.make_pipeline(
       Mixture((part,)),
@@ -239,7 +240,8 @@ def test_a_truncated_file_is_named_when_opened(pairs, left):
 def test_files_that_are_anothers_are_refused(
   pairs, jsonl, make_encoding, tmp_path
 ):
-  other = prepare(jsonl, make_encoding(max_target_length=4), tmp_path / "store")
+  encoding = make_encoding(max_target_length=4)
+  other = prepare_set(jsonl, encoding, tmp_path / "store")
   assert other.folder != pairs.folder
   one, two = sorted(pairs.folder.glob("shard-0000[01]*"))
   assert one.stat().st_size == two.stat().st_size
@@ -254,8 +256,8 @@ def test_files_that_are_anothers_are_refused(
   with pytest.raises(manifest.Damaged, match=f"{path}: .*not of this folder"):
     prepared.open_prepared(pairs.folder, jsonl)
   shutil.rmtree(pairs.folder)
-  again = prepare(jsonl, make_encoding(), tmp_path / "store")
-  assert_same(again, pairs_lib.encode_pairs(jsonl, make_encoding()))
+  again = prepare_set(jsonl, make_encoding(), tmp_path / "store")
+  assert_same(again, encode_pairs(jsonl, make_encoding()))
 
 
 def test_only_its_own_source_opens_a_folder(pairs):

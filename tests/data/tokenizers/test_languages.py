@@ -12,11 +12,11 @@ import transformers
 from data import sources
 from data.collate import collate
 from data.examples import Tokens
-from data.store.encode import Encoding
+from data.store.encoding import Encoding
 from data.store.manifest import facts, key
 from data.store.pairs import encode_pairs
-from data.store.prepare import prepare
-from data.tokenizers import tokenizer as tokenizer_lib
+from data.store.prepare import prepare_set
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
 
@@ -47,8 +47,8 @@ def _load(folders, kind):
   ours, theirs = _options(kind)
   load = transformers.AutoTokenizer.from_pretrained
   return (
-    tokenizer_lib.load(folders[kind], **ours),
-    tokenizer_lib.load(folders[kind], target=True, **ours),
+    load_tokenizer(folders[kind], **ours),
+    load_tokenizer(folders[kind], target=True, **ours),
     load(folders[kind], **theirs),
   )
 
@@ -65,7 +65,7 @@ def test_targets_are_those_of_text_target(folders, kind, tmp_path):
   for _ in range(2):
     assert target.encode_batch(TEXTS) == want["target"]
     assert source.encode_batch(TEXTS) == want["source"]
-  one = tokenizer_lib.Tokenizer(source.inner, target=True)
+  one = Tokenizer(source.inner, target=True)
   for _ in range(2):
     assert one.encode_batch(TEXTS) == want["target"]
     assert source.encode_batch(TEXTS) == want["source"]
@@ -82,13 +82,13 @@ def test_targets_are_those_of_text_target(folders, kind, tmp_path):
   assert [source.decode(each) for each in ids] == ENGLISH
   # As a run keeps it and a process that tokenises gets it.
   target.save(str(tmp_path))
-  again = tokenizer_lib.load(str(tmp_path), target=True)
+  again = load_tokenizer(str(tmp_path), target=True)
   sent = pickle.loads(pickle.dumps(target))
   for other in (again, sent):
     assert other.encode_batch(TEXTS) == want["target"]
     assert other.fingerprint == target.fingerprint
-  assert tokenizer_lib.load(str(tmp_path)).encode_batch(TEXTS) == want["source"]
-  assert again.saved == tokenizer_lib.load(str(tmp_path)).saved == source.saved
+  assert load_tokenizer(str(tmp_path)).encode_batch(TEXTS) == want["source"]
+  assert again.saved == load_tokenizer(str(tmp_path)).saved == source.saved
   assert source.vocabulary == target.vocabulary
   assert source.fingerprint != target.fingerprint
 
@@ -175,8 +175,8 @@ def test_word_starts_are_those_of_targets(folders, kind):
 
 def test_each_of_marians_vocabularies_reads_its_side(tmp_path):
   folder = translators.save("marian", tmp_path / "two", separate_vocabs=True)
-  source = tokenizer_lib.load(folder)
-  target = tokenizer_lib.load(folder, target=True)
+  source = load_tokenizer(folder)
+  target = load_tokenizer(folder, target=True)
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   ids = theirs(ENGLISH[:9])["input_ids"]
   assert source.encode_batch(ENGLISH[:9]) == ids
@@ -198,20 +198,20 @@ def test_a_fingerprint_is_of_both_models_and_of_the_languages(
   other = translators.save("marian", tmp_path / "marian")
   translators.spm(tmp_path / "marian/target.spm", [*GERMAN, *GERMAN[:5] * 9])
   for target in (True, False):
-    one = tokenizer_lib.load(folders["marian"], target=target)
-    two = tokenizer_lib.load(other, target=target)
+    one = load_tokenizer(folders["marian"], target=target)
+    two = load_tokenizer(other, target=target)
     assert one.inner.get_vocab() == two.inner.get_vocab()
     assert one.fingerprint != two.fingerprint
   for kind in OF_LANGUAGES:
     digests = {
-      tokenizer_lib.load(
+      load_tokenizer(
         folders[kind], target=True, target_language=language
       ).fingerprint
       for language in LANGUAGES[kind]
     }
     assert len(digests) == 3
     digests = {
-      tokenizer_lib.load(folders[kind], source_language=language).fingerprint
+      load_tokenizer(folders[kind], source_language=language).fingerprint
       for language in LANGUAGES[kind]
     }
     assert len(digests) == 3
@@ -252,15 +252,15 @@ def test_a_set_of_another_language_is_another(folders, write_jsonl, tmp_path):
   source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
   keys, targets = set(), []
   for language in ("de_DE", "fr_XX"):
-    one = tokenizer_lib.load(folders["mbart50"], source_language="en_XX")
-    other = tokenizer_lib.load(
+    one = load_tokenizer(folders["mbart50"], source_language="en_XX")
+    other = load_tokenizer(
       folders["mbart50"], target=True, target_language=language
     )
     encoding = Encoding(
       "source", "target", one, other, Tokens(2, 2, 1, 1), 40, 40
     )
     keys.add(key(facts(source, encoding)))
-    pairs = prepare(source, encoding, tmp_path / "store", workers=1)
+    pairs = prepare_set(source, encoding, tmp_path / "store", workers=1)
     targets.append(pairs[0].target.tolist())
     assert targets[-1] == other.encode_batch([GERMAN[0]])[0]
   assert len(keys) == 2 and targets[0] != targets[1]
@@ -271,22 +271,22 @@ def test_a_language_that_there_is_not_is_refused(folders, wordpiece, tmp_path):
   for key_, side in (("source_language", False), ("target_language", True)):
     for name in (str(tmp_path), folders["marian"]):
       with pytest.raises(ValueError, match=rf"data\.{key_} = 'de_DE': .*'' *"):
-        tokenizer_lib.load(name, target=side, **{key_: "de_DE"})
+        load_tokenizer(name, target=side, **{key_: "de_DE"})
     with pytest.raises(
       ValueError, match=rf"data\.{key_} = 'de' is no language .*de_DE"
     ):
-      tokenizer_lib.load(folders["mbart"], target=side, **{key_: "de"})
+      load_tokenizer(folders["mbart"], target=side, **{key_: "de"})
 
 
 def test_a_missing_target_language_is_said(folders, caplog):
   """mBART then takes the source's, M2M has no target mode at all."""
   with caplog.at_level("WARNING", logger="absl"):
-    target = tokenizer_lib.load(
+    target = load_tokenizer(
       folders["mbart"], target=True, source_language="de_DE"
     )
   assert "data.target_language is empty" in caplog.text
   assert "de_DE" in caplog.text
   assert target.token_strings(target.suffix) == ["</s>", "de_DE"]
   with pytest.raises(ValueError, match=r"data\.target_language is empty.*set"):
-    tokenizer_lib.load(folders["m2m100"], target=True)
-  assert tokenizer_lib.load(folders["m2m100"]).saved
+    load_tokenizer(folders["m2m100"], target=True)
+  assert load_tokenizer(folders["m2m100"]).saved

@@ -5,8 +5,8 @@ import tokenizers as hf
 import transformers
 
 from data.tokenizers import round_trip, training
-from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers.round_trip import compare, describe, measure
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 TEXTS = ["Ana.Müller@mail.org", "a plain text", "São Paulo, Brazil"]
 
@@ -55,7 +55,7 @@ def test_tokenizers_differ_in_what_they_keep():
 def test_a_cased_tokenizer_is_the_same_when_it_is_read_again(tmp_path):
   made = training.train_wordpiece(TEXTS, 300, keep_case=True)
   made.save(str(tmp_path))
-  read = tokenizer_lib.load(str(tmp_path))
+  read = load_tokenizer(str(tmp_path))
   assert read.fingerprint == made.fingerprint
   assert read.encode_batch(TEXTS) == made.encode_batch(TEXTS)
   other = training.train_wordpiece(TEXTS, 300)
@@ -73,7 +73,7 @@ def test_spaces_of_a_sentencepiece_are_spaces_alone():
   backend.decoder = hf.decoders.Metaspace()
   backend.train_from_iterator(["a b  c", "Ana"], hf.trainers.BpeTrainer())
   inner = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
-  found = trips(tokenizer_lib.Tokenizer(inner), ["a  b", "Ana ", "a b"])
+  found = trips(Tokenizer(inner), ["a  b", "Ana ", "a b"])
   assert (found.counts["unchanged"], found.counts["spaces"]) == (2, 1)
 
 

@@ -8,19 +8,19 @@ import pytest
 import tokenizers as hf_tokenizers
 import transformers
 
-from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
+from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 from ..conftest import TEXTS
 
 
 @pytest.fixture(scope="session")
-def roberta() -> tokenizer_lib.Tokenizer:
+def roberta() -> Tokenizer:
   return training.train_bpe(TEXTS, 300, family="roberta")
 
 
 @pytest.fixture(scope="session")
-def metaspace() -> tokenizer_lib.Tokenizer:
+def metaspace() -> Tokenizer:
   """As of SentencePiece: a piece that begins a word begins with a mark."""
   backend = hf_tokenizers.Tokenizer(hf_tokenizers.models.Unigram())
   backend.pre_tokenizer = hf_tokenizers.pre_tokenizers.Metaspace()
@@ -35,7 +35,7 @@ def metaspace() -> tokenizer_lib.Tokenizer:
   inner = transformers.PreTrainedTokenizerFast(
     tokenizer_object=backend, eos_token="</s>", unk_token="<unk>"
   )
-  return tokenizer_lib.Tokenizer(inner)
+  return Tokenizer(inner)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_saved_tokenizer_loads_as_its_class(
   trained.save(str(tmp_path))
   inner = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
   assert type(inner) is cls and inner.is_fast
-  loaded = tokenizer_lib.load(str(tmp_path))
+  loaded = load_tokenizer(str(tmp_path))
   texts = [*TEXTS[:9], "unseen Ünïcode \t words", "", "x" * 50]
   assert loaded.encode_batch(texts) == trained.encode_batch(texts)
   assert inner(texts)["input_ids"] == trained.encode_batch(texts)
@@ -112,7 +112,7 @@ def sentencepiece_folder(folder, kind: str, texts=TEXTS) -> str:
 @pytest.mark.parametrize("kind", SENTENCEPIECE)
 def test_a_sentencepiece_model_is_read(kind, tmp_path):
   folder = sentencepiece_folder(tmp_path / "hub", kind)
-  loaded = tokenizer_lib.load(folder)
+  loaded = load_tokenizer(folder)
   ids = loaded.encode_batch(TEXTS[:9])
   assert [loaded.decode(one) for one in ids] == [
     text.lower() if kind == "albert" else text for text in TEXTS[:9]
@@ -124,7 +124,7 @@ def test_a_sentencepiece_model_is_read(kind, tmp_path):
   assert len(ids[0]) > len(want) + 2
   # As a run keeps it, and an export hands it on.
   loaded.save(str(tmp_path / "run"))
-  again = tokenizer_lib.load(str(tmp_path / "run"))
+  again = load_tokenizer(str(tmp_path / "run"))
   assert again.encode_batch(TEXTS[:9]) == ids
   assert again.fingerprint == loaded.fingerprint
   assert (again.pad_id, again.eos_id) == (loaded.pad_id, loaded.eos_id)
@@ -143,7 +143,7 @@ def test_other_scores_are_another_sentencepiece_model(tmp_path):
   two = sentencepiece_folder(
     tmp_path / "two", "bert-generation", [*TEXTS, *TEXTS[:5] * 9]
   )
-  first, second = tokenizer_lib.load(one), tokenizer_lib.load(two)
+  first, second = load_tokenizer(one), load_tokenizer(two)
   assert first.fingerprint != second.fingerprint
 
 
@@ -152,7 +152,7 @@ def test_a_sentencepiece_model_of_another_class_is_refused(tmp_path):
   sentencepiece_folder(folder, "pegasus")
   (folder / "config.json").write_text('{"model_type": "albert"}')
   with pytest.raises(ValueError, match="neither a folder with a tokenizer"):
-    tokenizer_lib.load(str(folder))
+    load_tokenizer(str(folder))
 
 
 def test_special_tokens(wordpiece, bpe, roberta):
@@ -241,11 +241,11 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
       (tmp_path / name / file).write_text(text)
   for name in ("no-such-owner/no-such-model", str(tmp_path / "absent")):
     with pytest.raises(ValueError, match="neither a folder") as error:
-      tokenizer_lib.load(name)
+      load_tokenizer(name)
     assert name in str(error.value)
   for name in folders:
     with pytest.raises(ValueError, match="tokenizer") as error:
-      tokenizer_lib.load(str(tmp_path / name))
+      load_tokenizer(str(tmp_path / name))
     assert str(tmp_path / name) in str(error.value)
 
 
@@ -259,7 +259,7 @@ def test_code_in_a_folder_is_never_run(wordpiece, tmp_path):
   marker = tmp_path / "ran"
   (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nEvil = 1\n")
   with pytest.raises(ValueError, match=r"trust_remote_code|neither"):
-    tokenizer_lib.load(str(tmp_path))
+    load_tokenizer(str(tmp_path))
   assert not marker.exists()
 
 
@@ -289,7 +289,7 @@ def test_a_vocabulary_need_not_hold_the_letter_a(kind, tmp_path):
     tokenizer_object=backend, **names
   )
   inner.save_pretrained(str(tmp_path))
-  loaded = tokenizer_lib.load(str(tmp_path))
+  loaded = load_tokenizer(str(tmp_path))
   assert (loaded.prefix, loaded.suffix) == ((), (0,))
   assert loaded.encode_batch(["CG T"]) == [[5, 4, 0]]
   starts = loaded.word_starts()
@@ -307,4 +307,4 @@ def test_a_vocabulary_that_stands_for_no_text_is_refused():
     tokenizer_object=backend, eos_token="</s>"
   )
   with pytest.raises(ValueError, match="none of its tokens comes back"):
-    tokenizer_lib.Tokenizer(inner)
+    Tokenizer(inner)

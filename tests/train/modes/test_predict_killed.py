@@ -46,8 +46,8 @@ def config(tiny_config):
 
 
 def _command(config, tmp_path) -> list[str]:
-  smoke = recorded_config.plain(dates.get_config("smoke"))
-  mine = recorded_config.plain(config)
+  smoke = recorded_config.json_values(dates.get_config("smoke"))
+  mine = recorded_config.json_values(config)
   return [
     sys.executable,
     "main.py",

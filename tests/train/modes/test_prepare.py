@@ -3,7 +3,7 @@
 import pytest
 
 from configs import dates
-from data.store import encode
+from data.store import encoding
 from train import validate
 from train.modes import prepare
 from train.setup import datasets
@@ -26,7 +26,7 @@ def test_a_run_reads_what_was_prepared(
     assert f" MB in {store / name}, checksums verified\n" in printed
   # No run has begun, and nothing is tokenised again.
   assert {path.name for path in folder.iterdir()} == {"tokenizers"}
-  monkeypatch.setattr(encode.Encoding, "examples", None)
+  monkeypatch.setattr(encoding.Encoding, "examples", None)
   prepare.run(tiny_config, str(folder))
   assert capsys.readouterr().out == printed
   task = build_task(tiny_config, folder)

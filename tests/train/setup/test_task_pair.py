@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from data.tokenizers import tokenizer as tokenizer_lib
 from data.tokenizers import training
+from data.tokenizers.tokenizer import load_tokenizer
 from encdec import FlaxEncoderDecoderModel, hub
 from train import loop, validate
 from train.modes import export
@@ -281,7 +281,7 @@ def test_what_was_shared_stays_shared_unless_set(
   )
   shared = tmp_path / "shared"
   model.save_pretrained(shared)
-  tokenizer_lib.load(str(pytorch_pair)).save(str(shared))
+  load_tokenizer(str(pytorch_pair)).save(str(shared))
   tiny_config.model.pair = str(shared)
   tiny_config.model.share = share
   this = loop.build_run(tiny_config, tmp_path / "run")
@@ -337,7 +337,7 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
 
 def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
   """Its config.json lacks them, and has the old defaults of the others."""
-  written = recorded_config.plain(tiny_config)
+  written = recorded_config.json_values(tiny_config)
   old = {k: v for k, v in written.items() if "pair" not in k}
   for key in ("model.grow_vocabulary", "generation.options"):
     del old[key]

@@ -55,7 +55,7 @@ def test_a_failed_save_is_raised_and_retires_nothing(tmp_path, monkeypatch):
 
 _SAVER = """
 import sys, jax.numpy as jnp
-from train import checksums
+from train.workdir import checksums
 from train.checkpoint import Checkpoints
 from train.state import TrainState
 checkpoints = Checkpoints(sys.argv[1], keep_last=1)
@@ -113,7 +113,7 @@ import sys, jax, numpy as np, jax.numpy as jnp
 folder, rank, port = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(f"localhost:{port}", 2, rank)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from train import checksums
+from train.workdir import checksums
 from train.checkpoint import Checkpoints
 from train.state import TrainState
 mesh = Mesh(np.array(jax.devices()), ("a",))

@@ -4,16 +4,14 @@ Like `validate`, it refuses with the thing, its value and the fix.
 """
 
 import ast
-import contextlib
-import errno
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections.config_flags import tuple_parser
 
+from train.cli.paths import check_path
 from train.config import Config
 from train.validate import Refusal, flatten, suggest
 
@@ -33,14 +31,6 @@ _TAKES = {
   str: "one text",
   tuple: "a list with commas, such as 1,2 or \"('a','b')\"",
 }
-# Of the names in a path, whatever the machine has.
-_NO_PATH = (
-  errno.ENOENT,
-  errno.ENOTDIR,
-  errno.EEXIST,
-  errno.ELOOP,
-  errno.ENAMETOOLONG,
-)
 _TYPES = {"bool": bool, "int": int, "float": float}
 
 
@@ -131,47 +121,6 @@ def check_mode(
         f"--{flag} is not heeded by --mode={mode}: leave it out, or add "
         f"--mode={modes[flag][0]}"
       )
-
-
-def check_path(flag: str, path: str) -> None:
-  """A folder or file to write must be on a file system."""
-  if "://" in path:
-    raise Refusal(
-      f"--{flag}={path}: files are written and renamed in place, which a "
-      "bucket cannot do; mount it, and give the path"
-    )
-  folders = Path(path).absolute().parents
-  if flag == "workdir":
-    folders = (Path(path).absolute(), *folders)
-  with making(f"--{flag}={path}"):
-    Path(path).exists()
-    for folder in folders:
-      if folder.exists() and not folder.is_dir():
-        raise Refusal(f"--{flag}={path}: {folder} is a file; choose a folder")
-
-
-@contextlib.contextmanager
-def making(setting: str) -> Iterator[None]:
-  """Inside, a folder is looked for and made; a path that cannot be is refused.
-
-  What else keeps it from being made is left to `machine`.
-
-  Args:
-    setting: what gives the folder, and its value.
-
-  Raises:
-    Refusal: such a path.
-  """
-  try:
-    yield
-  except OSError as error:
-    if error.errno not in _NO_PATH:
-      raise
-    # Not caused by it: this says all, and names the setting.
-    raise Refusal(
-      f"{setting}: {error.filename} cannot be made ({error.strerror}): choose "
-      "another path"
-    ) from None
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
