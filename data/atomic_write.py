@@ -6,25 +6,42 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+# What to do where a file of the store cannot be written.
+STORE = (
+  "make room there, or set data.store to another folder; run again, and it "
+  "goes on from what is complete"
+)
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, advice: str = "") -> Iterator[Path]:
   """A file to write, which has the name `path` when it is complete.
 
-  Raises OSError naming `path` where it cannot be written.
+  Args:
+    advice: the end of the message of an error, which then names `path`; empty:
+      the error is raised as it is, with a name.
+
+  Raises:
+    OSError: it cannot be written.
   """
   # Hosts that share the folder may have equal process numbers.
   partial = path.with_name(f"{path.name}.writing-{uuid.uuid4().hex}")
   try:
-    yield partial
-    sync(partial)
+    with contextlib.nullcontext() if advice else naming(path):
+      yield partial
+      sync(partial)
     partial.replace(path)
-  except OSError as error:
+  except Exception as error:
     partial.unlink(missing_ok=True)
-    raise OSError(
-      f"{path} cannot be written ({error}): make room there, or set data.store "
-      "to another folder; run again, and it goes on from what is complete"
-    ) from error
+    if not (advice and isinstance(error, OSError)):
+      raise
+    raise OSError(f"{path} cannot be written ({error}): {advice}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a whole file or, killed at any moment, none of it."""
+  with replacing(path) as partial:
+    partial.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

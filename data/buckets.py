@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
-from data.plan import Members, epoch_key, feistel
+from data.permutation import epoch_key, feistel
+from data.plan import Members
 
 Shape = tuple[int, int]
 

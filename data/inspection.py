@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from data import packing, plan
+from data import packing
 from data.packing import Fill
+from data.permutation import epoch_key, feistel
 from data.schemes.records import Record
 from data.sources import Source
 
@@ -82,8 +83,8 @@ class Lengths:
 
   def shuffled(self, seed: int) -> "Lengths":
     """In the order of a run's first epoch."""
-    order = plan.feistel(
-      np.arange(len(self), dtype=np.int64), len(self), plan.epoch_key(seed, 0)
+    order = feistel(
+      np.arange(len(self), dtype=np.int64), len(self), epoch_key(seed, 0)
     )
     return Lengths(self.source[order], self.target[order])
 

@@ -1,12 +1,12 @@
 """A mixture: the pairs of several sources as one, with a share of each."""
 
 import dataclasses
-import hashlib
 import itertools
 
 import numpy as np
 from jaxtyping import Int64
 
+from data.digests import text_digest
 from data.examples import Example, Tokens
 from data.store.pairs import Pairs
 
@@ -51,7 +51,7 @@ class Mixture:
     if len(self.parts) == 1:
       return self.parts[0].fingerprint
     text = repr([part.fingerprint for part in self.parts])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return text_digest(text)
 
   def source_lengths(
     self, pairs: Int64[np.ndarray, " B"]

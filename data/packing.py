@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from data.atomic_write import replacing
+from data.atomic_write import STORE, replacing
+from data.digests import text_digest
 from data.error_text import fault
-from data.plan import Members, epoch_key, feistel
+from data.permutation import epoch_key, feistel
+from data.plan import Members
 
 # Pairs a window. On log-normal lengths 1024 fill half a percent less, 16384 a
 # twentieth of a percent more at nearly twice the time.
@@ -140,7 +142,7 @@ def stored_rows(
   if folder is None:
     return pack(source_lengths, target_lengths, shape=shape, seed=seed)
   facts = _facts(shape, seed, WINDOW)
-  key = hashlib.sha256(f"{facts} of {fingerprint}".encode()).hexdigest()[:32]
+  key = text_digest(f"{facts} of {fingerprint}")
   path = folder / f"rows-{key}.npy"
   if not path.exists():
     rows = pack(source_lengths, target_lengths, shape=shape, seed=seed)
@@ -156,7 +158,7 @@ def _facts(shape: Shape, seed: int, window: int) -> str:
 def _write(path: Path, rows: PackedRows) -> None:
   """Offsets, pairs and their digest, end to end, in one atomic step."""
   array = np.concatenate([rows.offsets, rows.pairs])
-  with replacing(path) as partial, open(partial, "xb") as file:
+  with replacing(path, STORE) as partial, open(partial, "xb") as file:
     np.save(file, np.concatenate([array, _digest(array)]), allow_pickle=False)
 
 

@@ -1,12 +1,12 @@
 """Sources: "scheme:location@split" -> records by number."""
 
 import dataclasses
-import hashlib
 import math
 import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from data.digests import digest
 from data.schemes import (
   arrayrecord,
   csv,
@@ -81,7 +81,7 @@ class _Slice:
 
   @property
   def fingerprint(self) -> str:
-    return _digest([self.base.fingerprint, str(self.start), str(self.stop)])
+    return digest([self.base.fingerprint, str(self.start), str(self.stop)])
 
   @property
   def skipped(self) -> int:
@@ -192,8 +192,8 @@ def _open_built_in(
 ) -> Source:
   records = _BUILT_IN[scheme](split)
   check_fields(uri, fields, list(records[0]))
-  digest = _digest([r["source"] + "\0" + r["target"] for r in records])
-  return _BuiltIn(f"{scheme}@{split}", records, digest)
+  fingerprint = digest([r["source"] + "\0" + r["target"] for r in records])
+  return _BuiltIn(f"{scheme}@{split}", records, fingerprint)
 
 
 def parse_uri(uri: str) -> tuple[str, str, str]:
@@ -331,11 +331,3 @@ def _within(index: int, size: int) -> int:
   if not 0 <= index < size:
     raise IndexError(f"record {index} of {size}")
   return index
-
-
-def _digest(parts: Sequence[str]) -> str:
-  digest = hashlib.sha256()
-  for part in parts:
-    raw = part.encode()
-    digest.update(len(raw).to_bytes(8, "big") + raw)
-  return digest.hexdigest()[:32]

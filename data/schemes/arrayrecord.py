@@ -10,6 +10,7 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
+from data.digests import file_digest
 from data.error_text import fault
 from data.schemes import files
 from data.schemes.records import Faults, Record, from_json
@@ -46,7 +47,7 @@ class JsonRecords:
     faults.check(name, len(numbers))
     self.skipped = faults.skipped
     self._numbers = np.array(numbers, np.int64)
-    self.fingerprint = files.digest_of([files.hash_file(p) for p in paths])
+    self.fingerprint = files.digest_of([file_digest(p)[:32] for p in paths])
 
   def _begin(self) -> None:
     self._open = functools.lru_cache(_OPEN)(_Reader)

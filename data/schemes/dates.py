@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data import plan
+from data.permutation import feistel
 
 _FIRST = datetime.date(1600, 1, 1)
 _DAYS = (datetime.date(2200, 1, 1) - _FIRST).days
@@ -87,7 +87,7 @@ def records(split: str) -> list[dict[str, str]]:
       f"{', '.join(SPLITS)}, all"
     )
   start, size = SPLITS[split]
-  days = plan.feistel(np.arange(start, start + size), _DAYS, _KEY)
+  days = feistel(np.arange(start, start + size), _DAYS, _KEY)
   forms = list(FORMS)
   pairs = []
   for index, offset in enumerate(days.tolist()):

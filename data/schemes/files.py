@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from data.digests import text_digest
 from data.error_text import fault
 
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
@@ -64,13 +65,7 @@ def digest_of(digests: Sequence[str]) -> str:
   """One digest for files in their order; of one file, its own."""
   if len(digests) == 1:
     return digests[0]
-  return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:32]
-
-
-def hash_file(path: str) -> str:
-  """A digest of what a file holds."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+  return text_digest(" ".join(digests))
 
 
 class Bytes:

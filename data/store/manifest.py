@@ -1,17 +1,16 @@
 """The manifest of a prepared set: what it was made of, and its files."""
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.digests import digest, file_digest
 from data.error_text import DAMAGE, fault
 from data.sources import Source
+from data.store.counts import Counts
 from data.store.encoding import Encoding
-from data.store.pairs import Counts, digest
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -39,9 +38,7 @@ class File:
 
   @classmethod
   def of(cls, path: Path) -> "File":
-    with open(path, "rb") as file:
-      found = hashlib.file_digest(file, "sha256").hexdigest()
-      return cls(os.fstat(file.fileno()).st_size, found)
+    return cls(path.stat().st_size, file_digest(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Manifest:
     """Of the pairs: ArrayRecord may write them with other bytes one day."""
     tables = [self.files[name].sha256 for name in (LENGTHS, RECORDS)]
     ids = [shard.ids for shard in self.shards]
-    return digest(canonical(self.facts), *tables, *ids)
+    return digest([canonical(self.facts), *tables, *ids])
 
   @property
   def shard_names(self) -> list[str]:
@@ -83,7 +80,7 @@ class Manifest:
 
   def to_json(self) -> str:
     values = dataclasses.asdict(self)
-    values["digest"] = digest(canonical(values))
+    values["digest"] = digest([canonical(values)])
     return json.dumps(values, indent=1) + "\n"
 
 
@@ -99,7 +96,7 @@ def facts(source: Source, encoding: Encoding) -> dict[str, Any]:
 
 def key(facts: Mapping[str, Any]) -> str:
   """The name of the folder of what has these facts."""
-  return digest(canonical(facts))
+  return digest([canonical(facts)])
 
 
 def shard_name(index: int, count: int) -> str:
@@ -125,7 +122,7 @@ def read(folder: Path) -> Manifest:
       shards=tuple(Shard(**shard) for shard in values["shards"]),
       files={name: File(**file) for name, file in values["files"].items()},
     )
-    whole = written == digest(canonical(values))
+    whole = written == digest([canonical(values)])
   except FileNotFoundError as error:
     raise damaged(path, "this file is missing") from error
   # Whatever JSON of another form leads to.

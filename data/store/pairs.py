@@ -1,70 +1,17 @@
 """Encoded pairs: what is read of a set, whatever holds its ids."""
 
 import abc
-import dataclasses
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
-from data import plan
+from data.digests import digest
 from data.examples import Example, Tokens
+from data.permutation import epoch_key, feistel
 from data.sources import Source
+from data.store.counts import Counts, measure
 from data.store.encoding import Encoding
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-  """What became of a source's records, for a report."""
-
-  pairs: int
-  skipped_records: int
-  empty_sources: int
-  empty_targets: int
-  truncated_sources: int
-  truncated_targets: int
-
-  @classmethod
-  def of(
-    cls,
-    table: Int64[np.ndarray, "N 4"],
-    *,
-    records: int,
-    empty_target: int = 1,
-  ) -> "Counts":
-    """Of the `measure`s of the examples that `records` records gave.
-
-    `empty_target` is the number of tokens of a target without text.
-    """
-    empty = (table[:, 1] == empty_target) & (table[:, 3] == 0)
-    return cls(
-      pairs=len(table),
-      skipped_records=0,
-      empty_sources=records - len(table),
-      empty_targets=int(empty.sum()),
-      truncated_sources=int(table[:, 2].sum()),
-      truncated_targets=int(table[:, 3].sum()),
-    )
-
-  @classmethod
-  def total(
-    cls, parts: Iterable["Counts"], *, skipped_records: int
-  ) -> "Counts":
-    """Of parts of a source, which itself passed over bad records."""
-    columns = zip(*map(dataclasses.astuple, parts), strict=True)
-    sums = cls(*(sum(column) for column in columns))
-    return dataclasses.replace(sums, skipped_records=skipped_records)
-
-
-def measure(example: Example) -> tuple[int, int, bool, bool]:
-  """Tokens of source and target, and which of them is truncated."""
-  return (
-    len(example.source),
-    len(example.target),
-    example.truncated_source,
-    example.truncated_target,
-  )
 
 
 class Pairs(abc.ABC):
@@ -108,7 +55,7 @@ class Pairs(abc.ABC):
       base=self,
       sources=pairs,
       targets=pairs,
-      fingerprint=digest(self.fingerprint, "taken", pairs.tobytes()),
+      fingerprint=digest([self.fingerprint, "taken", pairs.tobytes()]),
     )
 
   def permute_sources(self, seed: int) -> "Pairs":
@@ -120,14 +67,14 @@ class Pairs(abc.ABC):
     size = len(self)
     if size < 2:
       raise ValueError(f"{size} pairs: sources are permuted among at least 2")
-    order = plan.feistel(np.arange(size), size, plan.epoch_key(seed, 0))
+    order = feistel(np.arange(size), size, epoch_key(seed, 0))
     sources = np.empty_like(order)
     sources[order] = np.roll(order, 1)
     return View(
       base=self,
       sources=sources,
       targets=np.arange(size),
-      fingerprint=digest(self.fingerprint, "permuted", str(seed)),
+      fingerprint=digest([self.fingerprint, "permuted", str(seed)]),
     )
 
 
@@ -189,10 +136,12 @@ class EncodedPairs(Pairs):
       skipped_records=source.skipped,
     )
     self.fingerprint = digest(
-      source.fingerprint,
-      repr(tokens),
-      self._table.tobytes(),
-      *(ids.tobytes() for e in examples for ids in (e.source, e.target)),
+      [
+        source.fingerprint,
+        repr(tokens),
+        self._table.tobytes(),
+        *(ids.tobytes() for e in examples for ids in (e.source, e.target)),
+      ]
     )
 
   def __getitem__(self, index: int) -> Example:
@@ -229,12 +178,3 @@ def check_some(pairs: int, source: Source, field: str) -> None:
       f"{source.name}: data.source_field = {field!r} is empty in all "
       f"{len(source)} records; mend the file, or name another field"
     )
-
-
-def digest(*parts: str | bytes) -> str:
-  """A hex digest of some texts or bytes."""
-  total = hashlib.sha256()
-  for part in parts:
-    raw = part.encode() if isinstance(part, str) else part
-    total.update(len(raw).to_bytes(8, "big") + raw)
-  return total.hexdigest()[:32]

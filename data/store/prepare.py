@@ -20,14 +20,15 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data.atomic_write import replacing, sync
+from data.atomic_write import STORE, replacing, sync
 from data.examples import Example
 from data.file_lock import locked
 from data.sources import Source
 from data.store import manifest, prepared, shards, worker_processes
+from data.store.counts import Counts, measure
 from data.store.encoding import Encoding
 from data.store.manifest import LENGTHS, RECORDS, File, Manifest, Shard
-from data.store.pairs import Counts, check_some, measure
+from data.store.pairs import check_some
 from data.store.prepared import PreparedPairs
 
 # Records of a shard: few enough for a kill to cost little and for all cores to
@@ -151,7 +152,7 @@ class Work:
 
     records = self.records(index)
     path, part = self.path(index), self.part(index)
-    with replacing(path) as partial:
+    with replacing(path, STORE) as partial:
       shards.write(partial, packed(), manifest.label(self.key, path.name))
     table = np.array(rows, np.int64).reshape(-1, 4)
     facts = Part(
@@ -163,7 +164,7 @@ class Work:
       File.of(path),
       Shard(len(rows), ids.hexdigest()),
     )
-    with replacing(part) as partial, open(partial, "wb") as file:
+    with replacing(part, STORE) as partial, open(partial, "wb") as file:
       np.savez(
         file,
         facts=np.array(json.dumps(dataclasses.asdict(facts))),
@@ -231,7 +232,7 @@ def _finish(work: Work) -> None:
     shards=tuple(part.shard for part in parts),
     files=files | tables,
   ).to_json()
-  with replacing(work.folder / manifest.NAME) as partial:
+  with replacing(work.folder / manifest.NAME, STORE) as partial:
     partial.write_text(text, encoding="utf-8")
 
 
@@ -240,7 +241,10 @@ def _write_table(
 ) -> None:
   """A .npy file of the parts end to end, of which one at a time is held."""
   header = {"descr": dtype, "fortran_order": False, "shape": shape}
-  with replacing(work.folder / name) as partial, open(partial, "wb") as file:
+  with (
+    replacing(work.folder / name, STORE) as partial,
+    open(partial, "wb") as file,
+  ):
     np.lib.format.write_array_header_1_0(file, header)
     for index in range(work.shards):
       with np.load(work.part(index), allow_pickle=False) as part:

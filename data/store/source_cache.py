@@ -8,13 +8,13 @@ all that is known, and a run that goes on reads none of them.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from data import atomic_write
+from data.digests import text_digest
 from data.schemes.records import Record
 from data.sources import Source, files_of, open_whole, sliced, whole_uri
 
@@ -77,8 +77,8 @@ def _whole(
   before, asked = _stats(uri), (uri, fields, on_bad_record)
   if folder is None:
     return _opened(*asked, before)
-  text = repr((_FORMAT, *asked)).encode()
-  path = folder / f"source-{hashlib.sha256(text).hexdigest()[:32]}.json"
+  name = f"source-{text_digest(repr((_FORMAT, *asked)))}.json"
+  path = folder / name
   if known := _read(path, before):
     return Remembered(*asked, *known)
   source = _opened(*asked, before)

@@ -10,6 +10,7 @@ import numpy as np
 import transformers
 from jaxtyping import Bool
 
+from data.digests import text_digest
 from data.error_text import clipped
 from data.tokenizers import languages
 
@@ -283,7 +284,7 @@ def load_tokenizer(
 
 
 def _digest(*parts: Any) -> str:
-  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+  return text_digest(json.dumps(parts))
 
 
 def _first_line(error: Exception) -> str:

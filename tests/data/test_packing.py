@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import packing, plan
+from data import packing
+from data.permutation import epoch_key, feistel
 
 SHAPE = (16, 6)
 
@@ -28,7 +29,7 @@ def _lists(rows):
 def _slow(source, target, seed, window):
   """First-fit as the textbook says it, a pair and a row at a time."""
   size = len(source)
-  order = plan.feistel(np.arange(size), size, plan.epoch_key(seed, 1 << 63))
+  order = feistel(np.arange(size), size, epoch_key(seed, 1 << 63))
   count, result = -(-size // window), []
   for w in range(count):
     rows = []
@@ -70,8 +71,8 @@ def test_rows_are_those_of_first_fit(pairs, seed, window, sweep):
 
 
 def test_rows_have_golden_values():
-  source = plan.feistel(np.arange(24), 24, 5) % 13 + 1
-  target = plan.feistel(np.arange(24), 24, 6) % 5 + 1
+  source = feistel(np.arange(24), 24, 5) % 13 + 1
+  target = feistel(np.arange(24), 24, 6) % 5 + 1
   rows = packing.pack(source, target, shape=SHAPE, seed=3, window=12)
   assert _lists(rows) == [
     [4, 3],

@@ -17,12 +17,13 @@ import tqdm
 from absl import logging
 
 from data import examples, sources
+from data.digests import digest
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import processes, text_generator, validate
 from train.cli import paths
 from train.cli.setting_names import naming
 from train.config import Config
-from train.modes.prediction_file import FOUND, Output, digest
+from train.modes.prediction_file import FOUND, Output
 from train.setup import trained
 from train.setup.trained import Trained
 from train.text_generator import Found, Source
@@ -95,8 +96,7 @@ class Records:
   def __init__(self, source: sources.Source, field: str):
     self.source = source
     self.field = field
-    parts = (source.fingerprint, field, "all fields")
-    self.fingerprint = digest([part.encode() for part in parts])
+    self.fingerprint = digest((source.fingerprint, field, "all fields"))
 
   def __len__(self) -> int:
     return len(self.source)

@@ -1,7 +1,6 @@
 """The output of a prediction: lines that a crash cannot lose or double."""
 
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -186,9 +185,7 @@ class Output:
       return
     os.fsync(self._file.fileno())
     os.replace(self.partial, self.path)
-    folder = os.open(self.path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    atomic_write.sync(self.path.parent)
     self.close()
 
 
@@ -211,11 +208,3 @@ def _line(row: Mapping[str, Any]) -> bytes:
   except UnicodeEncodeError:
     # Half of a surrogate pair, which a field that is passed on may have.
     return (json.dumps(row, allow_nan=False) + "\n").encode()
-
-
-def digest(parts: Iterable[bytes]) -> str:
-  """A hex digest of some bytes."""
-  total = hashlib.sha256()
-  for part in parts:
-    total.update(len(part).to_bytes(8, "big") + part)
-  return total.hexdigest()[:32]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from data.digests import digest
 from encdec.model import param_shapes
 from encdec.sharding import param_specs
 from encdec.types import Params
@@ -16,7 +17,6 @@ from train.checkpoint import Checkpoints
 from train.cli.setting_names import naming
 from train.config import Config
 from train.mesh import MeshConfig, make_mesh, sharding_rules
-from train.modes.prediction_file import digest
 from train.setup.task import Task, restore_task
 from train.workdir import recorded_config
 
@@ -95,7 +95,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     task=task,
     mesh=mesh,
     step=step,
-    weights=digest([file.read_bytes() for file in manifests]),
+    weights=digest(file.read_bytes() for file in manifests),
     trained_with=trained_with,
     metrics=metrics,
     params=params,

@@ -12,11 +12,12 @@ for a value.
 import concurrent.futures
 import hashlib
 import json
-import os
 import pathlib
 import re
 from typing import Any
 
+from data.atomic_write import sync, write_text
+from data.digests import file_digest
 from data.error_text import DAMAGE, fault
 
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
@@ -31,21 +32,6 @@ _SMALL = 1 << 16
 _THREADS = 4
 
 Entry = dict[str, Any]
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or, killed at any moment, none of it."""
-  temporary = path.with_name(path.name + ".tmp")
-  with open(temporary, "w", encoding="utf-8") as stream:
-    stream.write(text)
-    stream.flush()
-    os.fsync(stream.fileno())
-  os.replace(temporary, path)
-  folder = os.open(path.parent, os.O_RDONLY)
-  try:
-    os.fsync(folder)
-  finally:
-    os.close(folder)
 
 
 def write(folder: pathlib.Path, process: int, processes: int) -> None:
@@ -112,11 +98,6 @@ def _owner(name: str) -> int:
   return int(match.group(1)) if match else 0
 
 
-def _sha256(path: pathlib.Path) -> str:
-  with open(path, "rb") as stream:
-    return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _digest(files: dict[str, Entry]) -> str:
   """A manifest's own checksum, whatever its spaces."""
   text = json.dumps(files, sort_keys=True)
@@ -128,14 +109,15 @@ def _write_manifest(
 ) -> None:
   def entry(name: str) -> Entry:
     file = folder / name
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    return {"bytes": file.stat().st_size, "sha256": file_digest(file)}
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
     entries = list(threads.map(entry, names))
   final = [_UNFINISHED.sub("", name) for name in names]
   files = dict(zip(final, entries, strict=True))
   manifest = {"files": files, "sha256": _digest(files)}
-  write_atomically(path, json.dumps(manifest, indent=1))
+  write_text(path, json.dumps(manifest, indent=1))
+  sync(folder)
 
 
 def _expected(folder: pathlib.Path) -> dict[str, Entry] | str:
@@ -185,6 +167,6 @@ def _file_problem(
   size = path.stat().st_size
   if size != entry["bytes"]:
     return f"{name}: {size} bytes, {entry['bytes']} were written"
-  if read and _sha256(path) != entry["sha256"]:
+  if read and file_digest(path) != entry["sha256"]:
     return f"{name}: the contents differ from those written (SHA-256)"
   return None

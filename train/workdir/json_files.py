@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
   """Writes atomically: the file is whole or absent."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-  try:
-    with (
-      atomic_write.naming(path),
-      open(partial, "w", encoding="utf-8") as file,
-    ):
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  except OSError:
-    partial.unlink(missing_ok=True)
-    raise
+  atomic_write.write_text(path, text)
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:

@@ -83,15 +83,8 @@ class MetricsWriter:
     self.close()
     if self._path.exists():
       rows = [row for row in read_rows(self._path) if row["step"] <= step]
-      temporary = self._path.with_name(METRICS_FILE + ".tmp")
-      with (
-        atomic_write.naming(self._path),
-        open(temporary, "w", encoding="utf-8") as stream,
-      ):
-        stream.writelines(json.dumps(row) + "\n" for row in rows)
-        stream.flush()
-        os.fsync(stream.fileno())
-      os.replace(temporary, self._path)
+      text = "".join(json.dumps(row) + "\n" for row in rows)
+      atomic_write.write_text(self._path, text)
     self._last = step
     self._workdir.mkdir(parents=True, exist_ok=True)
     board = _Board(self._workdir / TENSORBOARD_FOLDER, step + 1)

@@ -1,11 +1,11 @@
 """The configuration that a run wrote down, and that it stays the same run."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from data.digests import text_digest
 from data.error_text import plain, quoted
 from train import validate
 from train.config import Config
@@ -59,7 +59,7 @@ def fingerprint(config: Config) -> str:
   fixed = {
     k: v for k, v in json_values(config).items() if not _is_free(k, FREE)
   }
-  return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:32]
+  return text_digest(json.dumps(fixed))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:

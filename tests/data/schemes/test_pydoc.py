@@ -73,9 +73,9 @@ def test_docstring_is_gone_and_code_remains(splits):
 def test_another_process_sees_the_same_and_imports_nothing():
   folder = pathlib.Path(ast.__file__).with_name("email")
   code = (
-    "import pathlib, sys; from data import python_docs; "
+    "import pathlib, sys; from data.schemes import pydoc; "
     "before = set(sys.modules); "
-    f"pairs = python_docs.pairs_of(pathlib.Path({str(folder)!r})); "
+    f"pairs = pydoc.pairs_of(pathlib.Path({str(folder)!r})); "
     "print(set(sys.modules) - before, [p['name'] for p in pairs])"
   )
   environment = os.environ | {"PYTHONHASHSEED": "7"}

@@ -243,7 +243,7 @@ def test_a_finished_set_is_read_where_nothing_may_be_written(
 def test_another_source_or_tokenizer_is_noticed(
   write_jsonl, make_encoding, bpe, tmp_path, caplog
 ):
-  def prepared(size, **changes):
+  def made(size, **changes):
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="absl"):
       pairs = prepare.prepare_set(
@@ -254,19 +254,19 @@ def test_another_source_or_tokenizer_is_noticed(
       )
     return pairs.folder, caplog.text
 
-  first, said = prepared(9)
+  first, said = made(9)
   assert "anew" not in said
   before = bits(first)
-  second, said = prepared(10)
+  second, said = made(10)
   assert f"of another text in {first}; that stays" in said
-  third, said = prepared(10, source_tokenizer=bpe)
+  third, said = made(10, source_tokenizer=bpe)
   assert f"another source tokenizer in {second}; that" in said
   assert f"another text and source tokenizer in {first}; that" in said
   # A maximum length is another's business.
-  fourth, _ = prepared(10, max_source_length=9)
+  fourth, _ = made(10, max_source_length=9)
   folders = {first, second, third, fourth}
   assert len(folders) == 4 and bits(first) == before
-  again, said = prepared(9)
+  again, said = made(9)
   assert again == first and not said
   for folder in folders:
     prepared.verify(folder)

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import pipeline, sources
+from data.digests import text_digest
 from data.examples import Tokens
 from data.mixture import Mixture
 from data.store import manifest, prepare, prepared
 from data.store.encoding import Encoding
-from data.store.pairs import Pairs, digest, encode_pairs
+from data.store.pairs import Pairs, encode_pairs
 
 FIELDS = ("source", "target")
 # In words, which are tokens: "go" and "a" are in the tokenizers.
@@ -35,7 +36,7 @@ class Listed:
 
   def __init__(self, records, name="list"):
     self.records, self.name, self.skipped = records, name, 0
-    self.fingerprint = digest(repr(records))
+    self.fingerprint = text_digest(repr(records))
 
   def __len__(self):
     return len(self.records)

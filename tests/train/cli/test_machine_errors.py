@@ -79,7 +79,7 @@ def test_a_failure_is_found_under_others(tmp_path):
   assert line and line.startswith("/data/file: No space left")
   # What says more of it is left as it is.
   with pytest.raises(OSError) as composed:
-    with atomic_write.replacing(tmp_path / "shard"):
+    with atomic_write.replacing(tmp_path / "shard", "make room"):
       raise failing(errno.ENOSPC)
   assert machine_errors.explain(composed.value, "runs/x") == str(composed.value)
   # As tensorstore says it.

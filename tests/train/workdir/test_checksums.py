@@ -110,16 +110,6 @@ def test_shares_of_the_reading_cover_all(folder):
   )
 
 
-def test_an_atomic_write_leaves_the_old_text_or_the_new(tmp_path):
-  path = tmp_path / "manifest.json"
-  checksums.write_atomically(path, "old")
-  with pytest.raises(TypeError):
-    checksums.write_atomically(path, 3)
-  assert path.read_text() == "old"
-  checksums.write_atomically(path, "new")
-  assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
-
-
 @pytest.mark.parametrize(
   "raw", [b"\xff" * 4000, b'["' + b"secret " * 1000 + b'"]', b"{}", b"3"]
 )

@@ -61,7 +61,7 @@ def test_resuming_cuts_and_gives_the_same_file(tmp_path):
   # A run that goes on from nothing writes all of it again.
   _write(tmp_path / "cut", range(1, 8), cut=-1)
   assert path.read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
-  assert not (tmp_path / "cut/metrics.jsonl.tmp").exists()
+  assert not list((tmp_path / "cut").glob("metrics.jsonl.*"))
 
 
 @pytest.mark.parametrize(
