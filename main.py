@@ -30,8 +30,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import processes, validate
+from train import processes
 from train.cli import command_line, config_file, machine_errors
+from train.errors import Failure, Refusal
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -154,11 +155,11 @@ def parse(argv: list[str]) -> list[str]:
     command_line.check_mode(MODE.value, given, OF_MODES)
     ARGUMENTS[:] = [*rest, *overrides, *tail]
     return flags.FLAGS(list(ARGUMENTS))
-  except validate.Failure:
+  except Failure:
     raise
   except (flags.Error, ValueError) as error:
     reason = command_line.explain(error, flags.FLAGS["config"].value)
-    raise validate.Refusal(reason) from error
+    raise Refusal(reason) from error
 
 
 def main(argv: list[str]) -> None:
@@ -188,7 +189,7 @@ def ended(error: Exception) -> NoReturn:
   """Ends the command with one line, where the user can do something."""
   # The flag as far as it was read: a wrong --config ends before that.
   reason = machine_errors.explain(error, flags.FLAGS["workdir"].value or "")
-  if reason is None and not isinstance(error, validate.Failure):
+  if reason is None and not isinstance(error, Failure):
     raise error
   logging.debug("with --verbosity=1, from here:", exc_info=error)
   if reason is None:

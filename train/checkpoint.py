@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
+from train.errors import Refusal
 from train.state import TrainState, tree_difference
-from train.validate import Refusal
 from train.workdir import checksums, step_folders
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.

@@ -19,6 +19,7 @@ from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
 from train.config import Config
+from train.errors import refusing
 from train.evaluators.suite import Suite, write_samples
 from train.mesh import (
   MeshConfig,
@@ -55,7 +56,7 @@ def run(config: Config, folder: str) -> dict[str, float]:
 
 
 def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
-  with validate.refusing():
+  with refusing():
     this = build_run(config, folder)
     check_step(this)
   chief = jax.process_index() == 0
@@ -158,7 +159,7 @@ def begin(
   restored = checkpoints.restore(this.program.state)
   progress = Progress()
   if restored is None:
-    with validate.refusing():
+    with refusing():
       state = first_state(this)
   else:
     state, meta = restored

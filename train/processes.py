@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from train.validate import Failure, Refusal
+from train.errors import Failure, Refusal
 
 
 def join(

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from train import validate
-from train.throughput import ProgressBar, Speed, total_peak_flops
+from train.errors import Failure
+from train.progress_bar import ProgressBar
+from train.throughput import Speed, total_peak_flops
 
 COUNTS = ("pairs", "source_tokens", "target_tokens")
 
 
-class NonFiniteLoss(validate.Failure):
+class NonFiniteLoss(Failure):
   """A loss or gradient was infinite or not a number; nothing was updated."""
 
 

@@ -2,12 +2,9 @@
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
-
-import tqdm
 
 from encdec.config import EncDecConfig, HeadKind, StackConfig
 
@@ -211,25 +208,3 @@ class Speed:
     self._start = time.perf_counter()
     self._steps = 0
     self._tokens = self._flops = self._waited = 0.0
-
-
-class ProgressBar:
-  """Steps, loss, useful tokens a second and time left, on a terminal only."""
-
-  def __init__(self, total_steps: int, start_step: int, enabled: bool):
-    self._bar = tqdm.tqdm(
-      total=total_steps,
-      initial=start_step,
-      disable=not (enabled and sys.stderr.isatty()),
-      unit="step",
-      dynamic_ncols=True,
-    )
-
-  def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-    self._bar.set_postfix_str(
-      f"loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s", refresh=False
-    )
-    self._bar.update(step - self._bar.n)
-
-  def close(self) -> None:
-    self._bar.close()

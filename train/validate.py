@@ -3,10 +3,9 @@
 Each message names the key, its value and the fix.
 """
 
-import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.pipeline import PACKINGS
@@ -17,17 +16,9 @@ from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import Refusal, refusing
 from train.setup import generation_settings
 from train.setup.generation_settings import UNSET, GenerationSettings
-
-
-class Failure(Exception):
-  """A run ends here; the message is all that its user needs."""
-
-
-class Refusal(Failure, ValueError):
-  """The user's input cannot be run; the message says what to change."""
-
 
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
@@ -100,17 +91,6 @@ OF_SIDES = tuple(
   for side in ("encoder", "decoder")
   for what in ("", "_init", "_layers")
 )
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[None]:
-  """Inside, what a reader of files or configs raises becomes a Refusal."""
-  try:
-    yield
-  except Refusal:
-    raise
-  except (ValueError, OSError) as error:
-    raise Refusal(str(error)) from error
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from train import checkpoint
 from train.checkpoint import Checkpoints
+from train.errors import Refusal
 from train.state import TrainState
-from train.validate import Refusal
 
 _TX = optax.chain(
   optax.clip_by_global_norm(1.0),

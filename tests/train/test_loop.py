@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled_steps, loop, progress, validate
+from train import compiled_steps, loop, progress
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors
+from train.errors import Refusal
 from train.setup import trained
 from train.workdir.metrics_file import read_rows
 
@@ -181,7 +182,7 @@ def test_another_config_stops_and_allowed_changes_go_on(
   run = shutil.copytree(folder, tmp_path / "run")
   other = config.copy_and_resolve_references()
   other.optim.lr = 0.5
-  with pytest.raises(validate.Refusal, match=r"optim\.lr: 0\.0001 -> 0\.5"):
+  with pytest.raises(Refusal, match=r"optim\.lr: 0\.0001 -> 0\.5"):
     loop.run(other, str(run))
   longer = config.copy_and_resolve_references()
   longer.train.steps = 5
@@ -217,7 +218,7 @@ def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
   lines = path.read_text()
   path.write_text(lines.replace("red blue 8", "red blue 9"))
   try:
-    with pytest.raises(validate.Refusal, match=r"data\.train = .*pairs\.jsonl"):
+    with pytest.raises(Refusal, match=r"data\.train = .*pairs\.jsonl"):
       loop.run(config, str(run))
   finally:
     path.write_text(lines)
@@ -369,7 +370,7 @@ def test_bad_input_is_refused_before_anything_compiles(
   change, pairs_folder, tiny_config, compilations
 ):
   named = change(tiny_config, pairs_folder)
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     loop.run(tiny_config, str(pairs_folder / "run"))
   assert named in str(caught.value)
   assert not compilations
@@ -381,7 +382,7 @@ def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
 ):
   monkeypatch.setattr(machine_errors, "_memory", lambda: 1000)
   with pytest.raises(
-    validate.Refusal, match=r"train\.batch_size = \d+: the arrays of a batch"
+    Refusal, match=r"train\.batch_size = \d+: the arrays of a batch"
   ):
     loop.run(tiny_config, str(pairs_folder / "run"))
   assert not compilations
@@ -390,7 +391,7 @@ def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
 def test_a_start_that_failed_leaves_nothing_behind(pairs_folder, tiny_config):
   run = pairs_folder / "run"
   tiny_config.model.start_token = "<s>"
-  with pytest.raises(validate.Refusal):
+  with pytest.raises(Refusal):
     loop.run(tiny_config, str(run))
   tiny_config.model.start_token = ""
   tiny_config.data.source_vocab_size = 290

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from train import processes
-from train.validate import Refusal
+from train.errors import Refusal
 
 SLURM = {
   "SLURM_JOB_ID": "7",

@@ -7,7 +7,8 @@ import pytest
 
 from configs import bert2gpt2_cnn_dailymail, dates
 from data.collate import abstract_batch
-from train import loop, validate
+from train import loop
+from train.errors import Refusal
 from train.mesh import MeshConfig, make_mesh
 from train.setup.modules import preset_module
 from train.step_program import build_step
@@ -70,5 +71,5 @@ def test_a_pod_of_full_size_is_lowered_from_presets():
 def test_files_of_the_hub_are_refused(key):
   config = dates.get_config("smoke")
   config.model[key] = "bert-base-uncased"
-  with pytest.raises(validate.Refusal, match=f"model.{key} = .*is no preset"):
+  with pytest.raises(Refusal, match=f"model.{key} = .*is no preset"):
     preset_module(config)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import logging
 import math
 import time
@@ -17,7 +16,6 @@ from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train import throughput
 from train.progress import Progress, StepReader
 from train.throughput import (
-  ProgressBar,
   Speed,
   peak_flops,
   total_peak_flops,
@@ -266,23 +264,3 @@ def test_devices_that_compute_do_not_wait(clock, left, share):
     clock.now += 2.0
     speed.step(10.0, 1.0)
   assert speed.read()["time/data_wait"] == share
-
-
-class _Terminal(io.StringIO):
-  def isatty(self) -> bool:
-    return True
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_bar_shows_on_a_terminal_only(monkeypatch, terminal, enabled):
-  stderr = _Terminal() if terminal else io.StringIO()
-  monkeypatch.setattr("sys.stderr", stderr)
-  bar = ProgressBar(100, 40, enabled=enabled)
-  bar.update(60, 1.25, 12345.6)
-  bar.close()
-  text = stderr.getvalue()
-  if terminal and enabled:
-    assert "60/100" in text and "loss 1.2500, 12,346 tokens/s" in text
-  else:
-    assert text == ""

@@ -4,10 +4,11 @@ import pytest
 
 from configs import common, dates
 from train import validate
+from train.errors import Refusal
 
 
 def refused(config, *parts):
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     validate.check_values(config)
   for part in parts:
     assert part in str(caught.value)
@@ -102,12 +103,3 @@ def test_a_set_must_not_take_the_name_of_a_permuted_one():
   validate.check_values(config)
   config.eval.permute_sources = True
   refused(config, "data.test", "'a_permuted'", "another name")
-
-
-def test_errors_of_readers_become_refusals():
-  with pytest.raises(validate.Refusal, match="no such"):
-    with validate.refusing():
-      raise FileNotFoundError("no such file")
-  with pytest.raises(TypeError):
-    with validate.refusing():
-      raise TypeError("a bug stays a bug")

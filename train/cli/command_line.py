@@ -13,7 +13,8 @@ from ml_collections.config_flags import tuple_parser
 
 from train.cli.paths import check_path
 from train.config import Config
-from train.validate import Refusal, flatten, suggest
+from train.errors import Refusal
+from train.validate import flatten, suggest
 
 OVERRIDE = re.compile(r"^--?(no)?config\.([\w.]+)")
 _FLAG = re.compile(r"--?[A-Za-z]")

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.validate import Refusal
+from train.errors import Refusal
 
 _ROOT = Path(__file__).parents[2]
 # Characters of an exception's own text that a message repeats.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from train.validate import Failure, Refusal
+from train.errors import Failure, Refusal
 
 _GO_ON = "; the same command then goes on from where it was"
 # Errors of a file system, by what to do about them.

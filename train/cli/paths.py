@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.validate import Refusal
+from train.errors import Refusal
 
 # Of the names in a path, whatever the machine has.
 _NO_PATH = (

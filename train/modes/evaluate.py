@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
-from train import validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import refusing
 from train.evaluators.suite import Result, Suite, write_samples
 from train.setup import datasets, trained
 
@@ -22,7 +22,7 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
     Refusal: there is no such checkpoint, or a set cannot be read.
   """
   this = trained.load(config, folder, step)
-  with validate.refusing():
+  with refusing():
     key, text, bare = "data.eval", config.data.eval, "valid"
     if config.data.test:
       key, text, bare = "data.test", config.data.test, "test"

@@ -15,6 +15,7 @@ from encdec.types import Params
 from train import processes, validate
 from train.cli import paths
 from train.config import Config
+from train.errors import Refusal, refusing
 from train.modes import card_names
 from train.setup import trained
 from train.setup.task import Task
@@ -74,7 +75,7 @@ def run(
   Raises:
     Refusal: there is no such checkpoint, or `output` is missing or in use.
   """
-  with validate.refusing():
+  with refusing():
     path = _check_output(output)
   this = trained.load(config, folder, step)
   with jax.set_mesh(this.mesh):
@@ -94,7 +95,7 @@ def run(
     )
     print(f"exported step {this.step} to {path}")
     if push_to_hub:
-      with validate.refusing():
+      with refusing():
         print(f"pushed to {hub.push_folder(path, push_to_hub)}")
 
   def write_named() -> None:
@@ -164,19 +165,17 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
 
 def _check_output(output: str) -> Path:
   if not output:
-    raise validate.Refusal(
-      "--output is missing: pass a folder, --output=runs/name/hub"
-    )
+    raise Refusal("--output is missing: pass a folder, --output=runs/name/hub")
   paths.check_path("output", output)
   path = Path(output)
   if path.exists() and not path.is_dir():
-    raise validate.Refusal(
+    raise Refusal(
       f"--output={output} is a file: an export is a folder; choose another"
     )
   names = [p.name for p in path.glob("*")] if path.exists() else []
   foreign = [n for n in names if not n.startswith(".") and hub.PARTIAL not in n]
   if foreign and not _is_export(path):
-    raise validate.Refusal(
+    raise Refusal(
       f"--output={output} holds something that is no export: choose an empty "
       "folder, or that of an earlier export"
     )

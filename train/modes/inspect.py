@@ -15,6 +15,7 @@ from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
 from train import validate
 from train.config import Config
+from train.errors import refusing
 from train.setup import datasets, target_check
 from train.setup.task import Task, build_task
 from train.workdir import run_lock
@@ -34,7 +35,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: the configuration cannot be run, or a set cannot be read.
   """
   path = Path(folder)
-  with validate.refusing(), run_lock.held(path, until_begun=True):
+  with refusing(), run_lock.held(path, until_begun=True):
     validate.check_values(config)
     datasets.check(config, path)
     task = build_task(config, path)

@@ -2,13 +2,11 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ import tqdm
 from absl import logging
 
 from data import examples, sources
-from data.digests import digest
 from data.schemes.file_extensions import EXTENSIONS, uri_of
-from train import processes, text_generator, validate
+from train import processes, text_generator
 from train.cli import paths
 from train.cli.setting_names import naming
 from train.config import Config
-from train.modes.prediction_file import FOUND, Output
+from train.errors import Refusal, refusing
+from train.modes.prediction_file import Output
+from train.modes.prediction_inputs import URI, Input, Inputs, open_inputs
 from train.setup import trained
 from train.setup.trained import Trained
 from train.text_generator import Found, Source
@@ -34,103 +33,6 @@ from train.workdir import recorded_config
 WINDOW = 16
 # Texts that are tokenised together.
 _TOKENIZED = 64
-
-# "scheme:location@split", or a built-in set's "name@split".
-URI = re.compile(r"(\w+:[^\\]|\w+@)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Input:
-  """A source to predict.
-
-  Attributes:
-    number: among those that are read, from 0.
-    given: what its object in the output holds beside what is found.
-  """
-
-  number: int
-  text: str
-  given: Mapping[str, Any]
-
-
-class TextFile:
-  """The lines of a file, in order; the file is read twice, never held."""
-
-  def __init__(self, path: str):
-    """Raises ValueError, naming it, for a line that is not UTF-8."""
-    self.path = path
-    lines = [0]
-    self.fingerprint = digest(self._checked(lines))
-    self.size = lines[0]
-
-  def _checked(self, lines: list[int]) -> Iterator[bytes]:
-    with open(self.path, "rb") as file:
-      for line in file:
-        lines[0] += 1
-        try:
-          line.decode("utf-8")
-        except UnicodeDecodeError as error:
-          raise ValueError(
-            f"{self.path}: line {lines[0]} is not UTF-8 ({error.reason}); "
-            "convert the file"
-          ) from error
-        yield line
-
-  def __len__(self) -> int:
-    return self.size
-
-  def read(self, start: int) -> Iterator[Input]:
-    """The lines from number `start`."""
-    # A byte order mark may stand at the beginning of a file.
-    with open(self.path, encoding="utf-8-sig", newline="\n") as file:
-      # What is added to the file meanwhile was not counted.
-      lines = itertools.islice(file, start, self.size)
-      for number, line in enumerate(lines, start):
-        text = line.rstrip("\r\n")
-        yield Input(number, text, {"id": number, "source": text})
-
-
-class Records:
-  """The records of a source, in order, one field of which is predicted."""
-
-  def __init__(self, source: sources.Source, field: str):
-    self.source = source
-    self.field = field
-    self.fingerprint = digest((source.fingerprint, field, "all fields"))
-
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def read(self, start: int) -> Iterator[Input]:
-    """The records from number `start`."""
-    for number in range(start, len(self.source)):
-      record = self.source[number]
-      given = _given(number, record, self.field)
-      yield Input(number, record[self.field], given)
-
-
-Inputs = TextFile | Records
-Row = Found[Input]
-
-
-def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
-  """What the object of a record holds beside what is found.
-
-  Args:
-    field: the one that is predicted.
-  """
-  others = {name: value for name, value in record.items() if name != field}
-  own = others.pop("id", None)
-  given = {"id": number if own in (None, "") else own, "source": record[field]}
-  ours = {*given, *FOUND}
-  taken = ours | set(others)
-  for name, value in others.items():
-    free = name
-    while name in ours and free in taken:
-      free = f"input_{free}"
-    taken.add(free)
-    given[free] = value
-  return given
 
 
 def run(
@@ -164,17 +66,17 @@ def run(
   Raises:
     Refusal: there is no such checkpoint or input, or the output is another's.
   """
-  with validate.refusing():
+  with refusing():
     _check_flags(source, output)
     with naming("--input"):
       inputs = open_inputs(source, config)
   this = trained.load(config, folder, step)
-  with validate.refusing():
+  with refusing():
     made_by = fingerprint(this, inputs)
     processes.check_same(f"--input={source}", json.dumps(made_by))
     file = Output(Path(output), made_by)
   with contextlib.closing(file):
-    with validate.refusing():
+    with refusing():
       done = file.open(
         overwrite=overwrite,
         total=len(inputs),
@@ -189,44 +91,26 @@ def run(
   return len(inputs) - done
 
 
-def open_inputs(source: str, config: Config) -> Inputs:
-  """The sources that `source` names.
-
-  Raises:
-    ValueError, OSError: it cannot be read, or a record lacks the field.
-  """
-  uri = source if URI.match(source) else uri_of(source)
-  if uri != source and not Path(source).is_file():
-    raise ValueError(f"--input={source}: there is no such file")
-  if not uri:
-    return TextFile(source)
-  field = config.data.source_field
-  records = sources.open_source(
-    uri,
-    fields=[field],
-    on_bad_record=config.data.on_bad_record,
-    all_fields=True,
-  )
-  return Records(records, field)
-
-
 def _check_flags(source: str, output: str) -> None:
   for flag, value, example in (
     ("input", source, "in.txt, in.jsonl or pydoc@test"),
     ("output", output, "out.jsonl"),
   ):
     if not value:
-      raise validate.Refusal(f"--{flag} is missing: pass {example}")
+      raise Refusal(f"--{flag} is missing: pass {example}")
   paths.check_path("output", output)
   with naming("--input"):
     read = sources.files_of(source) if URI.match(source) else [source]
   if Path(output).resolve() in [Path(path).resolve() for path in read]:
-    raise validate.Refusal(f"--output={output} is the input: name another file")
+    raise Refusal(f"--output={output} is the input: name another file")
   if not (source.endswith(".txt") or URI.match(source) or uri_of(source)):
-    raise validate.Refusal(
+    raise Refusal(
       f"--input={source}: name a file that ends in .txt, "
       f"{', '.join(EXTENSIONS)}, or a URI such as pydoc@test"
     )
+
+
+Row = Found[Input]
 
 
 def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:

@@ -13,8 +13,9 @@ from absl import logging
 
 from data import atomic_write
 from data.error_text import few, plain, quoted
-from train import processes, validate
+from train import processes
 from train.cli import paths
+from train.errors import Failure, Refusal
 from train.workdir import json_files, recorded_config
 
 # What is added to the object of a source.
@@ -60,9 +61,7 @@ class Output:
 
   def _open(self, overwrite: bool, given: Iterator[Mapping[str, Any]]) -> int:
     if self.path.is_dir():
-      raise validate.Refusal(
-        f"--output={self.path} is a folder: name a file in it"
-      )
+      raise Refusal(f"--output={self.path} is a folder: name a file in it")
     if self.partial.exists():
       self._file = self._locked()
     if self.path.exists() or self.partial.exists():
@@ -75,7 +74,7 @@ class Output:
         return self.total
       if not overwrite:
         self.close()
-        raise validate.Refusal(
+        raise Refusal(
           f"--output={self.path} was made by something else ({other}): pass "
           "--overwrite, or choose another --output"
         )
@@ -108,7 +107,7 @@ class Output:
       mine = self._is_there(file)
     if not mine:
       file.close()
-      raise validate.Refusal(
+      raise Refusal(
         f"--output={self.path} is being written by another command: wait for "
         "it, or choose another --output"
       )
@@ -177,7 +176,7 @@ class Output:
       Failure: there are other lines than were to be.
     """
     if self.done != self.total:
-      raise validate.Failure(
+      raise Failure(
         f"{self.partial} has {self.done} lines for {self.total} sources: the "
         "input changed while it was read; run the command again"
       )

@@ -6,6 +6,7 @@ import jax
 
 from train import validate
 from train.config import Config
+from train.errors import refusing
 from train.setup import datasets, trained
 from train.setup.task import build_task
 from train.workdir import recorded_config, run_lock
@@ -20,7 +21,7 @@ def run(config: Config, folder: str) -> None:
     Refusal: a set cannot be read, a store is damaged or cannot be written.
   """
   path = Path(folder)
-  with validate.refusing(), run_lock.held(path, until_begun=True):
+  with refusing(), run_lock.held(path, until_begun=True):
     validate.check_values(config)
     if recorded_config.recorded(path) is not None:
       recorded_config.check_model(config, path, trained.FIXED)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+from absl import logging
 
 from encdec import hub
 from encdec.config import EncDecConfig
@@ -10,8 +11,15 @@ from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train.cli.setting_names import naming
 from train.config import Config
-from train.setup import load_messages
 from train.setup.tokenizers import SIDES
+
+# What to change in a configuration when weights do not fit.
+REMEDIES = hub.Remedies(
+  missing="name a checkpoint that holds them in model.{side}",
+  mismatched="or for a longer table of positions set model.position_extension",
+  unshared="set model.share = 'none'",
+  extension="model.position_extension",
+)
 
 
 def first_params(
@@ -28,7 +36,7 @@ def first_params(
   if found is None:
     return None
   params, report, read_as = found
-  load_messages.tell(report)
+  _tell(report)
   if read_as == module.config:
     return params
   # As resize_token_embeddings draws them by default.
@@ -51,7 +59,7 @@ def _of_pair(config: Config, module: FlaxEncoderDecoderModule) -> Read:
     pair,
     jax.random.key(config.seed),
     position_extension=config.model.position_extension,
-    remedies=load_messages.REMEDIES,
+    remedies=REMEDIES,
   )
   return params, report, read_as
 
@@ -73,7 +81,7 @@ def _of_sides(config: Config, module: FlaxEncoderDecoderModule) -> Read | None:
     decoder=names.get("decoder"),
     layers={side: config.model[f"{side}_layers"] for side in SIDES},
     position_extension=config.model.position_extension,
-    remedies=load_messages.REMEDIES,
+    remedies=REMEDIES,
   )
   return params, report, read_as
 
@@ -89,3 +97,10 @@ def _with_vocabularies(
       for side, size in sizes.items()
     },
   )
+
+
+def _tell(report: hub.LoadingReport) -> None:
+  """Logs what was read and drawn, and warns of a head that was drawn."""
+  logging.info("%s", report.summary())
+  if warning := report.warning():
+    logging.warning("%s", warning)

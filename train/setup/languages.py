@@ -7,8 +7,8 @@ from transformers import EncoderDecoderConfig
 
 from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from encdec.special_tokens import SpecialTokens, TokenSource
-from train import validate
 from train.config import Config
+from train.errors import Refusal
 
 # Architectures whose PyTorch class starts a target with its last token
 # (`shift_tokens_right` without a start), whatever a file says.
@@ -40,7 +40,7 @@ def load_side_tokenizer(
 def check_trained(config: Config, kind: str) -> None:
   """Raises Refusal where a tokenizer is trained that should have a language."""
   if code := config.data[f"{kind}_language"]:
-    raise validate.Refusal(
+    raise Refusal(
       f"data.{kind}_language = {code!r}: a tokenizer that is trained on the "
       f"texts has no language; set it to '', or data.{kind}_tokenizer to one "
       "that has"
@@ -120,7 +120,7 @@ def check_forced(tokenizer: Tokenizer, saved: Mapping[str, Any]) -> None:
   if code is None or forced == code or forced not in tokenizer.codes:
     return
   names = tokenizer.token_strings([forced, code])
-  raise validate.Refusal(
+  raise Refusal(
     f"model.pair forces the first token {names[0]} (forced_bos_token_id), and "
     f"its target tokenizer writes {names[1]}: set data.target_language to the "
     "language of the targets"

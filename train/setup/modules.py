@@ -12,6 +12,7 @@ from encdec.model import FlaxEncoderDecoderModule
 from train import validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import Refusal
 from train.mesh import sharding_rules
 from train.setup import side_configs
 from train.setup.tokenizers import SIDES
@@ -63,7 +64,7 @@ def preset_module(config: Config) -> FlaxEncoderDecoderModule:
   for key in ("pair", *SIDES):
     name = config.model[key]
     if name and not validate.is_preset(name):
-      raise validate.Refusal(
+      raise Refusal(
         f"model.{key} = {name!r} is no preset: without its files its module is "
         "not known; set model.encoder and model.decoder to presets such as "
         "bert:base and gpt2:base"

@@ -11,6 +11,7 @@ from encdec.config import Role
 from train import validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import Refusal
 from train.setup import languages
 from train.setup.tokenizers import SIDES
 
@@ -44,7 +45,7 @@ def _check_positions(
   held = hub.stack_config(hub_config, Role(side)).max_positions
   pretrained = config.model.pair or config.model[f"{side}_init"] == "pretrained"
   if pretrained and count < held:
-    raise validate.Refusal(
+    raise Refusal(
       f"model.{side}_positions = {count}: the checkpoint has {held}, and "
       "shorter rows need no shorter table; set it to 0"
     )
@@ -59,7 +60,7 @@ def read_pair(name: str) -> hub.SavedPair:
   what = "a preset" if validate.is_preset(name) else "no saved pair"
   with naming("model.pair", name):
     if validate.is_preset(name) or not hub.is_pair(name):
-      raise validate.Refusal(
+      raise Refusal(
         f"model.pair = {name!r} is {what}: set model.encoder and model.decoder "
         "to compose a pair, or this to the folder or Hub id of one"
       )
@@ -74,7 +75,7 @@ def _read_side(config: Config, side: str) -> Any:
     except ValueError as error:
       if validate.is_preset(name) or not hub.is_pair(name):
         raise
-      raise validate.Refusal(
+      raise Refusal(
         f"model.{side} = {name!r} is a saved pair, no {side}: set model.pair "
         "to it, which stands in place of both sides"
       ) from error

@@ -25,6 +25,7 @@ from encdec.special_tokens import (
 from train import processes, validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import Refusal
 from train.mesh import sharding_rules
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
@@ -146,7 +147,7 @@ def restore_task(config: Config, folder: Path) -> Task:
   values = json_files.read_json(path, "config", "generation", "tokens")
   read = tokenizers.read(folder)
   if read["decoder"].has_modes and "target_mode" not in values:
-    raise validate.Refusal(
+    raise Refusal(
       f"--workdir={folder} holds a run of an earlier version, which tokenised "
       "its targets as sources: train it again in another --workdir"
     )
@@ -187,7 +188,7 @@ def _resolve_tokens(
   for role in SETTINGS:
     name = config.model[f"{role}_token"]
     if name and tokenizer.token_id(name) is None:
-      raise validate.Refusal(
+      raise Refusal(
         f"model.{role}_token = {name!r} is no token of the target tokenizer: "
         "set it to one that is"
       )

@@ -16,6 +16,7 @@ from encdec.archs import ARCHS
 from train import validate
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import Refusal
 from train.setup import languages
 
 SIDES = {"encoder": "source", "decoder": "target"}
@@ -104,7 +105,7 @@ def _pair_tokenizer(
     subfolder = hub.target_tokenizer_of(hub.Origin(name))
     sizes = {key: hub_config.vocab_size for key, hub_config in sides.items()}
     if not subfolder and sizes["encoder"] != sizes["decoder"]:
-      raise validate.Refusal(
+      raise Refusal(
         f"model.pair = {name!r} holds one tokenizer, and its sides have "
         f"vocabularies of {sizes['encoder']} and {sizes['decoder']} tokens: "
         "set data.target_tokenizer to the decoder's"
@@ -114,7 +115,7 @@ def _pair_tokenizer(
   except LanguageError:
     raise
   except ValueError as error:
-    raise validate.Refusal(
+    raise Refusal(
       f"model.pair = {name!r} holds no {kind} tokenizer that can be read: set "
       f"data.{kind}_tokenizer ({error})"
     ) from error
@@ -124,7 +125,7 @@ def _check_one(share: str, made: Mapping[str, Tokenizer]) -> None:
   """Raises Refusal where the sides share embeddings of different ids."""
   one, other = made.values()
   if share != "none" and one.vocabulary != other.vocabulary:
-    raise validate.Refusal(
+    raise Refusal(
       f"the sides share {share!r} (model.share), but their tokenizers differ: "
       "name one in data.source_tokenizer and data.target_tokenizer, or set "
       "model.share to 'none'"

@@ -16,6 +16,7 @@ from train import validate
 from train.checkpoint import Checkpoints
 from train.cli.setting_names import naming
 from train.config import Config
+from train.errors import refusing
 from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.setup.task import Task, restore_task
 from train.workdir import recorded_config
@@ -59,7 +60,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     Refusal: there is no such run or checkpoint, or its model is another one.
   """
   path = Path(folder)
-  with validate.refusing():
+  with refusing():
     validate.check_values(config)
     trained_with = recorded_config.check_model(config, path, FIXED)
     rules = sharding_rules(config)

@@ -6,7 +6,7 @@ from typing import Any
 from absl import logging
 
 from data.pipeline import Pipeline
-from train import validate
+from train.errors import Refusal
 
 # What decides the plan, by the keys that change it.
 _KEYS = {
@@ -48,7 +48,7 @@ def go_on(
   """
   if seen["pairs"] != pipeline.pairs.fingerprint:
     names = ", ".join(part.source.name for part in pipeline.pairs.parts)
-    raise validate.Refusal(
+    raise Refusal(
       f"data.train = {names!r} holds other pairs than those that were trained "
       f"on until step {step}: restore the data, or choose another --workdir"
     )
@@ -63,7 +63,7 @@ def go_on(
   changes = changes or "\n  the code that plans, or data.train's weights"
   epochs = [math.floor(done) for done in seen["epochs"]]
   if not restart_epoch:
-    raise validate.Refusal(
+    raise Refusal(
       f"the batches after step {step} would be of another plan:{changes}\nset "
       "these back; or set data.restart_epoch=True, which begins epoch "
       f"{_names(epochs)} again, {_shares(seen['epochs'])} of which was seen"

@@ -8,7 +8,7 @@ from typing import Any
 
 from data import atomic_write
 from data.error_text import DAMAGE, fault
-from train import validate
+from train.errors import Refusal
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,7 +42,7 @@ def naming_damage(path: Path) -> Iterator[None]:
   try:
     yield
   except DAMAGE as error:
-    raise validate.Refusal(
+    raise Refusal(
       f"{path} is damaged ({fault(error)}): restore it, or choose another "
       "--workdir"
     ) from error

@@ -9,6 +9,7 @@ from data.digests import text_digest
 from data.error_text import plain, quoted
 from train import validate
 from train.config import Config
+from train.errors import Refusal
 from train.setup.generation_settings import UNSET
 from train.workdir import json_files
 
@@ -107,7 +108,7 @@ def check_same(config: Config, workdir: Path) -> dict[str, list]:
   if refused:
     restarted = all(_is_free(k, RESTARTING) for k in refused)
     hint = ", or data.restart_epoch=True to begin the epoch again"
-    raise validate.Refusal(
+    raise Refusal(
       f"{workdir} holds a run of another config:\n"
       + "\n".join(_lines(refused))
       + f"\nset these back{hint * restarted}, or choose another --workdir"
@@ -153,7 +154,7 @@ def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:
   """
   old = recorded(workdir)
   if old is None:
-    raise validate.Refusal(
+    raise Refusal(
       f"--workdir={workdir} holds no run: train there first, with the same "
       "--config and without --mode"
     )
@@ -163,7 +164,7 @@ def check_model(config: Config, workdir: Path, keys: str) -> dict[str, Any]:
     if re.fullmatch(keys, key)
   }
   if changes:
-    raise validate.Refusal(
+    raise Refusal(
       f"{workdir} was trained with another model:\n"
       + "\n".join(_lines(changes))
       + "\npass the --config it was trained with"

@@ -7,8 +7,9 @@ from pathlib import Path
 from absl import logging
 
 from data import file_lock
-from train import processes, validate
+from train import processes
 from train.cli import paths
+from train.errors import Refusal, refusing
 from train.workdir.recorded_config import recorded
 
 # There while a run has the folder; it names the process and its host.
@@ -32,7 +33,7 @@ def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
 
     def take() -> None:
-      with validate.refusing():
+      with refusing():
         if not until_begun or recorded(folder) is None:
           _take(folder, stack)
 
@@ -48,7 +49,7 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
   try:
     stack.enter_context(file_lock.exclusive(folder / LOCK))
   except file_lock.LockTaken as holder:
-    raise validate.Refusal(
+    raise Refusal(
       f"--workdir={folder} is held by {holder}, which runs there: wait for it "
       "or end it, or choose another --workdir"
     ) from None

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from train.validate import Refusal
+from train.errors import Refusal
 from train.workdir import checksums
 
 # The checkpointer renames what it retires into this folder, so that a kill in

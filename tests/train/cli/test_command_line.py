@@ -6,7 +6,7 @@ import pytest
 
 from configs import common
 from train.cli import command_line
-from train.validate import Refusal
+from train.errors import Refusal
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from ml_collections.config_flags import config_flags
 
 from train.cli import config_file
-from train.validate import Refusal
+from train.errors import Refusal
 
 # absl's way of reading a file, in the version that is pinned.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import pytest
 
 from data import atomic_write
-from train import validate
 from train.cli import machine_errors
 from train.cli.setting_names import naming
+from train.errors import Refusal, refusing
 
 ROOT = Path(__file__).parents[3]
 SMOKE = "--config=configs/dates.py:smoke"
@@ -63,8 +63,8 @@ def test_a_failure_names_what_where_and_the_remedy(number, remedy):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
 def test_a_file_that_a_setting_names_is_not_lost(number):
   with (
-    pytest.raises(validate.Refusal) as refused,
-    validate.refusing(),
+    pytest.raises(Refusal) as refused,
+    refusing(),
     naming("data.test"),
   ):
     raise failing(number, "/store/x.lock")
@@ -73,7 +73,7 @@ def test_a_file_that_a_setting_names_is_not_lost(number):
 
 
 def test_a_failure_is_found_under_others(tmp_path):
-  with pytest.raises(validate.Refusal) as refused, validate.refusing():
+  with pytest.raises(Refusal) as refused, refusing():
     raise failing(errno.ENOSPC, "/data/file")
   line = machine_errors.explain(refused.value, "runs/x")
   assert line and line.startswith("/data/file: No space left")
@@ -118,8 +118,8 @@ def test_what_is_raised_in_place_of_an_error_is_no_failure_of_its():
     try:
       raise failing(errno.EROFS, "/x")
     except OSError:
-      raise validate.Refusal("--workdir=/x: ...") from None
-  except validate.Refusal as refusal:
+      raise Refusal("--workdir=/x: ...") from None
+  except Refusal as refusal:
     assert machine_errors.explain(refusal, "runs/x") is None
 
 
@@ -127,7 +127,7 @@ def test_other_errors_are_no_failures_of_the_machine():
   for error in (
     FileNotFoundError(errno.ENOENT, "No such file", "/data/file"),
     OSError("nothing that has a number"),
-    validate.Refusal("a folder with No space left on device in its name"),
+    Refusal("a folder with No space left on device in its name"),
     KeyError("x"),
   ):
     assert machine_errors.explain(error, "runs/x") is None

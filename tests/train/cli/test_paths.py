@@ -3,7 +3,7 @@
 import pytest
 
 from train.cli.paths import check_path
-from train.validate import Refusal
+from train.errors import Refusal
 
 
 def test_a_folder_must_not_be_a_file(tmp_path):

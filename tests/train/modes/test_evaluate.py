@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from train import validate
+from train.errors import Refusal
 from train.modes import evaluate
 from train.setup import trained
 from train.workdir.metrics_file import read_rows
@@ -86,15 +86,15 @@ def test_a_folder_without_a_run_and_another_model_are_refused(
   finished, tmp_path
 ):
   config, folder, _ = finished
-  with pytest.raises(validate.Refusal, match="holds no run: train there first"):
+  with pytest.raises(Refusal, match="holds no run: train there first"):
     evaluate.run(config, str(tmp_path))
   config = config.copy_and_resolve_references()
   config.model.decoder = "bert:tiny"
-  with pytest.raises(validate.Refusal, match=r"model\.decoder: 'gpt2:tiny'"):
+  with pytest.raises(Refusal, match=r"model\.decoder: 'gpt2:tiny'"):
     evaluate.run(config, str(folder))
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(finished, one_device):
   config, folder, _ = finished
-  with pytest.raises(validate.Refusal, match="3"):
+  with pytest.raises(Refusal, match="3"):
     evaluate.run(config, str(folder), step=3)

@@ -15,6 +15,7 @@ import transformers
 
 from encdec.hub.card import render
 from train import loop, mesh, validate
+from train.errors import Refusal
 from train.modes import export
 from train.setup import trained
 from train.setup.task import restore_task
@@ -88,7 +89,7 @@ def test_an_export_replaces_an_export_and_nothing_else(
     export.run(config, str(run), step=4, output=str(output))
     assert "| eval/valid/loss |" in (output / "README.md").read_text()
   before = (run / "config.json").read_bytes()
-  with pytest.raises(validate.Refusal, match="no export: choose an empty"):
+  with pytest.raises(Refusal, match="no export: choose an empty"):
     export.run(config, str(run), step=4, output=str(run))
   assert (run / "config.json").read_bytes() == before
 
@@ -96,7 +97,7 @@ def test_an_export_replaces_an_export_and_nothing_else(
 def test_a_folder_that_cannot_be_made_is_refused(finished, one_device):
   config, folder, _ = finished
   with pytest.raises(
-    validate.Refusal, match="--output=/proc/no/hub: /proc/no cannot be made"
+    Refusal, match="--output=/proc/no/hub: /proc/no cannot be made"
   ):
     export.run(config, str(folder), step=4, output="/proc/no/hub")
 
@@ -145,10 +146,10 @@ def test_an_export_says_what_its_files_cannot(finished, caplog):
 
 def test_a_missing_output_is_refused(finished, tmp_path):
   config, folder, _ = finished
-  with pytest.raises(validate.Refusal, match="--output is missing"):
+  with pytest.raises(Refusal, match="--output is missing"):
     export.run(config, str(folder), output="")
   (tmp_path / "file").write_text("")
-  with pytest.raises(validate.Refusal, match="is a file"):
+  with pytest.raises(Refusal, match="is a file"):
     export.run(config, str(folder), output=str(tmp_path / "file"))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from train import validate
+from train.errors import Refusal
 from train.modes import inspect
 from train.setup import datasets
 from train.setup.task import build_task
@@ -50,5 +50,5 @@ def test_a_mixture_is_measured_by_its_shares(tiny_config, tmp_path):
 
 def test_what_cannot_be_run_is_refused(tiny_config, tmp_path):
   tiny_config.data.train = f"jsonl:{tmp_path}/absent"
-  with pytest.raises(validate.Refusal, match="there is no such file"):
+  with pytest.raises(Refusal, match="there is no such file"):
     inspect.run(tiny_config, str(tmp_path / "run"))

@@ -1,14 +1,11 @@
 """Prediction: order, resuming, and outputs of other makers."""
 
-import gzip
 import json
 
 import numpy as np
 import pytest
 
-from configs import dates
-from data.schemes.file_extensions import uri_of
-from train import validate
+from train.errors import Failure, Refusal
 from train.modes import predict
 
 
@@ -106,15 +103,15 @@ def test_an_output_of_other_settings_is_refused(
   config = finished[0].copy_and_resolve_references()
   config.generation.max_length = 5
   with pytest.raises(
-    validate.Refusal, match=r"generation\.max_length: 9 -> 5.*--overwrite"
+    Refusal, match=r"generation\.max_length: 9 -> 5.*--overwrite"
   ):
     run(inputs, config=config)
   (tmp_path / "mine.jsonl").write_text("precious\n")
-  with pytest.raises(validate.Refusal, match="--overwrite"):
+  with pytest.raises(Refusal, match="--overwrite"):
     run(inputs, output="mine.jsonl")
   assert (tmp_path / "mine.jsonl").read_text() == "precious\n"
   assert run(inputs, config=config, overwrite=True) == 21
-  with pytest.raises(validate.Refusal, match="5 -> 9"):
+  with pytest.raises(Refusal, match="5 -> 9"):
     run(inputs)
 
 
@@ -128,7 +125,7 @@ def test_another_field_is_another_output_and_batches_are_not(
   config.data.source_buckets, config.data.target_buckets = (8, 16), (8, 8)
   assert run(inputs, config=config) == 0
   config.data.source_field = "target"
-  with pytest.raises(validate.Refusal, match=r"inputs: .*--overwrite"):
+  with pytest.raises(Refusal, match=r"inputs: .*--overwrite"):
     run(inputs, config=config)
 
 
@@ -137,19 +134,9 @@ def test_another_field_is_another_output_and_batches_are_not(
 )
 def test_the_input_is_never_overwritten(run, inputs, tmp_path, named):
   before = (tmp_path / "in.jsonl").read_bytes()
-  with pytest.raises(validate.Refusal, match="is the input"):
+  with pytest.raises(Refusal, match="is the input"):
     run(named.replace("{}", inputs), output="in.jsonl", overwrite=True)
   assert (tmp_path / "in.jsonl").read_bytes() == before
-
-
-def test_lines_are_read_as_utf_8_or_named(tmp_path):
-  path = tmp_path / "in.txt"
-  path.write_bytes(b"\xef\xbb\xbfred\nblue\n")
-  lines = predict.TextFile(str(path)).read(0)
-  assert [one.text for one in lines] == ["red", "blue"]
-  path.write_bytes(b"red\ncaf\xe9\n")
-  with pytest.raises(ValueError, match=r"in\.txt: line 2 is not UTF-8"):
-    predict.TextFile(str(path))
 
 
 def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
@@ -180,30 +167,12 @@ def test_a_crash_before_any_line_resumes(run, inputs, tmp_path, monkeypatch):
   ],
 )
 def test_a_bad_input_is_refused(run, source, output, named):
-  with pytest.raises(validate.Refusal, match=named):
+  with pytest.raises(Refusal, match=named):
     run(source, output)
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.TSV", "in.csv.gz", "in.jsonl"])
-def test_an_input_is_read_by_its_extension(name, tmp_path):
-  rows = [{"source": "red, blue", "x": "1"}, {"source": "green", "x": "2"}]
-  if name.endswith("jsonl"):
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-  else:
-    mark = "\t" if "TSV" in name else ","
-    cells = [["source", "x"], *([f'"{r["source"]}"', r["x"]] for r in rows)]
-    text = "".join(f"{mark.join(row)}\n" for row in cells)
-  raw = text.encode()
-  path = tmp_path / name
-  path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
-  inputs = predict.open_inputs(str(path), dates.get_config())
-  assert [row.text for row in inputs.read(0)] == ["red, blue", "green"]
-  again = predict.open_inputs(uri_of(str(path)), dates.get_config())
-  assert again.fingerprint == inputs.fingerprint
-
-
 def test_a_missing_output_is_refused(finished, inputs):
-  with pytest.raises(validate.Refusal, match="--output is missing"):
+  with pytest.raises(Refusal, match="--output is missing"):
     predict.run(finished[0], str(finished[1]), source=inputs, output="")
 
 
@@ -211,7 +180,7 @@ def test_a_second_command_for_one_output_is_refused(
   run, inputs, tmp_path, monkeypatch
 ):
   def predict_twice(this, inputs, start):
-    with pytest.raises(validate.Refusal, match="written by another command"):
+    with pytest.raises(Refusal, match="written by another command"):
       run(str(inputs_path), overwrite=True)
     return all_ids(this, inputs, start)
 
@@ -230,7 +199,7 @@ def test_an_input_that_changes_gives_no_output(
     "predict",
     lambda this, inputs, start: (_line({"id": i}) for i in range(start, found)),
   )
-  with pytest.raises(validate.Failure, match=f"{found} lines for 21 sources"):
+  with pytest.raises(Failure, match=f"{found} lines for 21 sources"):
     run(inputs)
   assert not (tmp_path / "out.jsonl").exists()
 
@@ -251,9 +220,9 @@ def test_what_is_no_line_of_ours_is_predicted_again(
   assert run(inputs) == 16
   assert (tmp_path / "out.jsonl").read_bytes() == whole
   (tmp_path / "out.jsonl.made_by").write_text("")
-  with pytest.raises(validate.Refusal, match=r"made_by is damaged"):
+  with pytest.raises(Refusal, match=r"made_by is damaged"):
     run(inputs)
-  with pytest.raises(validate.Refusal, match="is a folder"):
+  with pytest.raises(Refusal, match="is a folder"):
     run(inputs, output=".")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train import validate
+from train.errors import Refusal
 from train.modes import prediction_file
 
 
@@ -19,7 +19,7 @@ def opened(path, rows=2):
 
 def test_a_second_command_is_refused(tmp_path):
   first, _ = opened(tmp_path / "out.jsonl")
-  with pytest.raises(validate.Refusal, match="written by another command"):
+  with pytest.raises(Refusal, match="written by another command"):
     opened(tmp_path / "out.jsonl")
   first.close()
 
@@ -49,6 +49,6 @@ def test_without_locks_it_goes_on_with_a_warning(
 
 def test_a_folder_that_cannot_be_made_is_refused():
   with pytest.raises(
-    validate.Refusal, match=r"--output=/proc/no/out\.jsonl: /proc/no cannot be"
+    Refusal, match=r"--output=/proc/no/out\.jsonl: /proc/no cannot be"
   ):
     opened(Path("/proc/no/out.jsonl"))

@@ -4,7 +4,7 @@ import pytest
 
 from configs import dates
 from data.store import encoding
-from train import validate
+from train.errors import Refusal
 from train.modes import prepare
 from train.setup import datasets
 from train.setup.task import build_task, restore_task
@@ -48,7 +48,7 @@ def test_a_damaged_store_is_refused_by_name(tiny_config, tmp_path):
   damaged = bytearray(path.read_bytes())
   damaged[len(damaged) // 2] ^= 1
   path.write_bytes(damaged)
-  with pytest.raises(validate.Refusal, match=f"{path}: .*remove the folder"):
+  with pytest.raises(Refusal, match=f"{path}: .*remove the folder"):
     prepare.run(tiny_config, str(tmp_path / "run"))
 
 
@@ -56,11 +56,11 @@ def test_ids_of_another_model_are_not_prepared_in_a_run(finished):
   folder = finished[1]
   other = dates.get_config("smoke")
   other.data.target_vocab_size = 999
-  with pytest.raises(validate.Refusal, match=r"data\.target_vocab_size"):
+  with pytest.raises(Refusal, match=r"data\.target_vocab_size"):
     prepare.run(other, str(folder))
 
 
 def test_a_bucket_is_no_store(tiny_config, tmp_path):
   tiny_config.data.store = "gs://bucket/store"
-  with pytest.raises(validate.Refusal, match=r"'gs://bucket/store'.*a folder"):
+  with pytest.raises(Refusal, match=r"'gs://bucket/store'.*a folder"):
     prepare.run(tiny_config, str(tmp_path / "run"))

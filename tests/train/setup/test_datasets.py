@@ -9,9 +9,9 @@ import pytest
 from data.schemes import files
 from data.store import source_cache
 from train import loop, processes
+from train.errors import Refusal
 from train.setup import datasets
 from train.setup.task import build_task, record_task
-from train.validate import Refusal
 from train.workdir import recorded_config
 
 

@@ -17,7 +17,8 @@ from encdec import hub
 from encdec.model import init_params
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
-from train import loop, validate
+from train import loop
+from train.errors import Refusal
 from train.modes import export, predict
 from train.setup import datasets, trained
 from train.setup.task import build_task, record_task, restore_task
@@ -192,7 +193,7 @@ def test_pytorch_reads_and_writes_what_the_run_did(
   assert len(printed) == 2 and printed[0] == printed[1] != ""
 
   french = LANGUAGES[kind][2]
-  with pytest.raises(validate.Refusal, match=r"data\.target_language: .*fr_XX"):
+  with pytest.raises(Refusal, match=r"data\.target_language: .*fr_XX"):
     config.data.target_language = "fr_XX"
     trained.load(config, str(run))
   # A run that starts from the export goes on in its language, or in another.
@@ -299,9 +300,7 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
   if kind == "marian":
     folder = translators.save(kind, tmp_path / "two", separate_vocabs=True)
     config.data.source_tokenizer = config.data.target_tokenizer = folder
-    with pytest.raises(
-      validate.Refusal, match=r"'embeddings' \(model\.share\)"
-    ):
+    with pytest.raises(Refusal, match=r"'embeddings' \(model\.share\)"):
       build_task(config, tmp_path / "other")
 
 
@@ -310,7 +309,7 @@ def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
   for kind in ("source", "target"):
     config.data[f"{kind}_language"] = "de_DE"
     with pytest.raises(
-      validate.Refusal,
+      Refusal,
       match=rf"data\.{kind}_language = 'de_DE'.*data\.{kind}_tokenizer",
     ):
       build_task(config, tmp_path / "run")
@@ -335,7 +334,7 @@ def test_a_run_that_tokenised_targets_as_sources_is_refused(
   values = json.loads((run / "model.json").read_text())
   del values["target_mode"]
   (run / "model.json").write_text(json.dumps(values))
-  with pytest.raises(validate.Refusal, match="its targets as sources: train"):
+  with pytest.raises(Refusal, match="its targets as sources: train"):
     restore_task(config, run)
 
 
@@ -359,7 +358,7 @@ def test_a_first_token_of_another_language_is_not_kept(
   config.model.pair = str(folder)
   config.data.source_tokenizer = config.data.target_language = ""
   with pytest.raises(
-    validate.Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"
+    Refusal, match=r"fr_XX .*writes de_DE: set data\.target_language"
   ):
     build_task(config, tmp_path / "other")
   for language, code in (("fr_XX", french), ("de_DE", german)):

@@ -6,10 +6,10 @@ import logging
 import pytest
 
 from train import loop
+from train.errors import Refusal
 from train.modes import inspect
 from train.setup import datasets, target_check, trained
 from train.setup.task import build_task
-from train.validate import Refusal
 
 NAMES = ("Ana", "Bob", "Eve", "Zoë")
 

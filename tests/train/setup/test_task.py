@@ -11,7 +11,8 @@ import transformers
 from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
-from train import loop, validate
+from train import loop
+from train.errors import Refusal
 from train.setup import initial_params, tokenizers
 from train.setup.task import build_task, record_task, restore_task
 
@@ -110,7 +111,7 @@ def test_an_id_outside_the_vocabulary_is_refused(folders, tiny_config):
   path.write_text(json.dumps({"eos_token_id": 0, "pad_token_id": 50257}))
   tiny_config.model.decoder = str(folder / "gpt2")
   with pytest.raises(
-    validate.Refusal, match=r"pad token has the id 50257.*model\.pad_token"
+    Refusal, match=r"pad token has the id 50257.*model\.pad_token"
   ):
     build_task(tiny_config, folder / "run")
 
@@ -165,7 +166,7 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   config.data.max_source_length = 600
   run = folder / "run"
   with pytest.raises(
-    validate.Refusal, match=r"has 512 rows; .*raise model\.encoder_positions"
+    Refusal, match=r"has 512 rows; .*raise model\.encoder_positions"
   ):
     loop.build_run(config, run)
   config.model.encoder_positions = 1024
@@ -186,7 +187,7 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   config.model.encoder_positions = 100
   config.data.max_source_length = 32
   with pytest.raises(
-    validate.Refusal, match=r"model\.encoder_positions = 100: .* has 512, and"
+    Refusal, match=r"model\.encoder_positions = 100: .* has 512, and"
   ):
     loop.build_run(config, folder / "other")
 
@@ -215,7 +216,7 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
   size = _add_tokens(folder / name, ["<hl>", "<sep2>"])
   kind = tokenizers.SIDES[side]
   with pytest.raises(
-    validate.Refusal,
+    Refusal,
     match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
     rf"{size - 2}: .*model\.grow_vocabulary=True",
   ):

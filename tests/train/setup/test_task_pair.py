@@ -13,6 +13,7 @@ from data.tokenizers import training
 from data.tokenizers.tokenizer import load_tokenizer
 from encdec import FlaxEncoderDecoderModel, hub
 from train import loop, validate
+from train.errors import Refusal
 from train.modes import export
 from train.setup import generation_settings, trained
 from train.setup.task import build_task, restore_task
@@ -82,7 +83,7 @@ def test_a_run_continues_its_export_on_new_data(
   assert said["num_beams"] == 3 and said["repetition_penalty"] == 1.3
   # The run needs its folder alone, as ever.
   config.model.pair = "gone"
-  with pytest.raises(validate.Refusal, match=r"model\.pair"):
+  with pytest.raises(Refusal, match=r"model\.pair"):
     trained.load(config, str(tmp_path / "run"))
 
 
@@ -124,7 +125,7 @@ def test_settings_of_the_config_win(exported, tiny_config, tmp_path):
 )
 def test_wrong_options_are_refused(tiny_config, options, message):
   tiny_config.generation.options = options
-  with pytest.raises(validate.Refusal, match=message) as caught:
+  with pytest.raises(Refusal, match=message) as caught:
     validate.check_values(tiny_config)
   assert "generation.options = " in str(caught.value)
 
@@ -306,7 +307,7 @@ def test_a_pair_named_as_a_side_says_what_to_set(
   exported, tiny_config, tmp_path
 ):
   tiny_config.model.encoder = str(exported)
-  with pytest.raises(validate.Refusal, match=r"set model\.pair to it"):
+  with pytest.raises(Refusal, match=r"set model\.pair to it"):
     loop.build_run(tiny_config, tmp_path / "run")
 
 
@@ -315,7 +316,7 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   transformers.BertConfig().save_pretrained(tmp_path / "bert")
   for name in ("bert:tiny", str(tmp_path / "bert")):
     config.model.pair = name
-    with pytest.raises(validate.Refusal, match=r"set model\.encoder and model"):
+    with pytest.raises(Refusal, match=r"set model\.encoder and model"):
       loop.build_run(config, tmp_path / "run")
   config.model.pair = str(exported)
   without = tmp_path / "without"
@@ -323,13 +324,13 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   for path in without.glob("tokenizer*"):
     path.unlink()
   config.model.pair = str(without)
-  with pytest.raises(validate.Refusal, match=r"set data\.source_tokenizer"):
+  with pytest.raises(Refusal, match=r"set data\.source_tokenizer"):
     loop.build_run(config, tmp_path / "run")
   # One tokenizer for two vocabularies would write in the source's words.
   shutil.rmtree(without)
   shutil.copytree(exported, without)
   shutil.rmtree(without / "target_tokenizer")
-  with pytest.raises(validate.Refusal, match=r"set data\.target_tokenizer"):
+  with pytest.raises(Refusal, match=r"set data\.target_tokenizer"):
     loop.build_run(config, tmp_path / "run")
   config.data.target_tokenizer = str(exported / "target_tokenizer")
   loop.build_run(config, tmp_path / "other")
@@ -353,7 +354,7 @@ def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
   json_files.write_json(tmp_path / "config.json", old)
   assert recorded_config.check_same(tiny_config, tmp_path) == {}
   tiny_config.generation.num_beams = 2
-  with pytest.raises(validate.Refusal, match="num_beams: 1 -> 2"):
+  with pytest.raises(Refusal, match="num_beams: 1 -> 2"):
     recorded_config.check_same(tiny_config, tmp_path)
 
 

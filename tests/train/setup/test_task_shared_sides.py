@@ -7,6 +7,7 @@ import transformers
 from configs import dates
 from data.tokenizers import training
 from train import loop, validate
+from train.errors import Refusal
 from train.modes import export
 from train.setup import trained
 
@@ -54,7 +55,7 @@ def test_pytorch_generates_what_a_shared_run_does(
 def test_sides_that_start_apart_cannot_share(share, key, value, other):
   config = _shared(dates.get_config("smoke"), share)
   config.update_from_flattened_dict({key: value})
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     validate.check_values(config)
   for part in (f"model.share = {share!r}", f"{key} = {value!r}", other):
     assert part in str(caught.value)
@@ -66,7 +67,7 @@ def test_tokenizers_that_differ_cannot_share(
   config = _shared(tiny_config, "embeddings")
   config.model.encoder, config.model.decoder = write_tokenizers
   config.model.encoder_init = config.model.decoder_init = "random"
-  with pytest.raises(validate.Refusal, match="differ: name one"):
+  with pytest.raises(Refusal, match="differ: name one"):
     loop.build_run(config, tmp_path / "run")
 
 

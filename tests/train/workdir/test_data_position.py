@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
-from train import loop, validate
+from train import loop
+from train.errors import Refusal
 from train.setup.datasets import describe_batches
 from train.workdir import data_position, recorded_config
 
@@ -46,7 +47,7 @@ def test_the_same_plan_goes_on(pipeline):
 
 def test_another_plan_is_refused_with_what_changed(pipeline):
   saved = data_position.describe(pipeline(), 13)
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     data_position.go_on(
       pipeline(train__batch_size=16, **PACKED), saved, 13, restart_epoch=False
     )
@@ -80,9 +81,7 @@ def test_other_pairs_are_refused_whatever_is_said(pipeline, pairs_folder):
   saved = data_position.describe(pipeline(), 3)
   path = pairs_folder / "pairs.jsonl"
   path.write_text(path.read_text().replace("red blue 8", "red blue 9"))
-  with pytest.raises(
-    validate.Refusal, match=r"pairs\.jsonl' holds other pairs"
-  ):
+  with pytest.raises(Refusal, match=r"pairs\.jsonl' holds other pairs"):
     data_position.go_on(pipeline(), saved, 3, restart_epoch=True)
 
 
@@ -98,7 +97,7 @@ def test_shapes_may_change_only_where_the_epoch_begins_again(
 ):
   recorded_config.record(tiny_config, tmp_path, {}, 0)
   other = _change(tiny_config, train__batch_size=16, **PACKED)
-  with pytest.raises(validate.Refusal, match=r"or data\.restart_epoch=True"):
+  with pytest.raises(Refusal, match=r"or data\.restart_epoch=True"):
     recorded_config.check_same(other, tmp_path)
   restarting = _change(other, data__restart_epoch=True)
   changes = recorded_config.check_same(restarting, tmp_path)
@@ -111,7 +110,7 @@ def test_shapes_may_change_only_where_the_epoch_begins_again(
   }
   for key, value in (("data__max_source_length", 12), ("optim__lr", 0.5)):
     refused = _change(restarting, **{key: value})
-    with pytest.raises(validate.Refusal) as caught:
+    with pytest.raises(Refusal) as caught:
       recorded_config.check_same(refused, tmp_path)
     assert "restart_epoch=True" not in str(caught.value)
 
@@ -127,7 +126,7 @@ def test_a_run_is_packed_half_way(finished, tmp_path, caplog):
   loop.run(first, str(run))
   other = _change(first, train__steps=4, train__batch_size=16, **PACKED)
   history = run / "config_history.jsonl"
-  with pytest.raises(validate.Refusal, match=r"data\.restart_epoch=True"):
+  with pytest.raises(Refusal, match=r"data\.restart_epoch=True"):
     loop.run(other, str(run))
   assert not history.exists()
   other = _change(other, data__restart_epoch=True)
@@ -220,7 +219,7 @@ def test_how_often_it_compiles_is_said(pipeline):
 def test_shapes_that_do_not_fit_the_packing_are_refused(
   pairs_folder, tiny_config, changes, message, compilations
 ):
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     loop.run(_change(tiny_config, **changes), str(pairs_folder / "run"))
   assert message in str(caught.value)
   assert not compilations

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from configs import dates
-from train import loop, validate
+from train import loop
+from train.errors import Refusal
 from train.modes import inspect
 from train.workdir import recorded_config, run_lock
 
@@ -38,7 +39,7 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
   recorded_config.record(config, tmp_path, {}, 0)
   config.optim.lr = 0.5
   config.train.steps = 9
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     recorded_config.check_same(config, tmp_path)
   assert "optim.lr: 0.002 -> 0.5" in str(caught.value)
   assert "train.steps" not in str(caught.value)
@@ -71,13 +72,13 @@ def test_allowed_changes_become_history(tmp_path):
 
 def test_reading_modes_check_the_model_alone(tmp_path):
   config = dates.get_config()
-  with pytest.raises(validate.Refusal, match="holds no run"):
+  with pytest.raises(Refusal, match="holds no run"):
     recorded_config.check_model(config, tmp_path, r"model\..*")
   recorded_config.record(config, tmp_path, {}, 0)
   config.eval.batch_size = 3
   recorded_config.check_model(config, tmp_path, r"model\..*")
   config.model.decoder = "bert:tiny"
-  with pytest.raises(validate.Refusal, match=r"model\.decoder: 'gpt2:tiny'"):
+  with pytest.raises(Refusal, match=r"model\.decoder: 'gpt2:tiny'"):
     recorded_config.check_model(config, tmp_path, r"model\..*")
 
 
@@ -111,7 +112,7 @@ def test_a_second_run_is_told_who_holds_the_folder(holder, tmp_path):
   named = f"--workdir={run} is held by process {holder.pid} of "
   # Whatever it asks for, and before it reads or writes anything.
   for mode in (loop, inspect):
-    with pytest.raises(validate.Refusal) as caught:
+    with pytest.raises(Refusal) as caught:
       mode.run(dates.get_config(), str(run))
     assert str(caught.value).startswith(f"{named}{socket.gethostname()}")
   assert [path.name for path in run.iterdir()] == ["lock"]
@@ -130,7 +131,7 @@ def test_a_folder_where_a_run_has_begun_can_be_looked_at(holder, tmp_path):
   with run_lock.held(run, until_begun=True):
     pass
   with (
-    pytest.raises(validate.Refusal, match="is held by"),
+    pytest.raises(Refusal, match="is held by"),
     run_lock.held(run),
   ):
     pass
@@ -156,7 +157,7 @@ def test_a_lock_that_is_let_go_meanwhile_is_taken(tmp_path, monkeypatch):
   monkeypatch.setattr(fcntl, "flock", remove_first)
   with run_lock.held(tmp_path):
     assert path.read_text().startswith("process ")
-    with pytest.raises(validate.Refusal), run_lock.held(tmp_path):
+    with pytest.raises(Refusal), run_lock.held(tmp_path):
       pass
 
 
@@ -196,7 +197,7 @@ def test_a_damaged_record_of_a_run_is_named(tmp_path, name, raw):
   config = dates.get_config()
   recorded_config.record(config, tmp_path, {}, 0)
   (tmp_path / name).write_bytes(raw)
-  with pytest.raises(validate.Refusal) as caught:
+  with pytest.raises(Refusal) as caught:
     recorded_config.check_same(config, tmp_path)
   message = str(caught.value)
   assert message.startswith(f"{tmp_path / name} is damaged (")
@@ -210,6 +211,6 @@ def test_what_differs_from_a_damaged_record_has_an_end(tmp_path):
   flat = json.loads(path.read_text())
   flat |= {f"{'secret ' * 1000}{n}": "secret " * 1000 for n in range(999)}
   path.write_text(json.dumps(flat))
-  with pytest.raises(validate.Refusal, match="999 in all") as caught:
+  with pytest.raises(Refusal, match="999 in all") as caught:
     recorded_config.check_same(config, tmp_path)
   assert len(str(caught.value)) < 200_000

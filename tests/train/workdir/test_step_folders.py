@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from train.checkpoint import Checkpoints
+from train.errors import Refusal
 from train.state import TrainState
-from train.validate import Refusal
 from train.workdir import checksums
 
 _ROOT = pathlib.Path(__file__).parents[3]

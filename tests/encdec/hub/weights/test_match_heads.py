@@ -212,7 +212,7 @@ def test_a_pair_always_promises_its_head(encoder, tmp_path):
 
 
 def test_errors_advise_what_their_caller_can_do(encoder, tmp_path):
-  from train.setup.load_messages import REMEDIES
+  from train.setup.initial_params import REMEDIES
 
   folder, _ = _saved(tmp_path, "BertForMaskedLM")
   module = compose(encoder, folder).module
