@@ -110,7 +110,7 @@ def export() -> None:
   )
 
 
-# Which modes heed a flag; the others refuse it.
+# Which modes use a flag; the others refuse it.
 OF_MODES = {
   "step": ("eval", "predict", "export"),
   "input": ("predict",),

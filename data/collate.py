@@ -77,9 +77,11 @@ def abstract_batch(
     shape: (S, T).
     rows: B.
   """
-  lengths = dict(zip(("encoder", "decoder"), shape, strict=True))
+  source, target = shape
   return {
-    name: jax.ShapeDtypeStruct((rows, lengths[name.partition("_")[0]]), dtype)
+    name: jax.ShapeDtypeStruct(
+      (rows, source if name.startswith("encoder") else target), dtype
+    )
     for name, dtype in _DTYPES.items()
   }
 

@@ -60,8 +60,8 @@ def make_example(
       target.append(end_id)
   source, truncated = truncate(source_ids, max_source_length, source_suffix)
   cut = len(target) > max_target_length
-  kept = target[: min(max_target_length, len(target) - ends)] if cut else target
-  return Example(source, np.asarray(kept, np.int32), truncated, cut)
+  ids = target[: min(max_target_length, len(target) - ends)] if cut else target
+  return Example(source, np.asarray(ids, np.int32), truncated, cut)
 
 
 def truncate(
@@ -74,10 +74,10 @@ def truncate(
   """
   if len(ids) <= max_length:
     return np.asarray(ids, np.int32), False
-  kept = max_length - len(suffix)
-  if kept < 1:
+  room = max_length - len(suffix)
+  if room < 1:
     raise ValueError(
       f"a maximum length of {max_length} leaves no room beside the "
       f"{len(suffix)} special tokens at the end: raise data.max_source_length"
     )
-  return np.asarray([*ids[:kept], *suffix], np.int32), True
+  return np.asarray([*ids[:room], *suffix], np.int32), True

@@ -27,7 +27,7 @@ WINDOW = 8192
 # Of the rows that a file of rows holds; another way to pack has another one.
 _FORMAT = 1
 # Windows that are packed side by side: their rooms stay in the cache.
-_ABREAST = 64
+_PACKED_TOGETHER = 64
 # Steps after which rows without room for any pair leave the search.
 _SWEEP = 256
 # The key of the order beside those of epochs.
@@ -108,8 +108,8 @@ def pack(
   bounds = np.arange(count + 1, dtype=np.int64) * size // count
   rows = np.empty(size, np.int64)
   used = 0
-  for first in range(0, count, _ABREAST):
-    part = bounds[first : first + _ABREAST + 1]
+  for first in range(0, count, _PACKED_TOGETHER):
+    part = bounds[first : first + _PACKED_TOGETHER + 1]
     here = order[part[0] : part[-1]]
     placed, opened = _first_fit(
       source_lengths[here], target_lengths[here], part - part[0], shape

@@ -216,10 +216,10 @@ class Plan:
     ):
       here = np.flatnonzero(draws.sources == source)
       if len(here):
-        found = units.members(draws.units[here], draws.epochs[here])
-        pairs.append(found.pairs + base)
+        members = units.members(draws.units[here], draws.epochs[here])
+        pairs.append(members.pairs + base)
         # Rows of one batch have their places already.
-        rows.append(found.rows if units.whole else here[found.rows])
+        rows.append(members.rows if units.whole else here[members.rows])
       base += size
     every = np.concatenate(rows)
     order = np.argsort(every, kind="stable")

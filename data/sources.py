@@ -170,7 +170,7 @@ def sliced(whole: Source, uri: str) -> Source:
 
 
 def whole_uri(uri: str) -> str:
-  """That of which `uri` names a slice."""
+  """The URI without its slice."""
   scheme, location, split = parse_uri(uri)
   name, _, _ = _parse_split(uri, split)
   return ":".join(filter(None, (scheme, location))) + f"@{name}"

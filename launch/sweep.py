@@ -80,7 +80,7 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
     if key and key[1] not in values:
       near = suggest(key[1], [*values])
       raise Refusal(f"{flag}: the config has no key {key[1]!r}{near}")
-  found: dict[str, Member] = {}
+  by_name: dict[str, Member] = {}
   for number, overrides in enumerate(hyper):
     unknown = [key for key in overrides if key not in values]
     if unknown:
@@ -89,15 +89,15 @@ def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
         f"no key of the config{suggest(unknown[0], [*values])}"
       )
     name = member_name(overrides)
-    if name in found:
+    if name in by_name:
       raise Refusal(f"{path}: get_hyper() has the member {name} twice")
     settings = [f"--config.{key}={value}" for key, value in overrides.items()]
     flags_of_member = (f"--config={config}", *settings, *extra)
     digest = _digest(json.dumps([values, flags_of_member]))
-    found[name] = Member(name, flags_of_member, digest)
-  if not found:
+    by_name[name] = Member(name, flags_of_member, digest)
+  if not by_name:
     raise Refusal(f"{path}: get_hyper() returns no members")
-  return list(found.values())
+  return list(by_name.values())
 
 
 def _digest(text: str) -> str:

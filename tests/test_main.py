@@ -42,7 +42,7 @@ def main(one_device_env):
     ([DATES, "--workdir=gs://b/run"], "--workdir=gs://b/run"),
     (
       [DATES, "--workdir={}", "--input=in.txt", "--output=out.jsonl"],
-      "--input is not heeded by --mode=train: leave it out, or add "
+      "--input is not used by --mode=train: leave it out, or add "
       "--mode=predict",
     ),
   ],

@@ -70,7 +70,7 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("--mode=evaluate",), ("--mode=evaluate: ", "eval")),
   (("--overwrite=maybe",), ("--overwrite=maybe: ", "True or False")),
   (("--nooverwrite=3",), ("--nooverwrite=3 ",)),
-  (("--step=3",), ("--step is not heeded by --mode=train",)),
+  (("--step=3",), ("--step is not used by --mode=train",)),
   (("--process_id=4",), ("--process_id=4",)),
   # The data.
   (("--config.data.train=csv:{tmp}/people.csv",), ("data.train: ", "'source'")),

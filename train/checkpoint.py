@@ -320,8 +320,8 @@ class Checkpoints:
       )
     saved = self._manager.item_metadata(step)
     for name, tree in trees.items():
-      found = saved[name].tree if name in saved.keys() else {}
-      difference = tree_difference(name, found, tree)
+      stored = saved[name].tree if name in saved.keys() else {}
+      difference = tree_difference(name, stored, tree)
       if difference is not None:
         raise Refusal(
           f"{self._folders.of(step)} holds another state than this run's: "

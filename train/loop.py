@@ -28,13 +28,13 @@ from train.mesh import (
   make_mesh,
   sharding_rules,
 )
-from train.optim import OptimConfig, describe_stretch
-from train.progress import Progress, StepReader
+from train.optim import OptimConfig, describe_schedule_change
 from train.setup import datasets, target_check
 from train.setup.initial_params import first_params
 from train.setup.task import Task, build_task, record_task
 from train.state import TrainState, create_state, state_shardings
 from train.step_program import StepProgram, build_step
+from train.step_reader import RunTotals, StepReader
 from train.throughput import train_step_flops
 from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
@@ -151,21 +151,21 @@ def check_step(this: Run) -> None:
 
 def begin(
   this: Run, checkpoints: Checkpoints
-) -> tuple[Run, TrainState, Progress]:
+) -> tuple[Run, TrainState, RunTotals]:
   """The newest good state or a first one; the folder then says what runs.
 
   The run's batches go on where those of the state ended.
   """
   restored = checkpoints.restore(this.program.state)
-  progress = Progress()
+  progress = RunTotals()
   if restored is None:
     with refusing():
       state = first_state(this)
   else:
     state, meta = restored
-    progress = Progress(**meta["progress"])
+    progress = RunTotals(**meta["progress"])
     restart = this.config.data.restart_epoch
-    pipeline = data_position.go_on(
+    pipeline = data_position.resume(
       this.pipeline, meta["data"], progress.step, restart
     )
     this = dataclasses.replace(this, pipeline=pipeline)
@@ -192,14 +192,14 @@ def announce(this: Run, step: int) -> None:
   if step and "train.steps" in this.changes:
     optim = OptimConfig(**this.config.optim.to_dict())
     old, width = this.changes["train.steps"][0], this.task.width
-    if told := describe_stretch(optim, old, steps, step, width):
+    if told := describe_schedule_change(optim, old, steps, step, width):
       logging.warning("%s", told)
 
 
 def train(
   this: Run,
   state: TrainState,
-  progress: Progress,
+  progress: RunTotals,
   checkpoints: Checkpoints,
   writer: MetricsWriter,
   saving: Saving,
@@ -266,7 +266,7 @@ def explain(this: Run, checkpoints: Checkpoints, step: int) -> str:
     f"its batch held the pairs {members} of {this.config.data.train} (the "
     f"first is {this.pipeline.pairs.locate(members[0])}); the last good "
     f"checkpoint is step {checkpoints.latest_step()} (none: the start); lower "
-    "optim.lr, or mend the data"
+    "optim.lr, or fix the data"
   )
 
 
@@ -281,7 +281,7 @@ def due(step: int, every: int, last: int) -> bool:
   return step == last or bool(every and step % every == 0)
 
 
-def meta(this: Run, progress: Progress) -> dict[str, Any]:
+def meta(this: Run, progress: RunTotals) -> dict[str, Any]:
   """What a checkpoint says about itself."""
   return {
     "seed": this.config.seed,

@@ -103,7 +103,7 @@ def make_schedule(optim: OptimConfig, total_steps: int, width: int) -> Schedule:
   return schedule
 
 
-def describe_stretch(
+def describe_schedule_change(
   optim: OptimConfig, old_steps: int, new_steps: int, step: int, width: int
 ) -> str | None:
   """What another `train.steps` does to the learning rate of a resumed run.

@@ -30,7 +30,7 @@ Key = TypeVar("Key")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source(Generic[Key]):
+class GenerationRequest(Generic[Key]):
   """A source as ids; `key` is the caller's own."""
 
   key: Key
@@ -38,7 +38,7 @@ class Source(Generic[Key]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Found(Generic[Key]):
+class GeneratedTexts(Generic[Key]):
   """The texts of a source, best first: without start and end.
 
   A score is the log-probability over the length's penalty.
@@ -75,9 +75,9 @@ class TextGenerator:
   def generate(
     self,
     decoding_params: Params,
-    sources: Iterable[Source[Key]],
+    sources: Iterable[GenerationRequest[Key]],
     window: int | None = None,
-  ) -> Iterator[Found[Key]]:
+  ) -> Iterator[GeneratedTexts[Key]]:
     """The texts of each source, as they are found.
 
     Sources are grouped by their bucket of lengths within `window` of them, or
@@ -85,7 +85,7 @@ class TextGenerator:
     """
     in_order = _by_bucket(sources, self.bucket, window)
     for length, group in itertools.groupby(in_order, key=self.bucket):
-      found = generate_stream(
+      streamed = generate_stream(
         self.module,
         decoding_params,
         group,
@@ -95,21 +95,21 @@ class TextGenerator:
         cache_length=self.max_length - 1,
         rows=self.rows,
       )
-      for source, texts in found:
+      for source, texts in streamed:
         assert texts.scores is not None, "options ask for scores"
         rows = zip(texts.tokens, texts.lengths, strict=True)
-        yield Found(
+        yield GeneratedTexts(
           source.key,
           tuple(text_of(self.task, ids[1:length]) for ids, length in rows),
           tuple(map(float, texts.scores)),
         )
 
-  def bucket(self, source: Source) -> int:
+  def bucket(self, source: GenerationRequest) -> int:
     """The smallest length of the configuration that holds a source."""
     return next(n for n in self.lengths if n >= len(source.ids))
 
   def _place(
-    self, sources: Sequence[Source | None], length: int
+    self, sources: Sequence[GenerationRequest | None], length: int
   ) -> dict[str, jax.Array]:
     """The encoder's arrays; each process builds its own devices' rows."""
     rows = device.local_rows(self.sharding, self.rows)
@@ -128,24 +128,24 @@ class TextGenerator:
 
 
 def _by_bucket(
-  sources: Iterable[Source[Key]],
-  bucket: Callable[[Source[Key]], int],
+  sources: Iterable[GenerationRequest[Key]],
+  bucket: Callable[[GenerationRequest[Key]], int],
   window: int | None,
-) -> Iterator[Source[Key]]:
+) -> Iterator[GenerationRequest[Key]]:
   """Windows, each sorted by bucket, up and down by turns.
 
   So that the search changes its shape as seldom as can be.
   """
   sources, descending = iter(sources), False
-  while held := list(itertools.islice(sources, window)):
-    yield from sorted(held, key=bucket, reverse=descending)
+  while requests := list(itertools.islice(sources, window)):
+    yield from sorted(requests, key=bucket, reverse=descending)
     descending = not descending
 
 
 def text_of(task: Task, ids: Int32[np.ndarray, " T"]) -> str:
   """The text of target ids: without start, end and other special tokens."""
-  kept = [int(i) for i in ids if int(i) not in task.tokens.end]
-  return task.target_tokenizer.decode(kept)
+  plain = [int(i) for i in ids if int(i) not in task.tokens.end]
+  return task.target_tokenizer.decode(plain)
 
 
 def search_options(settings: GenerationSettings, task: Task) -> SearchOptions:

@@ -46,12 +46,12 @@ class _Rows:
     try:
       text = decode(header.raw or b"").removeprefix("\ufeff")
     except ValueError as error:
-      raise ValueError(f"{first} {error}; mend it") from error
+      raise ValueError(f"{first} {error}; fix it") from error
     divided = self._divided(file, text)
     try:
       names = self._cells(file, text)
     except ValueError as error:
-      remedy = divided or f"{error}; mend it"
+      remedy = divided or f"{error}; fix it"
       raise ValueError(f"{first} {remedy}") from error
     if divided and not {*self._fields} <= {*names}:
       raise ValueError(f"{first} {divided}")

@@ -51,14 +51,14 @@ def find(scheme: str, location: str) -> tuple[str, ...]:
     )
   if not glob.has_magic(location):
     raise FileNotFoundError(
-      f"{uri}: there is no such file (from {os.getcwd()}); mend the path"
+      f"{uri}: there is no such file (from {os.getcwd()}); fix the path"
     )
-  found = sorted(filter(os.path.isfile, glob.glob(location, recursive=True)))
-  if not found:
+  paths = sorted(filter(os.path.isfile, glob.glob(location, recursive=True)))
+  if not paths:
     raise FileNotFoundError(
-      f"{uri}: no file matches (from {os.getcwd()}); mend the pattern"
+      f"{uri}: no file matches (from {os.getcwd()}); fix the pattern"
     )
-  return tuple(found)
+  return tuple(paths)
 
 
 def digest_of(digests: Sequence[str]) -> str:
@@ -170,18 +170,18 @@ class _Lent(NamedTuple):
 
   @classmethod
   def by_this_process(cls, number: int) -> "_Lent":
-    found = os.fstat(number)
-    return cls(os.getpid(), number, found.st_dev, found.st_ino)
+    stat = os.fstat(number)
+    return cls(os.getpid(), number, stat.st_dev, stat.st_ino)
 
   def open(self) -> _Descriptor | None:
     """None where that process has ended, or lends nothing (not on Linux)."""
     try:
-      found = _open(f"/proc/{self.process}/fd/{self.number}")
+      descriptor = _open(f"/proc/{self.process}/fd/{self.number}")
     except OSError:
       return None
-    is_it = os.fstat(found.number)
+    is_it = os.fstat(descriptor.number)
     same = (is_it.st_dev, is_it.st_ino) == (self.device, self.inode)
-    return found if same else None
+    return descriptor if same else None
 
 
 class _Part(io.RawIOBase):

@@ -133,7 +133,7 @@ def _rows(location: str, split: str) -> Any:
   except Exception as error:
     reason = fault(error)
     raise ValueError(
-      f"{name}: neither a folder here nor what the Hub gives ({reason}); mend "
+      f"{name}: neither a folder here nor what the Hub gives ({reason}); fix "
       "the name, or save the data set in a folder"
     ) from error
   if not hasattr(made, "keys"):

@@ -29,7 +29,7 @@ class Faults:
     fault = f"{place} {error}"
     if not self._skip:
       raise ValueError(
-        f"{fault}; mend it, or set data.on_bad_record=skip"
+        f"{fault}; fix it, or set data.on_bad_record=skip"
       ) from error
     self._first = self._first or fault
     self.skipped += 1

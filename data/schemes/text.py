@@ -127,5 +127,5 @@ def open_files(
       f"{name}: {counts[0]} source files and {counts[1]} target files; the "
       "sorted files of one side must belong to those of the other"
     )
-  kept = FIELDS if all_fields else fields
-  return ParallelText(name, sides, kept, on_bad_record)
+  given = FIELDS if all_fields else fields
+  return ParallelText(name, sides, given, on_bad_record)

@@ -54,21 +54,21 @@ class Dataset:
     # Counted in the files: the length of a data source is what dataset_info
     # declares, whatever the files hold.
     paths = builder.info.splits[split].filepaths
-    found = _count(paths)
-    if not found == len(self._records) == declared:
+    stored = _count(paths)
+    if not stored == len(self._records) == declared:
       raise ValueError(
-        f"{self.name}: {found} records were found of {declared} in "
+        f"{self.name}: {stored} records were found of {declared} in "
         f"{builder.data_dir}; remove that folder and prepare it again"
       )
     # Of the bytes: a set that was made anew has the name of the one before.
     self.fingerprint = files.digest_of(
       [file_digest(path)[:32] for path in paths]
     )
-    self._numbers: Sequence[int] = range(found)
+    self._numbers: Sequence[int] = range(stored)
     if on_bad_record == "skip":
       # Every record is read, which "error" leaves for when it is needed.
       self._numbers = [n for n in self._numbers if self._is_good(n)]
-      self.skipped = found - len(self._numbers)
+      self.skipped = stored - len(self._numbers)
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -149,7 +149,7 @@ def _builder(location: str) -> Any:
   except ValueError as error:
     raise ValueError(
       f"tfds:{location}: no such dataset is prepared in "
-      f"{folder or 'the default folder'} ({fault(error)}); mend "
+      f"{folder or 'the default folder'} ({fault(error)}); fix "
       f"the name, set TFDS_DATA_DIR to its folder, or run {prepare}"
     ) from error
   form: Any = builder.info.file_format

@@ -62,7 +62,7 @@ class Encoding:
       elif self.on_bad_record == "error":
         fault = self._empty(source[record], texts)
         raise ValueError(
-          f"{source.locate(record)}: {fault}; mend it, or set "
+          f"{source.locate(record)}: {fault}; fix it, or set "
           "data.on_bad_record=skip"
         )
 

@@ -176,5 +176,5 @@ def check_some(pairs: int, source: Source, field: str) -> None:
   if not pairs:
     raise ValueError(
       f"{source.name}: data.source_field = {field!r} is empty in all "
-      f"{len(source)} records; mend the file, or name another field"
+      f"{len(source)} records; fix the file, or name another field"
     )

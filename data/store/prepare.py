@@ -182,7 +182,7 @@ def _make(work: Work, folder: Path, workers: int, show: bool) -> None:
       _make_shards(work, workers, show)
       _finish(work)
     except ValueError:
-      # A bad record: what is made of a source that is not mended is waste.
+      # A bad record: what is made of a source that is not fixed is waste.
       shutil.rmtree(work.folder, ignore_errors=True)
       raise
   known = {manifest.NAME, *(work.path(i).name for i in range(work.shards))}
@@ -257,13 +257,13 @@ def _read_part(path: Path) -> Part | None:
     # np.load would leave a file open that it refuses.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as part:
       facts = json.loads(str(part["facts"]))
-      found = Part(
+      known = Part(
         Counts(**facts["counts"]),
         File(**facts["file"]),
         Shard(**facts["shard"]),
       )
       sizes = {len(part["lengths"]), len(part["records"])}
-      return found if sizes == {found.shard.pairs} else None
+      return known if sizes == {known.shard.pairs} else None
   except OSError:
     return None
   # Whatever np.load, zipfile and JSON make of damaged bytes.

@@ -110,8 +110,8 @@ def _check_sizes(folder: Path, known: manifest.Manifest) -> None:
     path = folder / name
     if not path.is_file():
       raise damaged(path, "this file is missing")
-    if (found := path.stat().st_size) != file.bytes:
-      raise damaged(path, f"{found} bytes where the manifest has {file.bytes}")
+    if (size := path.stat().st_size) != file.bytes:
+      raise damaged(path, f"{size} bytes where the manifest has {file.bytes}")
 
 
 def _check_sum(path: Path, file: File) -> None:

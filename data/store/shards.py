@@ -115,12 +115,12 @@ class Shards:
 def check(path: Path, pairs: int, label: str) -> None:
   """Raises ValueError where a file has other records or another label."""
   reader = _reader(path)
-  found = reader.num_records()
-  if found != pairs + 1:
+  records = reader.num_records()
+  if records != pairs + 1:
     # One that is damaged at its end has none, and raises where it is closed.
-    raise ValueError(f"{max(0, found - 1)} pairs instead of {pairs}")
+    raise ValueError(f"{max(0, records - 1)} pairs instead of {pairs}")
   try:
-    last = reader.read(pairs, found)[0]
+    last = reader.read(pairs, records)[0]
     reader.close()
   except RuntimeError as error:
     raise ValueError(str(error)) from error

@@ -83,10 +83,10 @@ def _whole(
     return Remembered(*asked, *known)
   source = _opened(*asked, before)
   if before and folder.is_dir() and _stats(uri) == before:
-    found = (len(source), source.skipped, source.fingerprint)
+    facts = (len(source), source.skipped, source.fingerprint)
     # A store that may only be read serves as well, and more slowly.
     with contextlib.suppress(OSError), atomic_write.replacing(path) as partial:
-      partial.write_text(json.dumps({"files": before, "found": found}))
+      partial.write_text(json.dumps({"files": before, "found": facts}))
   return source
 
 
@@ -101,11 +101,11 @@ def _opened(
 
 def _stats(uri: str) -> Stats:
   """None for a source that has no files of its own."""
-  found = []
+  stats = []
   for path in files_of(uri):
     stat = os.stat(path)
-    found.append((os.path.abspath(path), stat.st_size, stat.st_mtime_ns))
-  return tuple(found)
+    stats.append((os.path.abspath(path), stat.st_size, stat.st_mtime_ns))
+  return tuple(stats)
 
 
 def _read(path: Path, stats: Stats) -> tuple[int, int, str] | None:
@@ -113,10 +113,10 @@ def _read(path: Path, stats: Stats) -> tuple[int, int, str] | None:
   if not stats or not path.is_file():
     return None
   try:
-    held = json.loads(path.read_text())
-    if held["files"] != [list(stat) for stat in stats]:
+    values = json.loads(path.read_text())
+    if values["files"] != [list(stat) for stat in stats]:
       return None
-    size, skipped, fingerprint = held["found"]
+    size, skipped, fingerprint = values["found"]
   except (ValueError, KeyError, TypeError):
     return None
   if not (type(size) is type(skipped) is int and type(fingerprint) is str):

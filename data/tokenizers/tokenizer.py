@@ -60,7 +60,7 @@ class Tokenizer:
         raise
       raise ValueError(
         f"the tokenizer {self.inner.name_or_path!r} cannot read a text "
-        f"({_first_line(error)}); mend the text, or name another tokenizer"
+        f"({_first_line(error)}); fix the text, or name another tokenizer"
       ) from error
     return encoded["input_ids"]
 
@@ -265,7 +265,7 @@ def load_tokenizer(
   except Exception as error:
     raise ValueError(
       f"tokenizer {name_or_folder!r}: neither a folder with a tokenizer nor "
-      f"one that the Hub gives ({_first_line(error)}); mend the name, or name "
+      f"one that the Hub gives ({_first_line(error)}); fix the name, or name "
       "a folder"
     ) from error
   # What transformers makes of a folder that has a config.json alone.

@@ -20,7 +20,7 @@ def train_wordpiece(
   texts = list(texts)
   if not any(text.strip() for text in texts):
     raise ValueError(
-      "a tokenizer is trained on texts, and all of them are blank: mend the "
+      "a tokenizer is trained on texts, and all of them are blank: fix the "
       "file, or name another field by data.source_field or data.target_field"
     )
   backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))

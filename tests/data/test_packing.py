@@ -58,7 +58,7 @@ def test_rows_are_those_of_first_fit(pairs, seed, window, sweep):
   source, target = _arrays(pairs)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(packing, "_SWEEP", sweep)
-    patch.setattr(packing, "_ABREAST", 2)
+    patch.setattr(packing, "_PACKED_TOGETHER", 2)
     rows = packing.pack(source, target, shape=SHAPE, seed=seed, window=window)
   assert _lists(rows) == _slow(source, target, seed, window)
   assert sorted(rows.pairs.tolist()) == list(range(len(pairs)))

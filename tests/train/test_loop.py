@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled_steps, loop, progress
+from train import compiled_steps, loop, step_reader
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors
 from train.errors import Refusal
@@ -114,7 +114,8 @@ def test_a_run_with_fewer_steps_than_it_has_done_tells(
 def events(monkeypatch):
   """Launches of a step and readings of its metrics, as they happen."""
   seen = []
-  launch, read = compiled_steps.CompiledSteps.__call__, progress.StepReader.read
+  launch = compiled_steps.CompiledSteps.__call__
+  read = step_reader.StepReader.read
 
   def launching(self, state, batch):
     seen.append("launch")
@@ -126,7 +127,7 @@ def events(monkeypatch):
     return read(self)
 
   monkeypatch.setattr(compiled_steps.CompiledSteps, "__call__", launching)
-  monkeypatch.setattr(progress.StepReader, "read", reading)
+  monkeypatch.setattr(step_reader.StepReader, "read", reading)
   return seen
 
 
@@ -236,7 +237,7 @@ def test_a_loss_that_is_not_finite_names_step_records_and_checkpoint(
   config.optim.clip_norm = 0.0
   config.train.checkpoint_every_steps = 1
   config.eval.text_examples = -1
-  with pytest.raises(progress.NonFiniteLoss) as caught:
+  with pytest.raises(step_reader.NonFiniteLoss) as caught:
     loop.run(config, str(tmp_path / "run"))
   message = str(caught.value)
   assert "step 2: loss" in message

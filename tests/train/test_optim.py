@@ -40,16 +40,16 @@ def test_a_moved_end_of_the_schedule_is_told():
   """From the rate at the old end to that of the update that follows."""
   cosine = dataclasses.replace(BASE, schedule="cosine", warmup_steps=2)
   old, now = (optim.make_schedule(cosine, steps, 64) for steps in (6, 12))
-  told = optim.describe_stretch(cosine, 6, 12, 6, 64)
+  told = optim.describe_schedule_change(cosine, 6, 12, 6, 64)
   assert told is not None and "\n" not in told
   assert f"was {float(old(5)):.3g} at step 6" in told
   assert "would have been 0 next" in told
   assert f"now it is {float(now(6)):.3g}" in told
   assert "another --workdir" in told and "set train.steps=6" in told
   # In the warm-up nothing changes, nor where the end decides nothing.
-  assert optim.describe_stretch(cosine, 6, 12, 1, 64) is None
-  assert optim.describe_stretch(BASE, 6, 12, 6, 64) is None
-  assert optim.describe_stretch(cosine, 6, 6, 5, 64) is None
+  assert optim.describe_schedule_change(cosine, 6, 12, 1, 64) is None
+  assert optim.describe_schedule_change(BASE, 6, 12, 6, 64) is None
+  assert optim.describe_schedule_change(cosine, 6, 6, 5, 64) is None
 
 
 def test_what_follows_the_warm_up():

@@ -27,7 +27,7 @@ def generate(finished, one_device):
     this = trained.load(own, str(folder), 4)
     encoded = this.task.source_tokenizer.encode_batch(SOURCES)
     sources = [
-      text_generator.Source(key, np.asarray(ids, np.int32))
+      text_generator.GenerationRequest(key, np.asarray(ids, np.int32))
       for key, ids in enumerate(encoded)
     ]
     with jax.set_mesh(this.mesh):

@@ -14,7 +14,7 @@ from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train import throughput
-from train.progress import Progress, StepReader
+from train.step_reader import RunTotals, StepReader
 from train.throughput import (
   Speed,
   peak_flops,
@@ -163,7 +163,7 @@ def test_the_peaks_of_devices_add_up():
 def test_a_run_says_once_that_a_peak_is_unknown(monkeypatch, caplog):
   def start(devices):
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    reader = StepReader(Progress(), total=1, log_every=1, explain=str)
+    reader = StepReader(RunTotals(), total=1, log_every=1, explain=str)
     reader.close()
 
   with caplog.at_level(logging.INFO):

@@ -111,15 +111,15 @@ def check_flags(
 def check_mode(
   mode: str, given: Sequence[str], modes: Mapping[str, Sequence[str]]
 ) -> None:
-  """Every flag that was given is one that the mode heeds.
+  """Every flag that was given is one that the mode uses.
 
   Args:
-    modes: those that heed a flag, by flag.
+    modes: those that use a flag, by flag.
   """
   for flag in given:
     if mode not in modes[flag]:
       raise Refusal(
-        f"--{flag} is not heeded by --mode={mode}: leave it out, or add "
+        f"--{flag} is not used by --mode={mode}: leave it out, or add "
         f"--mode={modes[flag][0]}"
       )
 

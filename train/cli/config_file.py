@@ -48,7 +48,7 @@ def _check_path(value: str) -> None:
   hint = f"did you mean {near}{':' * bool(variant)}{variant}?"
   raise Refusal(
     f"--config={value}: there is no file {path} (from {os.getcwd()}); "
-    f"{hint if near else 'mend the path'}"
+    f"{hint if near else 'fix the path'}"
   )
 
 
@@ -60,8 +60,8 @@ def _nearest(path: str) -> str:
     for file in Path(folder).glob("*.py")
     if not file.stem.startswith("__")
   }
-  found = difflib.get_close_matches(Path(path).stem, files, n=1, cutoff=0.5)
-  return files[found[0]] if found else ""
+  names = difflib.get_close_matches(Path(path).stem, files, n=1, cutoff=0.5)
+  return files[names[0]] if names else ""
 
 
 def _reason(error: Exception, value: str) -> str:

@@ -11,24 +11,24 @@ import jax
 
 from train.errors import Failure, Refusal
 
-_GO_ON = "; the same command then goes on from where it was"
+_RESUMES = "; the same command then goes on from where it was"
 # Errors of a file system, by what to do about them.
 _REMEDIES = {
-  (errno.ENOSPC, errno.EDQUOT): f"make room there{_GO_ON}",
-  (errno.EFBIG,): f"raise the limit of a file's size (ulimit -f){_GO_ON}",
+  (errno.ENOSPC, errno.EDQUOT): f"make room there{_RESUMES}",
+  (errno.EFBIG,): f"raise the limit of a file's size (ulimit -f){_RESUMES}",
   (errno.EROFS,): (
     "choose another --workdir, --output or data.store, which can be written"
   ),
   (errno.EACCES, errno.EPERM): "change its permissions, or name another",
   (errno.ENAMETOOLONG,): "choose a shorter path",
   (errno.EMFILE, errno.ENFILE): (
-    f"raise the limit of open files (ulimit -n){_GO_ON}"
+    f"raise the limit of open files (ulimit -n){_RESUMES}"
   ),
-  (errno.ENOMEM,): f"end what else takes memory there{_GO_ON}",
+  (errno.ENOMEM,): f"end what else takes memory there{_RESUMES}",
   (errno.ENOLCK,): "choose a folder of a file system that has locks",
-  (errno.EBUSY,): f"end what else uses it{_GO_ON}",
+  (errno.EBUSY,): f"end what else uses it{_RESUMES}",
   (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN): (
-    f"mend the disk, or mount the folder anew{_GO_ON}"
+    f"fix the disk, or mount the folder anew{_RESUMES}"
   ),
 }
 # As libraries write them that have no OSError.
@@ -65,13 +65,13 @@ def explain(error: BaseException, workdir: str) -> str | None:
         return f"{cause.filename}: {what}"
       nameless = nameless or f"--workdir={workdir}: {what}"
     elif not isinstance(cause, Failure | OSError):
-      found = [what for what in _TEXTS if what in str(cause)]
-      if found:
+      texts = [what for what in _TEXTS if what in str(cause)]
+      if texts:
         path = _PATH.search(str(cause))
         where = path[1] if path else f"--workdir={workdir}"
-        remedy = _remedy(OSError(_TEXTS[found[0]], found[0]))
+        remedy = _remedy(OSError(_TEXTS[texts[0]], texts[0]))
         # What it was raised from may name the file.
-        told = told or f"{where}: {found[0]}: {remedy}"
+        told = told or f"{where}: {texts[0]}: {remedy}"
   return nameless or told
 
 

@@ -191,7 +191,7 @@ def _say(sentence: str) -> None:
 
 def _children() -> set[int]:
   """Processes of multiprocessing, also those that it is just starting."""
-  found = {child.pid or 0 for child in multiprocessing.active_children()}
+  children = {child.pid or 0 for child in multiprocessing.active_children()}
   own = b""
   with contextlib.suppress(OSError):
     own = Path("/proc/self/cmdline").read_bytes()
@@ -201,5 +201,5 @@ def _children() -> set[int]:
         command = Path(f"/proc/{child}/cmdline").read_bytes()
         # Before its own command line it has ours.
         if b"spawn_main" in command or command == own:
-          found.add(int(child))
-  return found - {0}
+          children.add(int(child))
+  return children - {0}

@@ -21,7 +21,7 @@ from train.setup import datasets
 from train.setup.task import Task
 from train.state import TrainState
 from train.step import jit_eval_step
-from train.text_generator import Source, TextGenerator
+from train.text_generator import GenerationRequest, TextGenerator
 from train.workdir import json_files
 
 
@@ -128,10 +128,10 @@ class Suite:
 
   def _samples(self, decoding_params: Params, pairs: Pairs) -> list[Sample]:
     """The text of each pair's source beside its target, in their order."""
-    sources = (Source(i, pairs[i].source) for i in range(len(pairs)))
+    sources = (GenerationRequest(i, pairs[i].source) for i in range(len(pairs)))
     texts = {
-      found.key: found.texts[0]
-      for found in self.generator.generate(decoding_params, sources)
+      generated.key: generated.texts[0]
+      for generated in self.generator.generate(decoding_params, sources)
     }
     samples = []
     for index in range(len(pairs)):

@@ -131,7 +131,7 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
   if left_out and not config.model.pair:
     logging.warning(
       "left out of the decoder's generation_config.json, since the run did not "
-      "heed it: %s",
+      "use it: %s",
       ", ".join(left_out),
     )
   if settings.sampling:

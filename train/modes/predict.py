@@ -25,7 +25,7 @@ from train.modes.prediction_file import Output
 from train.modes.prediction_inputs import URI, Input, Inputs, open_inputs
 from train.setup import trained
 from train.setup.trained import Trained
-from train.text_generator import Found, Source
+from train.text_generator import GeneratedTexts, GenerationRequest
 from train.workdir import recorded_config
 
 # Batches of sources that are sorted by length together. What was found out of
@@ -110,7 +110,7 @@ def _check_flags(source: str, output: str) -> None:
     )
 
 
-Row = Found[Input]
+Row = GeneratedTexts[Input]
 
 
 def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
@@ -122,12 +122,12 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
   several = _returned(this) > 1
   early: dict[int, Row] = {}
   counts = collections.Counter()
-  found = generator.generate(
+  results = generator.generate(
     generator.decoding_params(this.params),
     _sources(this, inputs, start, early, counts),
     window=WINDOW * generator.rows,
   )
-  for row in _in_order(found, start, early):
+  for row in _in_order(results, start, early):
     scores = [s if math.isfinite(s) else None for s in row.scores]
     prediction = list(row.texts) if several else row.texts[0]
     score = scores if several else scores[0]
@@ -173,7 +173,7 @@ def _sources(
   start: int,
   early: dict[int, Row],
   counts: collections.Counter[str],
-) -> Iterator[Source[Input]]:
+) -> Iterator[GenerationRequest[Input]]:
   """Sources as ids; empty ones are in `early`, truncated ones in `counts`."""
   tokenizer = this.task.source_tokenizer
   empty = len(tokenizer.prefix) + len(tokenizer.suffix)
@@ -186,21 +186,21 @@ def _sources(
       if len(ids) <= empty:
         logging.warning("source %d is empty: so is its prediction", one.number)
         scores = (math.nan,) * len(nothing)
-        early[one.number] = Found(one, nothing, scores)
+        early[one.number] = GeneratedTexts(one, nothing, scores)
         continue
-      kept, truncated = examples.truncate(ids, longest, tokenizer.suffix)
+      source, truncated = examples.truncate(ids, longest, tokenizer.suffix)
       counts["truncated"] += bool(truncated)
-      yield Source(one, kept)
+      yield GenerationRequest(one, source)
 
 
 def _in_order(
-  found: Iterator[Row], start: int, early: dict[int, Row]
+  results: Iterator[Row], start: int, early: dict[int, Row]
 ) -> Iterator[Row]:
   """By their numbers, from `start`; `early` holds those that wait for others.
 
-  All of them have come when `found` ends.
+  All of them have come when `results` ends.
   """
-  for row in itertools.chain(found, [None]):
+  for row in itertools.chain(results, [None]):
     if row is not None:
       early[row.key.number] = row
     while start in early:

@@ -19,7 +19,7 @@ from train.errors import Failure, Refusal
 from train.workdir import json_files, recorded_config
 
 # What is added to the object of a source.
-FOUND = ("prediction", "score")
+PREDICTION_FIELDS = ("prediction", "score")
 
 
 class Output:
@@ -192,7 +192,7 @@ def _given(line: bytes) -> dict[str, Any] | None:
   """A line's object without what was found; None where it is damaged."""
   try:
     row = json.loads(line)
-    for name in FOUND:
+    for name in PREDICTION_FIELDS:
       del row[name]
   except (ValueError, KeyError, TypeError, RecursionError):
     return None

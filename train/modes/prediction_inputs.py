@@ -11,7 +11,7 @@ from data import sources
 from data.digests import digest
 from data.schemes.file_extensions import uri_of
 from train.config import Config
-from train.modes.prediction_file import FOUND
+from train.modes.prediction_file import PREDICTION_FIELDS
 
 # "scheme:location@split", or a built-in set's "name@split".
 URI = re.compile(r"(\w+:[^\\]|\w+@)")
@@ -99,7 +99,7 @@ def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
   others = {name: value for name, value in record.items() if name != field}
   own = others.pop("id", None)
   given = {"id": number if own in (None, "") else own, "source": record[field]}
-  ours = {*given, *FOUND}
+  ours = {*given, *PREDICTION_FIELDS}
   taken = ours | set(others)
   for name, value in others.items():
     free = name

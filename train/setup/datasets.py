@@ -116,13 +116,13 @@ def warn_of_duplicates(
   for name, uri in sources.parse_eval(config.data.test, "test").items():
     held_out[f"data.test {name}"] = _open(config, uri, folder)
   logging.info("looking for held-out records in the training data")
-  found = duplicates.find(
+  overlaps = duplicates.find(
     [part.source for part in pairs.parts],
     held_out,
     source_field=config.data.source_field,
     target_field=config.data.target_field,
   )
-  for name, overlap in found.items():
+  for name, overlap in overlaps.items():
     if overlap.sources:
       logging.warning("%s: %s", name, overlap)
 

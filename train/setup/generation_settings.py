@@ -130,14 +130,14 @@ def resolve(
   }
   origins = dict.fromkeys(options, "default")
   origins["max_length"] = "data.max_target_length + 1"
-  found = [
+  by_origin = [
     ("the saved pair", _of_pair(saved or {})),
     # What the run's own targets begin with, where the pair's had another.
     ("the target tokenizer", further or {}),
     ("the config", _of_keys(config)),
     ("generation.options", _of_options(config.generation.options)),
   ]
-  for where, values in found:
+  for where, values in by_origin:
     for name, value in values.items():
       options[name], origins[name] = value, where
   # A None unsets what the pair sets.
@@ -294,8 +294,8 @@ def _check(settings: GenerationSettings) -> None:
 
   def named(name: str) -> str:
     where = origins[name]
-    found = f" (of {where})" if where == "the saved pair" else ""
-    return f"generation.{name} = {options[name]!r}{found}"
+    origin = f" (of {where})" if where == "the saved pair" else ""
+    return f"generation.{name} = {options[name]!r}{origin}"
 
   for name, value in options.items():
     unsupported = name in _OF_SOURCE or name not in {*UNSET, *CARRIED}

@@ -32,10 +32,10 @@ def first_params(
   """
   read = _of_pair if config.model.pair else _of_sides
   with naming(share="model.share"):
-    found = read(config, module)
-  if found is None:
+    loaded = read(config, module)
+  if loaded is None:
     return None
-  params, report, read_as = found
+  params, report, read_as = loaded
   _tell(report)
   if read_as == module.config:
     return params

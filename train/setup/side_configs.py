@@ -42,11 +42,11 @@ def _check_positions(
   config: Config, side: str, count: int, hub_config: Any
 ) -> None:
   """Raises Refusal where a checkpoint's table would become shorter."""
-  held = hub.stack_config(hub_config, Role(side)).max_positions
+  positions = hub.stack_config(hub_config, Role(side)).max_positions
   pretrained = config.model.pair or config.model[f"{side}_init"] == "pretrained"
-  if pretrained and count < held:
+  if pretrained and count < positions:
     raise Refusal(
-      f"model.{side}_positions = {count}: the checkpoint has {held}, and "
+      f"model.{side}_positions = {count}: the checkpoint has {positions}, and "
       "shorter rows need no shorter table; set it to 0"
     )
 

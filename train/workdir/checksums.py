@@ -122,10 +122,10 @@ def _write_manifest(
 
 def _expected(folder: pathlib.Path) -> dict[str, Entry] | str:
   """Name -> size and checksum of all files; or what keeps from knowing."""
-  found = [
+  matches = [
     _MANIFEST.fullmatch(path.name) for path in folder.glob("checksums-*")
   ]
-  processes = next((int(match.group(2)) for match in found if match), 1)
+  processes = next((int(match.group(2)) for match in matches if match), 1)
   missing = missing_manifest(folder, processes)
   if missing is not None:
     return f"{missing}: the file is missing"

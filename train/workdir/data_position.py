@@ -34,7 +34,7 @@ def describe(pipeline: Pipeline, step: int) -> dict[str, Any]:
   }
 
 
-def go_on(
+def resume(
   pipeline: Pipeline, seen: dict[str, Any], step: int, restart_epoch: bool
 ) -> Pipeline:
   """`pipeline` from `step` on, after what was `seen`.

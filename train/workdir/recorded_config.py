@@ -70,7 +70,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
   one that was not there yet when the run began.
   """
   keys = [*old, *(key for key in new if key not in old)]
-  was, now = _settled(old), _settled(new)
+  was, now = _with_defaults(old), _with_defaults(new)
   return {
     key: [old.get(key), new.get(key)]
     for key in keys
@@ -79,17 +79,17 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
   }
 
 
-def _settled(flat: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(flat: dict[str, Any]) -> dict[str, Any]:
   """With the defaults of keys that only a saved pair would set otherwise."""
   if flat.get("model.pair"):
     return flat
-  settled = dict(flat)
+  values = dict(flat)
   defaults = {f"generation.{name}": pair for name, pair in UNSET.items()}
   defaults["model.share"] = ("", "none")
   for key, (unset, default) in defaults.items():
-    if settled.get(key, unset) == unset and default is not None:
-      settled[key] = default
-  return settled
+    if values.get(key, unset) == unset and default is not None:
+      values[key] = default
+  return values
 
 
 def check_same(config: Config, workdir: Path) -> dict[str, list]:

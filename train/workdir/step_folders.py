@@ -54,21 +54,21 @@ class StepFolders:
 
   def being_written(self, step: int | None) -> pathlib.Path:
     """The folder of a save under way: it is renamed when it is complete."""
-    found = list(self.path.glob(f"{step}.*"))
-    if len(found) != 1:
+    folders = list(self.path.glob(f"{step}.*"))
+    if len(folders) != 1:
       raise RuntimeError(
         f"step {step} of {self.path} is being written to "
-        f"{[path.name for path in found]}, where one folder was expected"
+        f"{[path.name for path in folders]}, where one folder was expected"
       )
-    return found[0]
+    return folders[0]
 
   def steps(self) -> list[int]:
     """The steps that are there, ascending; not one that is being saved."""
     if not self.path.is_dir():
       return []
     names = (path.name for path in self.path.iterdir() if path.is_dir())
-    found = {int(name) for name in names if name.isdecimal()}
-    return sorted(found - self._passed_over)
+    steps = {int(name) for name in names if name.isdecimal()}
+    return sorted(steps - self._passed_over)
 
   def has(self, step: int) -> bool:
     """Whether the step is there, for all processes alike."""
@@ -111,11 +111,11 @@ class StepFolders:
     )
     if self._processes == 1:
       return problem
-    found = multihost_utils.process_allgather(np.asarray(problem is not None))
+    is_bad = multihost_utils.process_allgather(np.asarray(problem is not None))
     if problem is not None:
       logging.warning("%s is bad: %s", self.of(step), problem)
-    elif found.any():
-      return f"process {found.argmax()} says why in its log"
+    elif is_bad.any():
+      return f"process {is_bad.argmax()} says why in its log"
     return problem
 
   def _drop(self, step: int, problem: str) -> None:

@@ -65,7 +65,7 @@ def test_empty_source_is_named_or_skipped(write_jsonl, encode):
   )
   with pytest.raises(
     ValueError,
-    match=r"line 3: data\.source_field = 'source' is blank; mend it, or set",
+    match=r"line 3: data\.source_field = 'source' is blank; fix it, or set",
   ):
     encode(source)
   pairs = encode(source, on_bad_record="skip")
@@ -83,8 +83,8 @@ def test_empty_source_is_named_or_skipped(write_jsonl, encode):
 @pytest.mark.parametrize(
   ("records", "what"),
   [
-    ([("a", "b"), ("", "b")], r"= 'source' is empty; mend it"),
-    ([("a", "b"), ("\x00", "b")], r"knows \('\\x00'\); mend it"),
+    ([("a", "b"), ("", "b")], r"= 'source' is empty; fix it"),
+    ([("a", "b"), ("\x00", "b")], r"knows \('\\x00'\); fix it"),
     (
       [("a", "b"), ("", "b"), (" ", "b")],
       r"is empty, as in 2 of the 3 records read together, of which 0 have an "
@@ -93,7 +93,7 @@ def test_empty_source_is_named_or_skipped(write_jsonl, encode):
     (
       [("", ""), ("", ""), ("", "b")],
       r"as in 3 of the 3 records read together, of which 2 have an empty "
-      r"data\.target_field = 'target'; mend it",
+      r"data\.target_field = 'target'; fix it",
     ),
   ],
 )

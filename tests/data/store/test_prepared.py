@@ -110,7 +110,7 @@ def test_pairs_are_those_encoded_in_memory(lengths, make_encoding):
   source, encoding = Listed(records), make_encoding()
   with tempfile.TemporaryDirectory() as store:
     if not any(s for s, _ in lengths):
-      with pytest.raises(ValueError, match=r"is empty in all .* mend"):
+      with pytest.raises(ValueError, match=r"is empty in all .* fix"):
         prepare_set(source, encoding, Path(store))
       assert not list(Path(store).glob("*.partial"))
       return

@@ -296,7 +296,7 @@ def test_a_vocabulary_need_not_hold_the_letter_a(kind, tmp_path):
   assert starts[vocab["CG"]]
   assert starts[vocab["##T"]] == (kind != "wordpiece")
   if kind in ("words", "unigram"):
-    with pytest.raises(ValueError, match=r"cannot read a text.*mend the text"):
+    with pytest.raises(ValueError, match=r"cannot read a text.*fix the text"):
       loaded.encode_batch(["CG A"])
 
 

@@ -55,7 +55,7 @@ def test_files_of_its_folder_are_near(tmp_path):
 
 
 def test_what_is_like_no_file_gets_no_suggestion(tmp_path):
-  assert refused(str(tmp_path / "zzz.py")).endswith("; mend the path")
+  assert refused(str(tmp_path / "zzz.py")).endswith("; fix the path")
   assert "is a folder; name a file in it" in refused(str(tmp_path))
 
 

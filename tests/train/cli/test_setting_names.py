@@ -38,7 +38,7 @@ def test_a_key_and_its_value_stand_before_what_names_neither():
 
 
 def test_an_error_that_names_the_key_is_left_alone():
-  error = FileNotFoundError("data.store = 'x': mend it")
+  error = FileNotFoundError("data.store = 'x': fix it")
   with pytest.raises(FileNotFoundError) as caught:
     with naming("data.store", "x"):
       raise error

@@ -130,7 +130,7 @@ def test_an_export_generates_as_the_run_did(finished, caplog):
   with caplog.at_level("WARNING", logger="absl"):
     settings = export.generation_settings(config, task)
   assert "do_sample" not in settings and "max_new_tokens" not in settings
-  assert "heed it: do_sample, max_new_tokens" in caplog.text
+  assert "use it: do_sample, max_new_tokens" in caplog.text
 
 
 def test_an_export_says_what_its_files_cannot(finished, caplog):

@@ -40,15 +40,15 @@ def test_the_same_plan_goes_on(pipeline):
   saved = json.loads(json.dumps(data_position.describe(made, 5)))
   assert saved["batch_size"] == 8 and saved["shapes"] == [[16, 8]]
   assert saved["epochs"] == [5 * 8 / 61]
-  again = data_position.go_on(made, saved, 5, restart_epoch=False)
+  again = data_position.resume(made, saved, 5, restart_epoch=False)
   assert again.members(5) == made.members(5)
-  assert again == data_position.go_on(made, saved, 5, restart_epoch=True)
+  assert again == data_position.resume(made, saved, 5, restart_epoch=True)
 
 
 def test_another_plan_is_refused_with_what_changed(pipeline):
   saved = data_position.describe(pipeline(), 13)
   with pytest.raises(Refusal) as caught:
-    data_position.go_on(
+    data_position.resume(
       pipeline(train__batch_size=16, **PACKED), saved, 13, restart_epoch=False
     )
   message = str(caught.value)
@@ -61,7 +61,7 @@ def test_another_plan_is_refused_with_what_changed(pipeline):
 
 def test_an_epoch_begins_again_with_another_plan(pipeline):
   old, new = pipeline(), pipeline(train__batch_size=16, **PACKED)
-  begun = data_position.go_on(
+  begun = data_position.resume(
     new, data_position.describe(old, 13), 13, restart_epoch=True
   )
   rows = len(new.plan.units[0])
@@ -73,7 +73,7 @@ def test_an_epoch_begins_again_with_another_plan(pipeline):
   # Where it began is kept: a run that stops again does not begin again.
   saved = json.loads(json.dumps(data_position.describe(begun, 14)))
   for restart in (False, True):
-    resumed = data_position.go_on(new, saved, 14, restart_epoch=restart)
+    resumed = data_position.resume(new, saved, 14, restart_epoch=restart)
     assert resumed.members(14) == begun.members(14) != new.members(14)
 
 
@@ -82,7 +82,7 @@ def test_other_pairs_are_refused_whatever_is_said(pipeline, pairs_folder):
   path = pairs_folder / "pairs.jsonl"
   path.write_text(path.read_text().replace("red blue 8", "red blue 9"))
   with pytest.raises(Refusal, match=r"pairs\.jsonl' holds other pairs"):
-    data_position.go_on(pipeline(), saved, 3, restart_epoch=True)
+    data_position.resume(pipeline(), saved, 3, restart_epoch=True)
 
 
 def _change(config, **values):
@@ -173,7 +173,7 @@ def test_a_run_moves_from_four_hosts_to_two(pipeline, packing):
     saved = json.loads(json.dumps(data_position.describe(made, step)))
     rows = [np.arange(host, 8, hosts) for host in range(hosts)]
     parts = [
-      data_position.go_on(made, saved, step, restart_epoch=False).batch(
+      data_position.resume(made, saved, step, restart_epoch=False).batch(
         step, mine
       )
       for mine in rows

@@ -1,4 +1,4 @@
-"""Progress: what a run has done, read from the device one step late."""
+"""The step reader: metrics of each step, read from the device one step late."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ class NonFiniteLoss(Failure):
 
 
 @dataclasses.dataclass
-class Progress:
+class RunTotals:
   """Updates done, and what they saw in all."""
 
   step: int = 0
@@ -47,7 +47,7 @@ class StepReader:
 
   def __init__(
     self,
-    progress: Progress,
+    progress: RunTotals,
     *,
     total: int,
     log_every: int,
