@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from encdec import platform
 from encdec.sharding import MESH_AXES, Rules
 from train.config import Config
 
@@ -45,6 +46,11 @@ class MeshConfig:
 def sharding_rules(config: Config) -> Rules:
   """Logical axis -> axes of the mesh: the section `sharding`."""
   return Rules.from_mapping(config.sharding.to_dict())
+
+
+def platform_of(mesh: Mesh) -> str:
+  """What programs on `mesh` are compiled for: "cpu", "gpu" or "tpu"."""
+  return platform.named(mesh.devices.flat[0].platform)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from encdec.model import FlaxEncoderDecoderModule
 from train.config import Config
-from train.mesh import sharding_rules
+from train.mesh import platform_of, sharding_rules
 from train.optim import OptimConfig, make_optimizer, make_schedule
 from train.state import TrainState, abstract_state, state_shardings
 from train.step import StepConfig, jit_train_step
@@ -39,6 +39,7 @@ def build_step(
   config: Config, module: FlaxEncoderDecoderModule, mesh: Mesh
 ) -> StepProgram:
   """The training step of `config` for a module on a mesh."""
+  module = module.clone(platform=platform_of(mesh))
   rules = sharding_rules(config)
   optim = OptimConfig(**config.optim.to_dict())
   width = module.config.decoder.width

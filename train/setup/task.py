@@ -14,7 +14,7 @@ from transformers import EncoderDecoderConfig
 
 from data.examples import Tokens
 from data.tokenizers.tokenizer import Tokenizer
-from encdec import hub, platform
+from encdec import hub
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
 from encdec.special_tokens import (
@@ -26,7 +26,7 @@ from train import processes, validate
 from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal
-from train.mesh import sharding_rules
+from train.mesh import platform_of, sharding_rules
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
 from train.setup.modules import build_module
@@ -60,8 +60,8 @@ class Task:
 
   def on(self, mesh: Mesh) -> "Task":
     """The task whose programs are compiled for the devices of `mesh`."""
-    found = platform.named(mesh.devices.flat[0].platform)
-    return dataclasses.replace(self, module=self.module.clone(platform=found))
+    module = self.module.clone(platform=platform_of(mesh))
+    return dataclasses.replace(self, module=module)
 
   @property
   def batch_tokens(self) -> Tokens:
