@@ -20,9 +20,9 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from data.atomic_write import STORE, replacing, sync
 from data.examples import Example
 from data.file_lock import locked
+from data.io.atomic_write import STORE, replacing, sync
 from data.sources import Source
 from data.store import manifest, prepared, shards, worker_processes
 from data.store.counts import Counts, measure

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data import atomic_write
+from data.io import atomic_write
 
 
 def test_an_atomic_write_leaves_the_old_text_or_the_new(tmp_path):

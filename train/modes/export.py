@@ -9,7 +9,7 @@ import jax
 from absl import logging
 from jax.experimental import multihost_utils
 
-from data import atomic_write
+from data.io import atomic_write
 from encdec import hub
 from encdec.types import Params
 from train import processes, validate

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from data import atomic_write
+from data.io import atomic_write
 from train.cli import machine_errors
 from train.cli.setting_names import naming
 from train.errors import Refusal, refusing

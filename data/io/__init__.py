@@ -1,0 +1,1 @@
+"""Files written whole, locked, digested, and quoted in messages."""
