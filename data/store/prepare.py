@@ -21,8 +21,8 @@ import tqdm
 from absl import logging
 
 from data.examples import Example
-from data.file_lock import locked
 from data.io.atomic_write import STORE, replacing, sync
+from data.io.file_lock import locked
 from data.sources import Source
 from data.store import manifest, prepared, shards, worker_processes
 from data.store.counts import Counts, measure

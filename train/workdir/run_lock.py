@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
-from data import file_lock
+from data.io import file_lock
 from train import processes
 from train.cli import paths
 from train.errors import Refusal, refusing
