@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 from jaxtyping import Int64
 
-from data.digests import text_digest
 from data.examples import Example, Tokens
+from data.io.digests import text_digest
 from data.store.pairs import Pairs
 
 

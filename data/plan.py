@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
-from data.digests import text_digest
+from data.io.digests import text_digest
 from data.permutation import epoch_key, feistel
 
 # Units in which a mixture keeps its shares.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from data.digests import digest
+from data.io.digests import digest
 from data.schemes import (
   arrayrecord,
   csv,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from data.digests import digest
 from data.examples import Example, Tokens
+from data.io.digests import digest
 from data.permutation import epoch_key, feistel
 from data.sources import Source
 from data.store.counts import Counts, measure

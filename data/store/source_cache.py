@@ -13,8 +13,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.digests import text_digest
 from data.io import atomic_write
+from data.io.digests import text_digest
 from data.schemes.records import Record
 from data.sources import Source, files_of, open_whole, sliced, whole_uri
 

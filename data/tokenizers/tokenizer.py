@@ -10,8 +10,8 @@ import numpy as np
 import transformers
 from jaxtyping import Bool
 
-from data.digests import text_digest
 from data.error_text import clipped
+from data.io.digests import text_digest
 from data.tokenizers import languages
 
 

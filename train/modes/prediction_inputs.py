@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import sources
-from data.digests import digest
+from data.io.digests import digest
 from data.schemes.file_extensions import uri_of
 from train.config import Config
 from train.modes.prediction_file import PREDICTION_FIELDS

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data.digests import digest
+from data.io.digests import digest
 from encdec.model import param_shapes
 from encdec.sharding import param_specs
 from encdec.types import Params

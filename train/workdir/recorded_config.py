@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data.digests import text_digest
 from data.error_text import plain, quoted
+from data.io.digests import text_digest
 from train import validate
 from train.config import Config
 from train.errors import Refusal

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import pipeline, sources
-from data.digests import text_digest
 from data.examples import Tokens
+from data.io.digests import text_digest
 from data.mixture import Mixture
 from data.store import manifest, prepare, prepared
 from data.store.encoding import Encoding
