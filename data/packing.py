@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from data.error_text import fault
 from data.io.atomic_write import STORE, replacing
 from data.io.digests import text_digest
+from data.io.error_text import fault
 from data.permutation import epoch_key, feistel
 from data.plan import Members
 

@@ -10,8 +10,8 @@ from array_record.python import (
   array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from data.error_text import fault
 from data.io.digests import file_digest
+from data.io.error_text import fault
 from data.schemes import files
 from data.schemes.records import Faults, Record, from_json
 from data.schemes.spans import file_of

@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from data.error_text import fault
+from data.io.error_text import fault
 from data.schemes import files
 from data.schemes.file_extensions import extension
 from data.schemes.records import Record, check_fields, decode

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from data.error_text import fault
 from data.io.digests import text_digest
+from data.io.error_text import fault
 
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 _CHUNK = 1 << 20

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.error_text import clipped, fault, few, plain
+from data.io.error_text import clipped, fault, few, plain
 from data.schemes import arrow_values
 from data.schemes.records import Faults, Record, check_fields
 

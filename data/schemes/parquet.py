@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.error_text import clipped, fault
 from data.io.digests import file_digest
+from data.io.error_text import clipped, fault
 from data.schemes import arrow_values, files
 from data.schemes.records import Faults, Record, check_fields
 from data.schemes.spans import file_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.error_text import fault, few, plain, quoted
+from data.io.error_text import fault, few, plain, quoted
 
 # Texts; of a source that was opened with all fields, the others as JSON has
 # them.

@@ -10,8 +10,8 @@ from typing import Any
 
 from array_record.python import array_record_data_source
 
-from data.error_text import fault, few, plain
 from data.io.digests import file_digest
+from data.io.error_text import fault, few, plain
 from data.schemes import files
 from data.schemes.records import Record, as_json
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.error_text import DAMAGE, fault
 from data.io.digests import digest, file_digest
+from data.io.error_text import DAMAGE, fault
 from data.sources import Source
 from data.store.counts import Counts
 from data.store.encoding import Encoding

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from data.error_text import fault
 from data.examples import Example, Tokens
+from data.io.error_text import fault
 from data.sources import Source
 from data.store import manifest, shards
 from data.store.manifest import LENGTHS, RECORDS, File, damaged

@@ -10,8 +10,8 @@ import numpy as np
 import transformers
 from jaxtyping import Bool
 
-from data.error_text import clipped
 from data.io.digests import text_digest
+from data.io.error_text import clipped
 from data.tokenizers import languages
 
 

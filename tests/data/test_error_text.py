@@ -12,7 +12,7 @@ from array_record.python import (
 )
 
 from data import packing, sources
-from data.error_text import few
+from data.io.error_text import few
 from data.store import manifest
 from data.tokenizers import training
 

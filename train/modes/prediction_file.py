@@ -11,8 +11,8 @@ from typing import IO, Any
 import jax
 from absl import logging
 
-from data.error_text import few, plain, quoted
 from data.io import atomic_write
+from data.io.error_text import few, plain, quoted
 from train import processes
 from train.cli import paths
 from train.errors import Failure, Refusal

@@ -16,9 +16,9 @@ import pathlib
 import re
 from typing import Any
 
-from data.error_text import DAMAGE, fault
 from data.io.atomic_write import sync, write_text
 from data.io.digests import file_digest
+from data.io.error_text import DAMAGE, fault
 
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _SEAL = "checksums-commit.json"

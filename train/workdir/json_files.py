@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.error_text import DAMAGE, fault
 from data.io import atomic_write
+from data.io.error_text import DAMAGE, fault
 from train.errors import Refusal
 
 

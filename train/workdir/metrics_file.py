@@ -12,8 +12,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from data.error_text import DAMAGE, quoted
 from data.io import atomic_write
+from data.io.error_text import DAMAGE, quoted
 
 # Protocol buffers make their classes when they are imported.
 _proto: Any = event_pb2

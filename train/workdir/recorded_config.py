@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data.error_text import plain, quoted
 from data.io.digests import text_digest
+from data.io.error_text import plain, quoted
 from train import validate
 from train.config import Config
 from train.errors import Refusal
