@@ -45,7 +45,7 @@ from encdec.sharding import DEFAULT_RULES
 from train import mesh as meshes
 from train import optim, state, step
 from train.evaluators import loss
-from train.throughput import train_step_flops
+from train.progress.throughput import train_step_flops
 
 LONGEST = 1 << 14
 VOCAB = 4000

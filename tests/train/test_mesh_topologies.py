@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import topologies
 
 from train.mesh import MeshConfig, make_mesh
-from train.throughput import total_peak_flops
+from train.progress.throughput import total_peak_flops
 
 pytestmark = pytest.mark.skipif(
   (sys.platform, platform.machine()) != ("linux", "x86_64"),

@@ -13,14 +13,14 @@ import pytest
 from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
-from train import throughput
-from train.step_reader import RunTotals, StepReader
-from train.throughput import (
+from train.progress import throughput
+from train.progress.throughput import (
   Speed,
   peak_flops,
   total_peak_flops,
   train_step_flops,
 )
+from train.step_reader import RunTotals, StepReader
 
 
 def _config(encoder: dict, decoder: dict) -> EncDecConfig:
