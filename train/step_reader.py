@@ -12,8 +12,8 @@ import jax
 from absl import logging
 
 from train.errors import Failure
+from train.progress.progress_bar import ProgressBar
 from train.progress.throughput import Speed, total_peak_flops
-from train.progress_bar import ProgressBar
 
 COUNTS = ("pairs", "source_tokens", "target_tokens")
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from train.progress_bar import ProgressBar
+from train.progress.progress_bar import ProgressBar
 
 
 class _Terminal(io.StringIO):
