@@ -29,13 +29,13 @@ from train.mesh import (
   sharding_rules,
 )
 from train.optim import OptimConfig, describe_schedule_change
+from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import train_step_flops
 from train.setup import datasets, target_check
 from train.setup.initial_params import first_params
 from train.setup.task import Task, build_task, record_task
 from train.state import TrainState, create_state, state_shardings
 from train.step_program import StepProgram, build_step
-from train.step_reader import RunTotals, StepReader
 from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from data.tokenizers import training
-from train import compiled_steps, loop, step_reader
+from train import compiled_steps, loop
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors
 from train.errors import Refusal
+from train.progress import step_reader
 from train.setup import trained
 from train.workdir.metrics_file import read_rows
 

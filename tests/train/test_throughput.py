@@ -14,13 +14,13 @@ from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train.progress import throughput
+from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import (
   Speed,
   peak_flops,
   total_peak_flops,
   train_step_flops,
 )
-from train.step_reader import RunTotals, StepReader
 
 
 def _config(encoder: dict, decoder: dict) -> EncDecConfig:
