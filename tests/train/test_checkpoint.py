@@ -12,55 +12,17 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
+from tests.train.checkpoint_states import (
+  as_abstract,
+  assert_equal,
+  make_params,
+  make_state,
+  save_steps,
+)
 from train import checkpoint
 from train.checkpoint import Checkpoints
 from train.errors import Refusal
 from train.state import TrainState
-
-_TX = optax.chain(
-  optax.clip_by_global_norm(1.0),
-  optax.adamw(1e-3, mask={"encoder": {"kernel": True, "bias": False}}),
-)
-
-
-def _params(step: int, width: int = 8):
-  kernel = np.arange(8.0 * width, dtype=np.float32).reshape(8, width) + step
-  bias = np.full(width, step, np.float32)
-  return {"encoder": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
-
-
-def _state(step: int, *, ema: bool = False, width: int = 8) -> TrainState:
-  params = _params(step, width)
-  moments = jax.tree.map(lambda leaf: leaf + step, _TX.init(params))
-  return TrainState(
-    step=jnp.int32(step),
-    params=params,
-    opt_state=moments,
-    ema=_params(step + 1) if ema else None,
-  )
-
-
-def _abstract(state, sharding=None):
-  def leaf(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-  return jax.tree.map(leaf, state)
-
-
-def _assert_equal(got, want):
-  assert jax.tree.structure(got) == jax.tree.structure(want)
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-    assert a.dtype == b.dtype
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
-def _save(folder, steps, losses=None, **options) -> None:
-  with Checkpoints(folder, **options) as checkpoints:
-    for i, step in enumerate(steps):
-      metrics = None
-      if losses is not None and losses[i] is not None:
-        metrics = {"eval/valid/loss": losses[i]}
-      assert checkpoints.save(step, _state(step), {"seed": 7}, metrics)
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -68,28 +30,28 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def test_a_state_comes_back_with_its_meta(tmp_path):
-  state = _state(3, ema=True)
+  state = make_state(3, ema=True)
   with Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.restore(_abstract(state)) is None
+    assert checkpoints.restore(as_abstract(state)) is None
     assert checkpoints.latest_step() is None
     checkpoints.save(3, state, {"seed": 7, "tokens": {"target": 11}}, None)
     checkpoints.wait()
     assert checkpoints.steps() == [3]
   with Checkpoints(tmp_path) as checkpoints:
-    restored, meta = checkpoints.restore(_abstract(state))
-  _assert_equal(restored, state)
+    restored, meta = checkpoints.restore(as_abstract(state))
+  assert_equal(restored, state)
   assert meta["tokens"] == {"target": 11}
   assert (meta["seed"], meta["step"], meta["format"]) == (7, 3, 2)
 
 
 def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.save(1, _state(1), {"run": "first"}, None)
-    assert not checkpoints.save(1, _state(1), {"run": "second"}, None)
-    _, meta = checkpoints.restore(_abstract(_state(1)))
+    assert checkpoints.save(1, make_state(1), {"run": "first"}, None)
+    assert not checkpoints.save(1, make_state(1), {"run": "second"}, None)
+    _, meta = checkpoints.restore(as_abstract(make_state(1)))
     assert meta["run"] == "first"
     with pytest.raises(ValueError, match="state of step 1, saved as 2"):
-      checkpoints.save(2, _state(1), {}, None)
+      checkpoints.save(2, make_state(1), {}, None)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -102,24 +64,24 @@ def test_the_newest_and_the_best_stay(tmp_path, mode):
     "best_metric": "eval/valid/loss",
     "best_mode": mode,
   }
-  _save(tmp_path, range(1, 7), losses, **options)
+  save_steps(tmp_path, range(1, 7), losses, **options)
   assert not (tmp_path / "retired").exists()
   with Checkpoints(tmp_path, **options) as checkpoints:
     assert checkpoints.steps() == [2, 5, 6]
     assert (checkpoints.best_step(), checkpoints.latest_step()) == (2, 6)
     best = {"step": 2, "value": sign * 1.0}
-    assert checkpoints.restore(_abstract(_state(0)))[1]["best"] == best
+    assert checkpoints.restore(as_abstract(make_state(0)))[1]["best"] == best
     # What was read from the disk counts like what was saved in this run.
     for step, loss in [(7, sign * 0.5), (8, sign * 9.0), (9, None)]:
       metrics = None if loss is None else {"eval/valid/loss": loss}
-      checkpoints.save(step, _state(step), {}, metrics)
+      checkpoints.save(step, make_state(step), {}, metrics)
     checkpoints.wait()
     assert checkpoints.steps() == [7, 8, 9]
     assert checkpoints.best_step() == 7
 
 
 def test_without_a_best_metric_the_newest_stay(tmp_path):
-  _save(tmp_path, [1, 2, 3], [1.0, 2.0, 3.0], keep_last=2)
+  save_steps(tmp_path, [1, 2, 3], [1.0, 2.0, 3.0], keep_last=2)
   with Checkpoints(tmp_path, keep_last=2) as checkpoints:
     assert checkpoints.steps() == [2, 3]
     assert checkpoints.best_step() is None
@@ -146,27 +108,27 @@ def test_the_policy_needs_reverse_for_a_loss():
 def test_a_best_metric_that_nobody_measures_is_refused(tmp_path):
   with Checkpoints(tmp_path, best_metric="eval/valid/los") as checkpoints:
     with pytest.raises(Refusal, match=r"eval/valid/los'.*eval/valid/loss"):
-      checkpoints.save(1, _state(1), {}, {"eval/valid/loss": 1.0})
+      checkpoints.save(1, make_state(1), {}, {"eval/valid/loss": 1.0})
 
 
 def test_parameters_alone_are_of_the_best_step(tmp_path):
-  _save(
+  save_steps(
     tmp_path, [1, 2, 3], [3.0, 1.0, 2.0], best_metric="eval/valid/loss"
   )  # fmt: skip
-  abstract = _abstract(_params(0))
+  abstract = as_abstract(make_params(0))
   with Checkpoints(
     tmp_path, best_metric="eval/valid/loss", writable=False
   ) as checkpoints:
     params, meta = checkpoints.restore_params(abstract)
-    _assert_equal(params, _params(2))
+    assert_equal(params, make_params(2))
     assert meta["step"] == 2
-    _assert_equal(checkpoints.restore_params(abstract, 3)[0], _params(3))
+    assert_equal(checkpoints.restore_params(abstract, 3)[0], make_params(3))
     with pytest.raises(Refusal, match=r"step 9 is not in .* it has: 2, 3"):
       checkpoints.restore_params(abstract, 9)
     with pytest.raises(ValueError, match="opened for reading"):
-      checkpoints.save(4, _state(4), {}, None)
+      checkpoints.save(4, make_state(4), {}, None)
   with Checkpoints(tmp_path, writable=False) as checkpoints:
-    _assert_equal(checkpoints.restore_params(abstract)[0], _params(3))
+    assert_equal(checkpoints.restore_params(abstract)[0], make_params(3))
 
 
 def test_a_state_moves_to_another_mesh(tmp_path):
@@ -184,7 +146,7 @@ def test_a_state_moves_to_another_mesh(tmp_path):
       lambda x: sharding if x.ndim == 2 else replicated, state
     )
 
-  state = _state(1)
+  state = make_state(1)
   with Checkpoints(tmp_path) as checkpoints:
     placed = jax.device_put(state, shardings(state, specs[0]))
     checkpoints.save(1, placed, {}, None)
@@ -195,7 +157,7 @@ def test_a_state_moves_to_another_mesh(tmp_path):
       where,
     )
     restored, _ = checkpoints.restore(abstract)
-  _assert_equal(restored, state)
+  assert_equal(restored, state)
   assert jax.tree.map(lambda x: x.sharding, restored) == where
 
 
@@ -219,11 +181,11 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
       checkpoints.save(n, state, {}, None)
       for _ in range(2):
         state = step(state)
-      restored, _ = checkpoints.restore(_abstract(state))
-      _assert_equal(restored, want)
+      restored, _ = checkpoints.restore(as_abstract(state))
+      assert_equal(restored, want)
       # And a restored state may be donated in turn.
       again = step(step(restored))
-      _assert_equal(again, state)
+      assert_equal(again, state)
 
 
 def _truncate(path: pathlib.Path) -> None:
@@ -241,7 +203,7 @@ def _flip(path: pathlib.Path) -> None:
 def two_steps(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("steps")
   options = {"keep_last": 2, "best_metric": "eval/valid/loss"}
-  _save(folder, [1, 2], [2.0, 1.0], **options)
+  save_steps(folder, [1, 2], [2.0, 1.0], **options)
   return folder
 
 
@@ -269,10 +231,10 @@ def test_a_bad_file_sets_the_step_aside(
       with Checkpoints(
         folder, keep_last=2, best_metric="eval/valid/loss"
       ) as checkpoints:
-        restored, meta = checkpoints.restore(_abstract(_state(0)))
+        restored, meta = checkpoints.restore(as_abstract(make_state(0)))
         assert checkpoints.steps() == [1]
     assert meta["step"] == 1
-    _assert_equal(restored, _state(1))
+    assert_equal(restored, make_state(1))
     [message] = [r.getMessage() for r in caplog.records if "bad" in r.message]
     inside = name.relative_to("2").as_posix()
     assert inside in message and str(folder / "set_aside/2-0") in message
@@ -290,7 +252,7 @@ def test_when_every_step_is_bad_nothing_begins_anew(two_steps, tmp_path):
       with pytest.raises(
         Refusal, match=r"every step was bad, and is in .*set_aside"
       ):
-        checkpoints.restore(_abstract(_state(0)))
+        checkpoints.restore(as_abstract(make_state(0)))
 
 
 def test_a_large_file_is_verified_when_it_is_restored(tmp_path, caplog):
@@ -310,9 +272,9 @@ def test_a_large_file_is_verified_when_it_is_restored(tmp_path, caplog):
   with Checkpoints(tmp_path, keep_last=2) as checkpoints:
     assert checkpoints.steps() == [1, 2]
     with pytest.raises(Refusal, match=rf"2 is bad: .*{path.name}.*SHA-256"):
-      checkpoints.restore(_abstract(state), 2)
-    restored, _ = checkpoints.restore(_abstract(state))
-    _assert_equal(restored, state)
+      checkpoints.restore(as_abstract(state), 2)
+    restored, _ = checkpoints.restore(as_abstract(state))
+    assert_equal(restored, state)
     # The number is free again, and a second bad one keeps its own folder.
     assert checkpoints.save(2, second, {}, None)
   _flip(next(p for p in _files(tmp_path / "2") if p.name == "_sharding"))
@@ -329,9 +291,9 @@ def test_a_reader_passes_over_a_bad_step(two_steps, tmp_path, caplog):
   with Checkpoints(
     folder, best_metric="eval/valid/loss", writable=False
   ) as checkpoints:
-    params, meta = checkpoints.restore_params(_abstract(_params(0)))
+    params, meta = checkpoints.restore_params(as_abstract(make_params(0)))
   assert meta["step"] == 1
-  _assert_equal(params, _params(1))
+  assert_equal(params, make_params(1))
   assert _files(folder) == before
   assert "passed over" in caplog.text
 
@@ -341,23 +303,23 @@ def test_another_format_is_refused_by_name(two_steps, tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint, "CHECKPOINT_FORMAT", 3)
   with Checkpoints(folder, keep_last=2) as checkpoints:
     with pytest.raises(Refusal, match=r"2 has the format 2, this .* reads 3"):
-      checkpoints.restore(_abstract(_state(0)))
+      checkpoints.restore(as_abstract(make_state(0)))
     assert checkpoints.steps() == [1, 2]
 
 
 def test_another_tree_is_refused_by_name(two_steps, tmp_path):
   wanted = {
-    "bias is float32[8] there and float32[4] here": _state(0, width=4),
+    "bias is float32[8] there and float32[4] here": make_state(0, width=4),
     "kernel is float32[8, 8] there and bfloat16[8, 8] here": jax.tree.map(
-      lambda x: x.astype(jnp.bfloat16) if x.ndim == 2 else x, _state(0)
+      lambda x: x.astype(jnp.bfloat16) if x.ndim == 2 else x, make_state(0)
     ),
-    "ema/encoder/bias is absent there": _state(0, ema=True),
-    "opt_state/1/0/count is int32[] there and absent": _state(0).replace(
-      opt_state=optax.sgd(1e-3).init(_params(0))
+    "ema/encoder/bias is absent there": make_state(0, ema=True),
+    "opt_state/1/0/count is int32[] there and absent": make_state(0).replace(
+      opt_state=optax.sgd(1e-3).init(make_params(0))
     ),
   }
   with Checkpoints(two_steps, writable=False) as checkpoints:
     for message, state in wanted.items():
       with pytest.raises(Refusal) as error:
-        checkpoints.restore(_abstract(state))
+        checkpoints.restore(as_abstract(state))
       assert message in str(error.value)

@@ -1,6 +1,5 @@
 """Runs whose target tokenizer has a mode of its own, up to PyTorch's texts."""
 
-import dataclasses
 import json
 import re
 from typing import Any
@@ -268,17 +267,6 @@ def test_the_classs_start_goes_before_a_files(translation, tmp_path):
   assert build_task(config, tmp_path / "own").tokens.start == ids("</s>")
 
 
-def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
-  config = tiny_config
-  config.model.decoder = "mbart:tiny"
-  config.data.target_tokenizer = translators.save("mbart", tmp_path / "mbart")
-  config.data.target_language = "de_DE"
-  task = build_task(config, tmp_path / "run")
-  several = dataclasses.replace(task.tokens, end=(9, *task.tokens.end))
-  task = dataclasses.replace(task, tokens=several)
-  assert task.batch_tokens.end == task.target_tokenizer.eos_id
-
-
 @pytest.mark.parametrize("kind", ["marian", "mbart"])
 def test_sides_share_the_embeddings_of_one_tokenizer(
   kind, tiny_config, tmp_path
@@ -302,22 +290,6 @@ def test_sides_share_the_embeddings_of_one_tokenizer(
     config.data.source_tokenizer = config.data.target_tokenizer = folder
     with pytest.raises(Refusal, match=r"'embeddings' \(model\.share\)"):
       build_task(config, tmp_path / "other")
-
-
-def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
-  config = tiny_config
-  for kind in ("source", "target"):
-    config.data[f"{kind}_language"] = "de_DE"
-    with pytest.raises(
-      Refusal,
-      match=rf"data\.{kind}_language = 'de_DE'.*data\.{kind}_tokenizer",
-    ):
-      build_task(config, tmp_path / "run")
-    config.data[f"{kind}_language"] = ""
-  config.data.target_tokenizer = translators.save("marian", tmp_path / "marian")
-  config.data.target_language = "de"
-  with pytest.raises(ValueError, match=r"data\.target_language = 'de'.*''"):
-    build_task(config, tmp_path / "run")
 
 
 def test_a_run_that_tokenised_targets_as_sources_is_refused(

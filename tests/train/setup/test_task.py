@@ -1,5 +1,6 @@
 """What a run starts from: weights of folders, tokens, and what is random."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ import transformers
 from data.tokenizers import training
 from encdec import hub
 from encdec.archs import ARCHS
+from tests import translators
 from train import loop
 from train.errors import Refusal
 from train.setup import initial_params, tokenizers
@@ -312,3 +314,14 @@ def test_a_damaged_model_of_a_run_is_named(tiny_config, tmp_path, raw):
   with pytest.raises(ValueError, match=str(path)) as caught:
     restore_task(tiny_config, tmp_path)
   assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_of_several_ends_the_tokenizers_own_is_put(tiny_config, tmp_path):
+  config = tiny_config
+  config.model.decoder = "mbart:tiny"
+  config.data.target_tokenizer = translators.save("mbart", tmp_path / "mbart")
+  config.data.target_language = "de_DE"
+  task = build_task(config, tmp_path / "run")
+  several = dataclasses.replace(task.tokens, end=(9, *task.tokens.end))
+  task = dataclasses.replace(task, tokens=several)
+  assert task.batch_tokens.end == task.target_tokenizer.eos_id

@@ -1,0 +1,166 @@
+"""What is no sweep is refused with what to write instead."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+  return ConfigDict({"optim": {"lr": 0.1}, "train": {"steps": 1}})
+
+def get_hyper():
+  return %s
+"""
+
+
+def write_config(folder: Path, hyper: str) -> str:
+  path = folder / "experiment.py"
+  path.write_text(CONFIG % hyper)
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  ("command", "said"),
+  [
+    (
+      "sweep --config=c.py --workdir runs/x --config.seed=3 --dry_run",
+      "--config.seed is no flag of this command: flags of main.py stand after "
+      "--, as in: --config=c.py --workdir runs/x --dry_run -- --config.seed=3",
+    ),
+    (
+      "sweep --nodry_run --config.seed 3 -- --config.train.steps=3",
+      "as in: --nodry_run -- --config.seed 3 --config.train.steps=3",
+    ),
+    (
+      "sweep --dryrun",
+      "--dryrun is no flag of this command; did you mean --dr",
+    ),
+    ("sweep --dry_run=x", "--dry_run=x: "),
+    (
+      "sweep --config=configs/dates.py --workdir=x config.seed=3",
+      "'config.seed=3' is no flag of main.py",
+    ),
+    (
+      "local --processes=2 --config=c.py --workdir=runs/x",
+      "as in: --processes=2 -- --config=c.py --workdir=runs/x",
+    ),
+    ("local --process=2 -- --config=c.py", "did you mean --processes?"),
+    ("local", "no flags of main.py: pass them after --"),
+    ("sweep --workdir=x", "--config is missing: pass a file with a sweep"),
+    ("sweep --config=configs/dates.py", "--workdir is missing: pass a folder"),
+    (
+      f"sweep --config=configs/dates.py --workdir=/tmp/{'x' * 300}",
+      ": File name too long: ",
+    ),
+    ("local --processes=two -- --config=c.py", "--processes=two: "),
+  ],
+)
+def test_a_flag_on_the_wrong_side_is_told_where_it_goes(command, said):
+  name, *arguments = command.split()
+  done = subprocess.run(
+    [sys.executable, "-m", f"launch.{name}", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+  assert said in done.stderr
+
+
+def test_names_are_folders_and_differ_where_values_do():
+  names = [
+    sweep.member_name({"model.encoder": value})
+    for value in ("a/b", "a_b", "a:b", "a b", "x" * 200, "x" * 201)
+  ]
+  assert len(set(names)) == len(names)
+  assert not any(set(name) & set("/: ") for name in names)
+  assert max(map(len, names)) < 120
+  assert sweep.member_name({}) == "base"
+
+
+@pytest.mark.parametrize(
+  "hyper, message",
+  [
+    ("[]", "returns no members"),
+    ('[{"optim.lrr": 1.0}]', "member 0 sets 'optim.lrr'"),
+    ('[{"optim.lr": 1.0}] * 2', "the member optim.lr=1.0 twice"),
+  ],
+)
+def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
+  with pytest.raises(sweep.Refusal, match=message):
+    sweep.members(write_config(tmp_path, hyper))
+
+
+def test_a_config_without_a_sweep_is_refused(tmp_path):
+  with pytest.raises(sweep.Refusal, match=r"there is no file .*absent\.py$"):
+    sweep.members(str(tmp_path / "absent.py"))
+  with pytest.raises(sweep.Refusal, match=r"did you mean configs/dates\.py\?"):
+    sweep.members("configs/date.py")
+  with pytest.raises(sweep.Refusal, match=r"dates\.py:smoek"):
+    sweep.members("configs/dates.py:smoek")
+  with pytest.raises(
+    sweep.Refusal, match=r"no key 'train\.stpes'; did you mean train\.steps\?"
+  ):
+    sweep.members("configs/dates.py", ["--config.train.stpes=3"])
+  with pytest.raises(sweep.Refusal, match="has no get_hyper"):
+    sweep.members(str(ROOT / "configs/common.py"))
+
+
+@pytest.mark.parametrize(
+  "name, text, message",
+  [
+    ("people.csv", "name,city", r"people\.csv is no file of Python; name one"),
+    ("a.py", "x = 1\ndef f(:\n", "a.py: line 2: SyntaxError: "),
+    ("a.py", "import absent_module", "a.py: line 1: ModuleNotFoundError: "),
+    ("a.py", "x = 1", r"has no get_config\(\)"),
+    (
+      "a.py",
+      "def get_config(): pass\ndef get_hyper(): return []",
+      "returns a NoneType, not a configuration",
+    ),
+    (
+      "a.py",
+      "def get_config(): return 1 / 0\ndef get_hyper(): return []",
+      "line 1: ZeroDivisionError: ",
+    ),
+    ("a.py", CONFIG % "3", "must return a list of overrides"),
+    ("a.py", CONFIG % '{"optim.lr": 3}', "must return a list of overrides"),
+    ("a.py", CONFIG % "1 / 0", "line 8: ZeroDivisionError: "),
+  ],
+)
+def test_a_config_that_fails_is_told_where(tmp_path, name, text, message):
+  path = tmp_path / name
+  path.write_text(text)
+  with pytest.raises(sweep.Refusal, match=message) as refused:
+    sweep.members(str(path))
+  assert str(refused.value).startswith(f"--config={path}: ")
+  assert "\n" not in str(refused.value)
+
+
+def test_a_config_that_is_a_folder_is_refused(tmp_path):
+  with pytest.raises(sweep.Refusal, match="is a folder; name a file in it"):
+    sweep.members(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_refused():
+  with pytest.raises(
+    sweep.Refusal, match="--workdir=/proc/x/y: /proc/x: No such file"
+  ):
+    sweep.run([], Path("/proc/x/y"))
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+  (tmp_path / "results.jsonl").write_text('{"member": "a"}\n{"memb')
+  with pytest.raises(sweep.Refusal, match=r"results\.jsonl is damaged"):
+    sweep.run([], tmp_path)
