@@ -154,7 +154,7 @@ def test_no_tokenizer_is_printed(tmp_path, change):
   tokenizer = json.loads(path.read_text())
   change(tokenizer)
   path.write_text(json.dumps(tokenizer))
-  _refusal(tmp_path, load, str(tmp_path))
+  _refusal(tmp_path, load_tokenizer, str(tmp_path))
 
 
 @pytest.mark.parametrize("raw", [LONG.encode(), b"\xff" * 4000, b"[]", b"{"])
@@ -162,7 +162,7 @@ def test_no_tokenizer_is_printed(tmp_path, change):
 def test_no_damaged_tokenizer_is_printed(tmp_path, name, raw):
   training.train_wordpiece(["red blue"] * 9, 300).save(str(tmp_path))
   (tmp_path / name).write_bytes(raw)
-  _refusal(tmp_path, load, str(tmp_path))
+  _refusal(tmp_path, load_tokenizer, str(tmp_path))
 
 
 def test_few_names_are_listed_and_many_are_counted():
