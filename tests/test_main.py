@@ -21,6 +21,7 @@ def main(one_device_env):
   )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
   ("arguments", "named"),
   [

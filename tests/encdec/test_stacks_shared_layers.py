@@ -68,6 +68,7 @@ def _loss_and_grad(module, params):
   return jax.value_and_grad(loss)(params)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   "options", [{}, {"remat": "full"}, {"remat": "qkv+ctx", "scan_unroll": 2}]
 )

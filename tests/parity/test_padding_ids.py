@@ -298,7 +298,7 @@ def _examples():
   ]  # fmt: skip
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_batchs_loss_is_pytorchs(pairs, name, packed):
   """Of data's batches, which know nothing of the model."""

@@ -177,7 +177,7 @@ def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
     return run(None), run(0)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   ("name", "accumulate_steps", "share"),
   [

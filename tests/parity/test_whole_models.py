@@ -65,6 +65,7 @@ def _whole(kind, base=False):
   return model
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
   ("kind", "base"),
   [*((kind, False) for kind in CLASSES), ("Bart", True), ("Marian", True)],
@@ -96,6 +97,7 @@ def test_a_whole_model_gives_its_decoder(encoder, tmp_path, kind, base):
   np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["roberta-pegasus", "bert-mbart", "bert-xglm"])
 def test_embeddings_in_place_of_ids_are_scaled_as_pytorchs(
   pairs, make_inputs, assert_close, name

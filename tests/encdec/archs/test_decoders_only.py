@@ -49,6 +49,7 @@ def test_unsupported_values_are_refused_by_name(name, change, message):
     ARCHS[name].stack_config(hub, "decoder")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name, size", FULL)
 def test_full_size_counts_are_pytorchs_and_every_leaf_has_its_place(name, size):
   hub = load_side_config(f"{name}:{size}")

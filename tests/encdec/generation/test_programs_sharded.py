@@ -84,6 +84,7 @@ def expected(tiny_module, tiny_params):
   }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_a_mesh_finds_the_same_texts(tiny_module, tiny_params, expected, shape):
   mesh = make_mesh(MeshConfig(1, *shape))

@@ -143,6 +143,7 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
 VALUES = [LONG, [LONG], {"a": LONG}, 10**4000, -1, None, "", True]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: repr(v)[:9])
 def test_no_value_of_a_config_is_printed_without_a_bound(tiny, tmp_path, value):
   tiny.save_pretrained(tmp_path)

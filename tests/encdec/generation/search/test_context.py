@@ -90,6 +90,7 @@ def _run(model, source, key=None, dtype=None, **options):
   )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_is_the_same_alone_and_with_more_padding(model, mode):
   options, source = MODES[mode], _source()
@@ -108,6 +109,7 @@ def test_a_row_is_the_same_alone_and_with_more_padding(model, mode):
       np.testing.assert_allclose(alone.scores, whole.scores[mine], atol=1e-4)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["beams", "groups"])
 def test_moving_the_cache_finds_the_same(model, set_constant, mode):
   """Beyond SHARED_BEAMS beams caches move; the texts are those of ancestors."""

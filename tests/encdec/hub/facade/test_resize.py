@@ -74,7 +74,7 @@ def _pytorch(model, folder):
     ).logits.numpy()
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("size", [45, 31])
 def test_pytorch_loads_a_resized_decoder(decoder, size, tmp_path):

@@ -76,7 +76,7 @@ def _equal(one, other):
     np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
   ("pair", "share"),
   [(pair, "none") for pair in PAIRS]
