@@ -102,57 +102,6 @@ def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
     sweep.members(write_config(tmp_path, hyper))
 
 
-def test_a_config_without_a_sweep_is_refused(tmp_path):
-  with pytest.raises(sweep.Refusal, match=r"there is no file .*absent\.py$"):
-    sweep.members(str(tmp_path / "absent.py"))
-  with pytest.raises(sweep.Refusal, match=r"did you mean configs/dates\.py\?"):
-    sweep.members("configs/date.py")
-  with pytest.raises(sweep.Refusal, match=r"dates\.py:smoek"):
-    sweep.members("configs/dates.py:smoek")
-  with pytest.raises(
-    sweep.Refusal, match=r"no key 'train\.stpes'; did you mean train\.steps\?"
-  ):
-    sweep.members("configs/dates.py", ["--config.train.stpes=3"])
-  with pytest.raises(sweep.Refusal, match="has no get_hyper"):
-    sweep.members(str(ROOT / "configs/common.py"))
-
-
-@pytest.mark.parametrize(
-  "name, text, message",
-  [
-    ("people.csv", "name,city", r"people\.csv is no file of Python; name one"),
-    ("a.py", "x = 1\ndef f(:\n", "a.py: line 2: SyntaxError: "),
-    ("a.py", "import absent_module", "a.py: line 1: ModuleNotFoundError: "),
-    ("a.py", "x = 1", r"has no get_config\(\)"),
-    (
-      "a.py",
-      "def get_config(): pass\ndef get_hyper(): return []",
-      "returns a NoneType, not a configuration",
-    ),
-    (
-      "a.py",
-      "def get_config(): return 1 / 0\ndef get_hyper(): return []",
-      "line 1: ZeroDivisionError: ",
-    ),
-    ("a.py", CONFIG % "3", "must return a list of overrides"),
-    ("a.py", CONFIG % '{"optim.lr": 3}', "must return a list of overrides"),
-    ("a.py", CONFIG % "1 / 0", "line 8: ZeroDivisionError: "),
-  ],
-)
-def test_a_config_that_fails_is_told_where(tmp_path, name, text, message):
-  path = tmp_path / name
-  path.write_text(text)
-  with pytest.raises(sweep.Refusal, match=message) as refused:
-    sweep.members(str(path))
-  assert str(refused.value).startswith(f"--config={path}: ")
-  assert "\n" not in str(refused.value)
-
-
-def test_a_config_that_is_a_folder_is_refused(tmp_path):
-  with pytest.raises(sweep.Refusal, match="is a folder; name a file in it"):
-    sweep.members(str(tmp_path))
-
-
 def test_a_folder_that_cannot_be_made_is_refused():
   with pytest.raises(
     sweep.Refusal, match="--workdir=/proc/x/y: /proc/x: No such file"
