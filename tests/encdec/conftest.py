@@ -1,4 +1,7 @@
-"""A tiny pair whose texts end here and there, for the tests of searches."""
+"""A tiny side, and a tiny pair whose texts end here and there."""
+
+import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -7,6 +10,40 @@ import pytest
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params
+
+
+@pytest.fixture(scope="session")
+def side_config():
+  """`side_config(role, **changes)`: width 8, two heads of 4, 13 tokens."""
+
+  def config(role="encoder", **changes):
+    bert = ARCHS["bert"]
+    hub = bert.PRESETS["tiny"] | {
+      "vocab_size": 13,
+      "hidden_size": 8,
+      "num_attention_heads": 2,
+      "intermediate_size": 12,
+      "max_position_embeddings": 10,
+      "initializer_range": 0.5,
+    }
+    return dataclasses.replace(bert.stack_config(hub, role), **changes)
+
+  return config
+
+
+@pytest.fixture(scope="session")
+def filled():
+  """`filled(layer, *inputs)`: random parameters, biases too, as numpy's."""
+
+  def params(layer, *inputs, **options):
+    init = functools.partial(layer.init, **options)
+    shapes = jax.eval_shape(init, jax.random.key(0), *inputs)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+      lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes
+    )
+
+  return params
 
 
 @pytest.fixture

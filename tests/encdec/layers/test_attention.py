@@ -1,4 +1,4 @@
-"""Attention against a plain loop in numpy, option by option."""
+"""The layer of attention: projections, scaling by layer, beams of their own."""
 
 import functools
 
@@ -7,172 +7,73 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers import attention as attention_lib
-from encdec.layers.kernels import select, xla
-from encdec.layers.kernels.facts import AttentionDropout
+from encdec.layers.attention import Attention
 from encdec.types import AttentionMask
 
-attention = functools.partial(attention_lib.attention, platform="cpu")
-B, T, S, H, G, K = 2, 4, 5, 4, 2, 8
+RNG = np.random.default_rng(1)
 
 
-def _arrays(seed=0):
-  rng = np.random.default_rng(seed)
-  shapes = ((B, T, H, K), (B, S, G, K), (B, S, G, K))
-  return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+@pytest.fixture
+def layer(side_config):
+  """Four heads of two groups."""
+  config = side_config(num_heads=4, num_kv_heads=2, attention_scale=0.3)
+  return Attention(config, jnp.float32, jnp.float32, "cpu", None, "auto")
 
 
-def _reference(q, k, v, allowed, scale, bias=None, softcap=None, sinks=None):
-  q, k, v = (np.asarray(a) for a in (q, k, v))
-  out = np.zeros_like(q)
-  for b, t, h in np.ndindex(B, T, H):
-    logits = scale * k[b, :, h // (H // G)] @ q[b, t, h]
-    if softcap is not None:
-      logits = softcap * np.tanh(logits / softcap)
-    if bias is not None:
-      logits = logits + bias[b, h, t]
-    logits = np.where(allowed[b, t], logits, -np.inf)
-    extra = [] if sinks is None else [sinks[h]]
-    joined = np.concatenate([logits, extra])
-    weights = np.exp(joined - joined.max())
-    weights = (weights / weights.sum())[:S]
-    out[b, t, h] = weights @ v[b, :, h // (H // G)]
-  return out
+def _call(layer, states, **options):
+  keys_values = layer.keys_values(states)
+  return layer.attend(states, keys_values, AttentionMask(), **options)[0]
 
 
-SEGMENTS = AttentionMask(
-  query_segments=jnp.array([[1, 1, 2, 2], [1, 1, 1, 0]]),
-  key_segments=jnp.array([[1, 1, 1, 2, 2], [1, 1, 0, 0, 0]]),
-)
+@pytest.mark.parametrize("divisor", [None, 2.0])
+def test_it_projects_attends_and_projects_back(layer, filled, divisor):
+  states = RNG.normal(size=(1, 3, 8)).astype(np.float32)
+  params = filled(layer, states, method=_call)["params"]
 
+  def project(name):
+    kernel, bias = params[name]["kernel"], params[name]["bias"]
+    return np.einsum("btd,dhk->bthk", states, kernel) + bias
 
-def _allowed(mask):
-  index_q, index_k = np.arange(T)[:, None], np.arange(S)[None]
-  allowed = np.ones((B, T, S), bool)
-  if mask.query_segments is not None:
-    allowed &= (
-      np.asarray(mask.query_segments)[:, :, None]
-      == np.asarray(mask.key_segments)[:, None]
-    )
-  if mask.causal:
-    allowed &= index_q >= index_k
-  back, ahead = mask.window
-  if back is not None:
-    allowed &= index_q - index_k <= back
-  if ahead is not None:
-    allowed &= index_k - index_q <= ahead
-  return allowed
-
-
-@pytest.mark.parametrize(
-  "mask",
-  [
-    AttentionMask(),
-    SEGMENTS,
-    AttentionMask(causal=True),
-    AttentionMask(window=(1, 2)),
-    SEGMENTS.replace(causal=True, window=(2, None)),
-  ],
-  ids=["all", "segments", "causal", "window", "together"],
-)
-def test_masks(mask):
-  q, k, v = _arrays()
-  allowed = _allowed(mask)
-  seen = allowed.any(-1)
-  out, weights = attention(q, k, v, mask, scale=0.3, return_weights=True)
-  np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
-  assert np.isfinite(out).all()
-  expected = _reference(q, k, v, allowed | ~seen[..., None], 0.3)
-  np.testing.assert_allclose(out[seen], expected[seen], atol=1e-5)
-  # As with Hugging Face's eager attention, who sees nobody sees all evenly.
+  q, k, v = project("query"), project("key"), project("value")
+  k, v = np.repeat(k, 2, axis=2), np.repeat(v, 2, axis=2)
+  logits = 0.3 * np.einsum("bthk,bshk->bhts", q, k) / (divisor or 1.0)
+  weights = np.exp(logits - logits.max(-1, keepdims=True))
+  weights /= weights.sum(-1, keepdims=True)
+  context = np.einsum("bhts,bshk->bthk", weights, v)
+  expected = np.einsum("bthk,hkd->btd", context, params["out"]["kernel"])
+  divided = None if divisor is None else jnp.float32(divisor)
+  apply = jax.jit(functools.partial(layer.apply, method=_call))
+  found = apply({"params": params}, states, divisor=divided)
   np.testing.assert_allclose(
-    weights.transpose(0, 2, 1, 3)[~seen], 1 / S, atol=1e-6
+    found, expected + params["out"]["bias"], rtol=1e-4, atol=1e-4
   )
 
 
-@pytest.mark.parametrize("option", ["bias", "softcap", "sinks"])
-def test_options(option):
-  q, k, v = _arrays()
-  rng = np.random.default_rng(1)
-  value = {
-    "bias": jnp.asarray(rng.normal(size=(B, H, T, S)), jnp.float32),
-    "softcap": 0.7,
-    "sinks": jnp.asarray(rng.normal(size=(H,)), jnp.float32),
-  }[option]
-  allowed = np.ones((B, T, S), bool)
-  expected = _reference(q, k, v, allowed, 1.0, **{option: value})
-  out, _ = attention(q, k, v, AttentionMask(), scale=1.0, **{option: value})
-  np.testing.assert_allclose(out, expected, atol=1e-5)
-  plain, _ = attention(q, k, v, AttentionMask(), scale=1.0)
-  assert np.abs(plain - out).max() > 1e-2
+def test_separate_beams_read_their_own_keys_alone(layer, filled):
+  """As if each beam were a row; groups of heads come before beams."""
+  states = jnp.asarray(RNG.normal(size=(1, 3, 8)), jnp.float32)
+  params = filled(layer, states, method=_call)
 
+  def by_beam(layer, keys, values):
+    return layer.attend(
+      states,
+      # From a beam a row to `S, groups x beams`.
+      tuple(
+        part.transpose(1, 2, 0, 3).reshape(1, 5, 6, 4)
+        for part in (keys, values)
+      ),
+      AttentionMask(),
+      separate_beams=True,
+    )[0]
 
-def test_positions_replace_the_index():
-  q, k, v = _arrays()
-  mask = AttentionMask(
-    query_positions=jnp.array([[4, 5, 6, 7]] * B), causal=True
+  def by_row(layer, keys, values):
+    rows = states.swapaxes(0, 1)
+    return layer.attend(rows, (keys, values), AttentionMask())[0]
+
+  keys, values = RNG.normal(size=(2, 3, 5, 2, 4)).astype(np.float32)
+  found, expected = (
+    jax.jit(functools.partial(layer.apply, method=method))(params, keys, values)
+    for method in (by_beam, by_row)
   )
-  out, _ = attention(q, k, v, mask, scale=1.0)
-  free, _ = attention(q, k, v, AttentionMask(), scale=1.0)
-  np.testing.assert_allclose(out, free, atol=1e-6)
-
-
-def test_softmax_is_float32_in_bfloat16():
-  q, k, v = (jnp.asarray(a, jnp.bfloat16) for a in _arrays())
-  out, weights = attention(
-    q, k, v, AttentionMask(), scale=1.0, return_weights=True
-  )
-  assert out.dtype == jnp.bfloat16 and weights.dtype == jnp.float32
-  np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
-
-
-def test_dropped_values_equal_dropped_keys_of_all_queries():
-  """T5's form: the weights masked alike for every query."""
-  q, k, v = _arrays()
-  dropout = AttentionDropout("values", 0.5, jax.random.key(0), None)
-  out, weights = attention(
-    q, k, v, AttentionMask(), scale=1.0, dropout=dropout, return_weights=True
-  )
-  identity = np.zeros((B, S, G, S), np.float32)
-  identity[:, np.arange(S), :, np.arange(S)] = 1.0
-  zeros = jnp.zeros((B, S, G, S))
-  kept, _ = attention(
-    jnp.zeros((B, T, H, S)), zeros, jnp.asarray(identity), AttentionMask(),
-    scale=1.0, dropout=dropout,
-  )  # fmt: skip
-  # Even weights over an identity show the mask, scaled by 1 / (S keep).
-  mask = np.asarray(kept)[:, 0] * S
-  assert set(np.unique(mask)) == {0.0, 2.0}
-  groups = np.repeat(v, H // G, axis=2)
-  expected = np.einsum("bhts,bhs,bshk->bthk", weights, mask, groups)
-  np.testing.assert_allclose(out, expected, atol=1e-5)
-
-
-def test_dropped_weights_differ_between_queries():
-  q, k, v = _arrays()
-  dropout = AttentionDropout("weights", 0.5, jax.random.key(0), None)
-  same = jnp.broadcast_to(q[:, :1], q.shape)
-  out, _ = attention(same, k, v, AttentionMask(), scale=1.0, dropout=dropout)
-  assert np.abs(out[:, 0] - out[:, 1]).max() > 1e-3
-  values = AttentionDropout("values", 0.5, jax.random.key(0), None)
-  out, _ = attention(same, k, v, AttentionMask(), scale=1.0, dropout=values)
-  np.testing.assert_allclose(out[:, 0], out[:, 1], atol=1e-6)
-
-
-def test_a_named_implementation_raises_its_reason(monkeypatch):
-  class Refusing(xla.XlaAttention):
-    def refuses(self, facts):
-      return "it has no bias" if facts.bias else None
-
-  table = {"fussy": Refusing(), **select.IMPLEMENTATIONS}
-  monkeypatch.setattr(select, "IMPLEMENTATIONS", table)
-  q, k, v = _arrays()
-  bias = jnp.zeros((B, H, T, S))
-  with pytest.raises(ValueError, match="'fussy' refuses: it has no bias"):
-    attention(
-      q, k, v, AttentionMask(), scale=1.0, bias=bias, implementation="fussy"
-    )
-  attention(q, k, v, AttentionMask(), scale=1.0, implementation="fussy")
-  attention(q, k, v, AttentionMask(), scale=1.0, bias=bias)
-  with pytest.raises(ValueError, match="'flesh' is not one of auto, fussy, x"):
-    attention(q, k, v, AttentionMask(), scale=1.0, implementation="flesh")
+  np.testing.assert_allclose(found[0], expected[:, 0], rtol=1e-4, atol=1e-4)
+  assert np.abs(found[0, 0] - found[0, 1]).max() > 1e-2

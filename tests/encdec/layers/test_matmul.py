@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers.dense import Dense
 from encdec.layers.matmul import SKINNY_ROWS, skinny_matmul
 
 # Few, many, and the axes of `jax.lax.dot_general`.
@@ -49,24 +48,3 @@ def test_a_few_rows_come_second(rows, first):
   text = jax.jit(product).lower(few, many).compile().as_text()
   last = 50 + rows - first
   assert re.search(rf"f32\[{first},{last}\]\S* (dot|fusion)\(", text), text
-
-
-@pytest.mark.parametrize("rows", [(2, 3), (5, 40)])
-@pytest.mark.parametrize(
-  ("inner", "features"), [((6,), (4, 5)), ((2, 3), (7,)), ((6,), (9,))]
-)
-def test_a_transposed_kernel_gives_the_same(rows, inner, features):
-  layer = Dense(features, jnp.float32, jnp.float32, "cpu", 0.5, axes=len(inner))
-  states = jax.random.normal(jax.random.key(1), (*rows, *inner))
-  params = layer.init(jax.random.key(0), states)["params"]
-  params["bias"] = jax.random.normal(jax.random.key(2), features)
-  kernel = params["kernel"].reshape(6, -1)
-  expected = layer.apply({"params": params}, states)
-  found = layer.apply(
-    {"params": {"transposed": kernel.T, "bias": params["bias"]}}, states
-  )
-  assert found.shape == (*rows, *features)
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-  plain = jnp.tensordot(states, params["kernel"], axes=len(inner))
-  bias = params["bias"].reshape((1,) * len(rows) + features)
-  np.testing.assert_allclose(expected, plain + bias, rtol=1e-5, atol=1e-5)
