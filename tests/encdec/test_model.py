@@ -1,6 +1,5 @@
 """Properties of the pair: scan, remat, causality, segments, padding rows."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from encdec.archs import ARCHS
-from encdec.config import EncDecConfig, Share
+from encdec.config import EncDecConfig
 from encdec.generation.decode_params import unstack
 from encdec.model import FlaxEncoderDecoderModule, init_params
 
@@ -239,13 +238,6 @@ def test_computing_in_bfloat16(config, params, batch):
   assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {
     jnp.dtype(jnp.bfloat16)
   }
-
-
-def test_sides_are_checked(config):
-  with pytest.raises(ValueError, match="built with role='decoder'"):
-    EncDecConfig(config.decoder, config.decoder)
-  with pytest.raises(ValueError, match="share='all': the sides differ"):
-    dataclasses.replace(config, share=Share.ALL)
 
 
 def test_decoding_refuses_stacked_layers(config, params, batch):
