@@ -10,11 +10,8 @@ from encdec.config import EncDecConfig
 from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
-from encdec.generation.search import hypotheses, loop, sampling
-from encdec.generation.search.context import SearchContext
 from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.model import FlaxEncoderDecoderModule, init_params
-from encdec.types import SelfCache
 
 START = 1
 
@@ -174,40 +171,6 @@ def test_under_jit(model):
     ).tokens
 
   np.testing.assert_array_equal(run(params, *source), _run(model, source)[0])
-
-
-def test_the_loop_stops_when_all_rows_have_ended():
-  calls = []
-
-  def step(tokens, view, cache):
-    jax.debug.callback(lambda: calls.append(1))
-    # The end token after token 5, which follows the start.
-    logits = jnp.zeros((2, 1, 8)).at[..., 5].set(1.0)
-    logits = logits.at[..., 2].set(jnp.where(tokens == 5, 2.0, 0.0))
-    return logits, cache
-
-  options = _options(max_length=32)
-  texts = hypotheses.start(
-    jnp.ones((2, 1), jnp.int32),
-    jnp.ones((2, 1), bool),
-    width=1,
-    slots=32,
-    pad_token=options.pad_token,
-    reorder=False,
-  )
-  loop_state = loop.LoopState(
-    state=sampling.start(texts, None, sum_scores=False),
-    cache=SelfCache(((jnp.zeros((2, 1, 32, 1, 4)),) * 2,)),
-    slot=jnp.int32(0),
-  )
-  state = loop.run(
-    step, loop_state, SearchContext(options, "cpu", vocab_size=8), jnp.int32(2)
-  ).state
-  jax.effects_barrier()
-  assert len(calls) == 2
-  np.testing.assert_array_equal(
-    state.texts.tokens[:, 0, :4], [[1, 5, 2, 0]] * 2
-  )
 
 
 @pytest.mark.parametrize(

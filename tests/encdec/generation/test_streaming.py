@@ -10,7 +10,6 @@ import pytest
 from encdec import sharding
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
-from encdec.generation.scheduler import RowScheduler
 from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.generation.streaming import generate_stream
 from encdec.layers import kv_cache
@@ -184,56 +183,3 @@ def test_sources_are_read_as_rows_end(tiny_module, tiny_params, sources):
 def test_what_a_stream_cannot_do_is_refused(tiny_module, options, named):
   with pytest.raises(ValueError, match=named):
     next(_stream(tiny_module(), {}, [], **options))
-
-
-def test_a_source_takes_a_row_of_its_own_shard():
-  scheduler = RowScheduler(iter(range(1, 20)), rows=6, shards=2)
-  assert scheduler.needs_sources and scheduler.fetch()
-  # Neighbours lie on different shards.
-  assert scheduler.waiting == [1, 3, 5, 2, 4, 6]
-  scheduler.assign_all()
-  assert scheduler.free == 0 and not scheduler.needs_sources
-  assert scheduler.release([False, True, False, False, False, True]) == [
-    (1, 3),
-    (5, 6),
-  ]
-  assert scheduler.needs_sources and scheduler.fetch()
-  assert not scheduler.needs_sources
-  assert scheduler.waiting == [7, 9, 11, 8, 10, 12]
-  assert scheduler.assign().tolist() == [-1, 0, -1, -1, -1, 0]
-  assert scheduler.assigned == [1, 7, 5, 2, 4, 8]
-  assert scheduler.waiting == [None, 9, 11, None, 10, 12]
-
-
-def test_the_last_sources_are_seated_whatever_shard_they_wait_on():
-  scheduler = RowScheduler(iter("abcde"), rows=4, shards=2)
-  left = []
-  while True:
-    if scheduler.needs_sources:
-      scheduler.fetch()
-    if scheduler.free == 4:
-      if scheduler.drained:
-        break
-      scheduler.assign_all()
-    else:
-      scheduler.assign()
-    # One row at a time is done.
-    first = next(i for i, held in enumerate(scheduler.assigned) if held)
-    left += scheduler.release([row == first for row in range(4)])
-  assert sorted(source for _, source in left) == list("abcde")
-
-
-def test_no_source_is_overtaken_for_long():
-  """One shard ends three texts a turn, the other one."""
-  scheduler, late = RowScheduler(iter(range(600)), rows=8, shards=2), []
-  while not scheduler.exhausted:
-    if scheduler.needs_sources:
-      scheduler.fetch()
-    if scheduler.free == 8:
-      scheduler.assign_all()
-    else:
-      scheduler.assign()
-    waiting = [source for source in scheduler.waiting if source is not None]
-    late += [scheduler.arrived - source for source in waiting]
-    scheduler.release([row in (0, 1, 2, 4) for row in range(8)])
-  assert max(late) <= 40

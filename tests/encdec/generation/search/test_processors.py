@@ -1,14 +1,9 @@
 """ScoreRules that PyTorch does not have: trigrams of words."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from encdec.generation.search import options as options_lib
-from encdec.generation.search.options import ScoreRules, SearchOptions
 from encdec.generation.search.processors import repeats_words
 
 # Tokens 0-3 begin a word, 4 and 5 continue one.
@@ -47,14 +42,3 @@ def test_word_trigrams_are_bertsums(seed):
     words=3,
   )
   np.testing.assert_array_equal(found, expected)
-
-
-def test_word_trigrams_need_beams():
-  options = SearchOptions(
-    jnp.int32(9),
-    jnp.int32(0),
-    rules=ScoreRules(word_starts=jnp.asarray(STARTS)),
-  )
-  with pytest.raises(ValueError, match="word_starts drops beams"):
-    options_lib.check(options, 6)
-  options_lib.check(dataclasses.replace(options, num_beams=2), 6)
