@@ -1,16 +1,16 @@
 """The supported architectures: each file only declares facts about one.
 
 A file gives `stack_config(hub, role)` out of a Hub config's dict,
-`weights(config)`, the table of a Hub file's tensors, `PRESETS`,
-`PYTORCH_CLASSES` (of an encoder and of a decoder alone; None: it cannot be
-one), `TOKENIZER` (the kind that a run trains for it), `BASE_PREFIX`
-(the base model's name within a model that has a head), `IGNORED` (patterns of
-Hub keys that hold no parameter), `TIED_NAMES` (Hub names of a tied head,
-restored by tying and never written) and `IN_FLAX_457` (whether transformers
-4.57 could build a Flax pair with it on each side that it can be; False also
-where its class was there but took other arguments than the pair gave). Where
-Hub files also hold arrays that follow from the config, `computed(config)` gives
-them by name.
+`weights(config)`, the table of a Hub file's tensors, `PRESETS` (a Hub config's
+values but for `model_type`, by size), `PYTORCH_CLASSES` (of an encoder and of
+a decoder alone; None: it cannot be one), `TOKENIZER` (the kind that a run
+trains for it), `BASE_PREFIX` (the base model's name within a model that has a
+head), `IGNORED` (patterns of Hub keys that hold no parameter), `TIED_NAMES`
+(Hub names of a tied head, restored by tying and never written) and
+`IN_FLAX_457` (whether transformers 4.57 could build a Flax pair with it on
+each side that it can be; False also where its class was there but took other
+arguments than the pair gave). Where Hub files also hold arrays that follow
+from the config, `computed(config)` gives them by name.
 """
 
 from types import ModuleType

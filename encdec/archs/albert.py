@@ -72,7 +72,6 @@ def preset(
 ) -> dict:
   return {
     **bert.preset(layers, width, heads, vocab_size),
-    "model_type": "albert",
     "embedding_size": embedding,
     "num_hidden_groups": 1,
     "inner_group_num": 1,

@@ -160,7 +160,6 @@ def weights(
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
-    "model_type": "bart",
     "vocab_size": vocab_size,
     "d_model": width,
     "decoder_layers": layers,

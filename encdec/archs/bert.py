@@ -149,7 +149,6 @@ def output_weights(config: StackConfig, head: str) -> list[Weight]:
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
-    "model_type": "bert",
     "vocab_size": vocab_size,
     "hidden_size": width,
     "num_hidden_layers": layers,

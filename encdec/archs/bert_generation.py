@@ -39,7 +39,6 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
     **bert.preset(layers, width, heads, vocab_size),
-    "model_type": "bert-generation",
     "bos_token_id": 2,
     "eos_token_id": 1,
   }

@@ -30,7 +30,6 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
     **bart.preset(layers, width, heads, vocab_size),
-    "model_type": "blenderbot",
     "attention_dropout": 0.0,
     "max_position_embeddings": 128,
     "scale_embedding": True,

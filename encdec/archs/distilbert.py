@@ -77,7 +77,6 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
-    "model_type": "distilbert",
     "vocab_size": vocab_size,
     "max_position_embeddings": 512,
     "sinusoidal_pos_embds": False,

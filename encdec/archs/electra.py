@@ -58,7 +58,6 @@ def preset(
 ) -> dict:
   return {
     **bert.preset(layers, width, heads, vocab_size),
-    "model_type": "electra",
     "embedding_size": embedding,
   }
 

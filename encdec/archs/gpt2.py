@@ -131,7 +131,6 @@ def _fused(
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
-    "model_type": "gpt2",
     "vocab_size": vocab_size,
     "n_positions": 1024,
     "n_embd": width,

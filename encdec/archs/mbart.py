@@ -28,7 +28,6 @@ def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
     **bart.preset(layers, width, heads, vocab_size),
-    "model_type": "mbart",
     "scale_embedding": True,
   }
 

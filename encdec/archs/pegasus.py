@@ -41,7 +41,6 @@ def computed(config: StackConfig) -> dict[str, np.ndarray]:
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
     **bart.preset(layers, width, heads, vocab_size),
-    "model_type": "pegasus",
     "activation_function": "relu",
     "activation_dropout": 0.1,
     "scale_embedding": True,

@@ -59,7 +59,6 @@ def top_weights(config: StackConfig) -> list[Weight]:
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
     **bert.preset(layers, width, heads, vocab_size),
-    "model_type": "roberta",
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
     "layer_norm_eps": 1e-5,

@@ -41,16 +41,9 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
   return (*table, *roberta.top_weights(config))
 
 
-def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
-  return {
-    **roberta.preset(layers, width, heads, vocab_size),
-    "model_type": "roberta-prelayernorm",
-  }
-
-
 PRESETS = {
-  "tiny": preset(2, 96, 4, 1000),
-  "small": preset(4, 256, 4, 8000),
-  "base": preset(12, 768, 12, 50265),
-  "large": preset(24, 1024, 16, 50265),
+  "tiny": roberta.preset(2, 96, 4, 1000),
+  "small": roberta.preset(4, 256, 4, 8000),
+  "base": roberta.preset(12, 768, 12, 50265),
+  "large": roberta.preset(24, 1024, 16, 50265),
 }

@@ -36,7 +36,6 @@ def weights(config: StackConfig) -> tuple[Weight, ...]:
 
 def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
   return {
-    "model_type": "xglm",
     "vocab_size": vocab_size,
     "d_model": width,
     "num_layers": layers,

@@ -18,20 +18,14 @@ weights = roberta.weights
 
 def stack_config(hub: Mapping[str, Any], role: Role | str) -> StackConfig:
   """The side that a Hub config describes."""
-  config = roberta.stack_config(hub, role)
-  return dataclasses.replace(config, name="xlm_roberta")
-
-
-def preset(layers: int, width: int, heads: int, vocab_size: int) -> dict:
-  return {
-    **roberta.preset(layers, width, heads, vocab_size),
-    "model_type": "xlm-roberta",
-  }
+  return dataclasses.replace(
+    roberta.stack_config(hub, role), name="xlm_roberta"
+  )
 
 
 PRESETS = {
-  "tiny": preset(2, 96, 4, 1000),
-  "small": preset(4, 256, 4, 8000),
-  "base": preset(12, 768, 12, 250002),
-  "large": preset(24, 1024, 16, 250002),
+  "tiny": roberta.preset(2, 96, 4, 1000),
+  "small": roberta.preset(4, 256, 4, 8000),
+  "base": roberta.preset(12, 768, 12, 250002),
+  "large": roberta.preset(24, 1024, 16, 250002),
 }
