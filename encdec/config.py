@@ -53,9 +53,11 @@ class Share(enum.StrEnum):
   ALL = "all"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StackConfig:
   """One side of the model, as its architecture declares it.
+
+  What only some architectures have is off by default.
 
   Attributes:
     name: the architecture's file in `encdec/archs`.
@@ -97,33 +99,33 @@ class StackConfig:
   head_width: int
   mlp_width: int
   embedding_width: int
-  embedding_projection: bool
+  embedding_projection: bool = False
   max_positions: int
   position_kind: PositionKind
-  position_offset: int
-  positions_from_ids: bool
-  type_vocab_size: int
+  position_offset: int = 0
+  positions_from_ids: bool = False
+  type_vocab_size: int = 0
   norm_position: NormPosition
   norm_epsilon: float
   activation: str
-  embedding_scale: float
-  given_embedding_scale: float
+  embedding_scale: float = 1.0
+  given_embedding_scale: float = 1.0
   embedding_norm: bool
   final_norm: bool
-  pooler: bool
+  pooler: bool = False
   head: HeadKind
   head_activation: str
-  head_bias: bool
+  head_bias: bool = False
   tied_head: bool
   embedding_dropout: float
   residual_dropout: float
   mlp_dropout: float
   attention_dropout: float
-  activation_dropout: float
+  activation_dropout: float = 0.0
   init_std: float
-  residual_init_scale: float
+  residual_init_scale: float = 1.0
   attention_scale: float
-  scale_by_layer: bool
+  scale_by_layer: bool = False
   pad_token_id: int | None
 
   def __post_init__(self):
