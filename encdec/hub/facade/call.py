@@ -5,24 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from encdec.hub.facade import jitted
+from encdec.hub.facade import inputs, jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
 from encdec.hub.facade.generation_options import request
-from encdec.hub.facade.inputs import (
-  SideInputs,
-  as_ids,
-  as_mask,
-  cache_mask,
-  check_labels,
-  check_length,
-  check_states,
-  first_position,
-  from_labels,
-  mean_loss,
-  side_inputs,
-)
 from encdec.hub.facade.numpy_or_jax import AnyArray
 from encdec.hub.facade.outputs import (
   DecoderCache,
@@ -34,6 +22,11 @@ from encdec.hub.facade.padding import length_bucket
 from encdec.types import Params
 
 OptionalTree = Mapping[str, Any] | None
+_NO_CACHE = (
+  "a cache cannot be combined with train=True, decoder_inputs_embeds, "
+  "output_attentions or output_hidden_states; leave out use_cache and "
+  "past_key_values, or these"
+)
 
 
 class CallableModel(ModelBase):
@@ -83,33 +76,38 @@ class CallableModel(ModelBase):
         a special token that is needed and set nowhere.
     """
     tree = self._params_or(params)
-    key = self._dropout_key(train, dropout_rng, tree)
-    flags = self._flags(output_attentions, output_hidden_states)
-    encoded = encoder_outputs
+    flags = output_attentions, output_hidden_states
+    # What the arguments of `encode` and `decode` end with.
+    options = (*flags, True, train, tree, dropout_rng)
+    encoded: Any = encoder_outputs
     if encoded is None:
-      source = self._source(
-        input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
+      _check_one_mask(attention_mask)
+      encoded = self.encode(
+        input_ids,
+        attention_mask,
+        position_ids,
+        *options,
+        token_type_ids=token_type_ids,
+        inputs_embeds=inputs_embeds,
       )
-      _check_one_mask(source)
-      encoded = self._encode(tree, source, key, flags)
     if (
       labels is not None and decoder_input_ids is decoder_inputs_embeds is None
     ):
       decoder_input_ids, decoder_attention_mask = self._from_labels(
         labels, decoder_attention_mask
       )
-    decoded = self._decode(
-      tree,
+    decoded: Any = self.decode(
+      decoder_input_ids,
       encoded,
       attention_mask,
-      (decoder_input_ids, decoder_attention_mask, decoder_position_ids),
-      decoder_inputs_embeds,
+      decoder_attention_mask,
+      decoder_position_ids,
       past_key_values,
-      bool(use_cache),
-      key,
-      flags,
+      *options,
+      decoder_inputs_embeds=decoder_inputs_embeds,
+      use_cache=use_cache,
     )
-    loss = None if labels is None else self._loss(labels, decoded)
+    loss = None if labels is None else self._loss(labels, decoded.logits)
     output = _pair_output(loss, encoded, decoded)
     return output if self._as_dict(return_dict) else output.to_tuple()
 
@@ -130,15 +128,19 @@ class CallableModel(ModelBase):
   ) -> EncoderOutput | tuple[Any, ...]:
     """The encoder alone; `attention_mask` may also be one for each query."""
     tree = self._params_or(params)
-    source = self._source(
-      input_ids, attention_mask, position_ids, token_type_ids, inputs_embeds
+    key = self._dropout_key(train, dropout_rng, tree)
+    flags = self._flags(output_attentions, output_hidden_states)
+    source = inputs.side_inputs(
+      self.module.config.encoder,
+      input_ids,
+      attention_mask,
+      position_ids,
+      types=token_type_ids,
+      embeds=inputs_embeds,
+      ids_name="input_ids",
     )
-    output = self._encode(
-      tree,
-      source,
-      self._dropout_key(train, dropout_rng, tree),
-      self._flags(output_attentions, output_hidden_states),
-    )
+    stack = jitted.encode(self.module, tree, source, key, *flags)
+    output = EncoderOutput(stack.states, stack.hidden_states, stack.attentions)
     return output if self._as_dict(return_dict) else output.to_tuple()
 
   def decode(
@@ -165,24 +167,47 @@ class CallableModel(ModelBase):
     `decoder_attention_mask` counts from the cache's first token.
     """
     tree = self._params_or(params)
-    output = self._decode(
-      tree,
-      encoder_outputs,
-      encoder_attention_mask,
-      (decoder_input_ids, decoder_attention_mask, decoder_position_ids),
-      decoder_inputs_embeds,
-      past_key_values,
-      bool(use_cache),
-      self._dropout_key(train, dropout_rng, tree),
-      self._flags(output_attentions, output_hidden_states),
+    key = self._dropout_key(train, dropout_rng, tree)
+    flags = self._flags(output_attentions, output_hidden_states)
+    config, embeds = self.module.config, decoder_inputs_embeds
+    states = encoder_outputs[0]
+    inputs.check_states(
+      states,
+      config.encoder.width,
+      decoder_input_ids if embeds is None else embeds,
     )
+    segments, dense = inputs.as_mask(
+      encoder_attention_mask, states.shape[:2], "the source"
+    )
+    if dense is not None:
+      raise ValueError("the source's attention mask must be [batch, length]")
+    target = decoder_input_ids, decoder_attention_mask, decoder_position_ids
+    if past_key_values is not None or use_cache:
+      if key is not None or embeds is not None or any(flags):
+        raise ValueError(_NO_CACHE)
+      output = self._decode_cached(
+        tree, *target, states, segments, past_key_values
+      )
+    else:
+      given = inputs.side_inputs(
+        config.decoder, *target, embeds=embeds, ids_name="decoder_input_ids"
+      )
+      stack, logits = jitted.decode(
+        self.module, tree, given, states, segments, key, *flags
+      )
+      output = DecoderOutput(
+        logits=logits,
+        hidden_states=stack.hidden_states,
+        attentions=stack.attentions,
+        cross_attentions=stack.cross_attentions,
+      )
     return output if self._as_dict(return_dict) else output.to_tuple()
 
   def init_cache(
     self, batch_size: int, max_length: int, encoder_outputs: Any
   ) -> DecoderCache:
     """An empty cache for `max_length` tokens a row."""
-    check_length(
+    inputs.check_length(
       self.module.config.decoder, max_length, "a cache of max_length"
     )
     batch, sources = encoder_outputs[0].shape[:2]
@@ -192,93 +217,23 @@ class CallableModel(ModelBase):
       )
     return jitted.empty_cache(self.module, batch_size, max_length, sources)
 
-  def _source(self, ids, mask, position_ids, types, embeds) -> SideInputs:
-    return side_inputs(
-      self.module.config.encoder,
-      ids,
-      mask,
-      position_ids,
-      types=types,
-      embeds=embeds,
-      ids_name="input_ids",
-    )
-
-  def _encode(
-    self,
-    tree: Params,
-    source: SideInputs,
-    key: Key[Array, ""] | None,
-    flags: tuple[bool, bool],
-  ) -> EncoderOutput:
-    output = jitted.encode(self.module, tree, source, key, *flags)
-    return EncoderOutput(output.states, output.hidden_states, output.attentions)
-
   def _from_labels(self, labels: Any, mask: Any) -> tuple[Any, Any]:
     """The decoder's ids and mask of labels."""
     options = request(self.generation_config, None, {})
     tokens = self._tokens(options, need=("start", "pad"))
-    return from_labels(labels, mask, tokens)
+    return inputs.from_labels(labels, mask, tokens)
 
-  def _loss(self, labels: Any, decoded: DecoderOutput) -> Float[Array, ""]:
-    assert decoded.logits is not None
+  def _loss(
+    self, labels: Any, logits: Float[Array, "B T V"]
+  ) -> Float[Array, ""]:
     vocabulary = self.module.config.decoder.vocab_size
-    labels = check_labels(labels, decoded.logits.shape[:2], vocabulary)
-    return mean_loss(decoded.logits, labels)
-
-  def _decode(
-    self,
-    tree: Params,
-    encoded: Any,
-    encoder_mask: Any,
-    target: tuple[Any, Any, Any],
-    embeds: Any,
-    past: DecoderCache | None,
-    use_cache: bool,
-    key: Key[Array, ""] | None,
-    flags: tuple[bool, bool],
-  ) -> DecoderOutput:
-    ids, mask, position_ids = target
-    states = encoded[0]
-    width = self.module.config.encoder.width
-    check_states(states, width, ids if embeds is None else embeds)
-    segments, dense = as_mask(encoder_mask, states.shape[:2], "the source")
-    if dense is not None:
-      raise ValueError("the source's attention mask must be [batch, length]")
-    cached = past is not None or use_cache
-    if cached and (key is not None or embeds is not None or any(flags)):
-      raise ValueError(
-        "a cache cannot be combined with train=True, decoder_inputs_embeds, "
-        "output_attentions or output_hidden_states; leave out use_cache and "
-        "past_key_values, or these"
-      )
-    if cached:
-      vocabulary = self.module.config.decoder.vocab_size
-      ids = as_ids(ids, "decoder_input_ids", vocabulary)
-      return self._decode_cached(
-        tree, ids, mask, position_ids, states, segments, past
-      )
-    inputs = side_inputs(
-      self.module.config.decoder,
-      ids,
-      mask,
-      position_ids,
-      embeds=embeds,
-      ids_name="decoder_input_ids",
-    )
-    output, logits = jitted.decode(
-      self.module, tree, inputs, states, segments, key, *flags
-    )
-    return DecoderOutput(
-      logits=logits,
-      hidden_states=output.hidden_states,
-      attentions=output.attentions,
-      cross_attentions=output.cross_attentions,
-    )
+    labels = inputs.check_labels(labels, logits.shape[:2], vocabulary)
+    return inputs.mean_loss(logits, labels)
 
   def _decode_cached(
     self,
     tree: Params,
-    ids: Int[AnyArray, "B T"],
+    ids: Any,
     mask: Any,
     position_ids: Any,
     states: Float[Array, "B S W"],
@@ -286,23 +241,24 @@ class CallableModel(ModelBase):
     cache: DecoderCache | None,
   ) -> DecoderOutput:
     config = self.module.config.decoder
+    ids = inputs.as_ids(ids, "decoder_input_ids", config.vocab_size)
     batch, count = ids.shape
     if cache is None:
-      check_length(config, count, "decoder_input_ids")
+      inputs.check_length(config, count, "decoder_input_ids")
       slots = length_bucket(count + 1, config.max_positions)
       cache = jitted.empty_cache(self.module, batch, slots, states.shape[1])
     elif not jitted.is_traced(cache):
       needed = int(cache.length) + count
-      check_length(config, needed, "decoder_input_ids with the cache")
+      inputs.check_length(config, needed, "decoder_input_ids with the cache")
       if needed > cache.slots:
         cache = jitted.grown(cache, length_bucket(needed, config.max_positions))
     if mask is not None:
-      key_mask = cache_mask(mask, batch, cache.slots)
+      key_mask = inputs.cache_mask(mask, batch, cache.slots)
       cache = dataclasses.replace(cache, key_mask=key_mask)
     if position_ids is not None:
-      first = first_position(config)
+      first = inputs.first_position(config)
       limit = config.max_positions + first
-      rows = as_ids(position_ids, "decoder_position_ids", limit)
+      rows = inputs.as_ids(position_ids, "decoder_position_ids", limit)
       position_ids = jnp.broadcast_to(rows, ids.shape) - first
     logits, cache = jitted.decode_cached(
       self.module,
@@ -316,9 +272,9 @@ class CallableModel(ModelBase):
     return DecoderOutput(logits=logits, past_key_values=cache)
 
 
-def _check_one_mask(source: SideInputs) -> None:
+def _check_one_mask(mask: Any) -> None:
   """Refuses a mask for each query, which the decoder could not use."""
-  if source.dense is not None:
+  if np.ndim(mask) > 2:
     raise ValueError(
       "attention_mask has more than two axes: call encode() with it, and "
       "pass its result as encoder_outputs with a mask of [batch, length]"
