@@ -45,13 +45,7 @@ def encode(
   """Encoder states."""
   output = module.apply(
     {"params": expand(params, module.config)},
-    tokens=source.tokens,
-    segments=source.segments,
-    positions=source.positions,
-    types=source.types,
-    embeds=source.embeds,
-    query_segments=source.query_segments,
-    dense=source.dense,
+    **vars(source),
     dropout_key=dropout_key,
     output_attentions=attentions,
     output_hidden_states=hidden_states,
@@ -75,14 +69,9 @@ def decode(
   params = expand(params, module.config)
   output = module.apply(
     {"params": params},
-    tokens=target.tokens,
-    segments=target.segments,
-    positions=target.positions,
+    **vars(target),
     encoder_states=encoder_states,
     encoder_segments=encoder_segments,
-    embeds=target.embeds,
-    query_segments=target.query_segments,
-    dense=target.dense,
     dropout_key=dropout_key,
     output_attentions=attentions,
     output_hidden_states=hidden_states,
@@ -131,15 +120,13 @@ def decode_cached(
   batch, count = tokens.shape
   cross = jax.lax.cond(
     cache.ready,
-    lambda: cache.cross.layers,
-    lambda: (
-      apply(encoder_states, encoder_segments, method="cross_cache").layers
-    ),
+    lambda: CrossCache(cache.cross.layers, encoder_segments),
+    lambda: apply(encoder_states, encoder_segments, method="cross_cache"),
   )
   at: Any = positions
   if at is None:
     at = default_positions(
-      module.config.decoder, tokens, (batch, count), cache.placed[:, None]
+      module.config.decoder, tokens, tokens.shape, cache.placed[:, None]
     )
   unplaced = module.config.decoder.unplaced_token
   taken = jnp.full((batch,), count, jnp.int32)
@@ -157,13 +144,13 @@ def decode_cached(
       visible=visible,
     ),
     cache=cache.decoder,
-    cross=CrossCache(cross, encoder_segments),
+    cross=cross,
     method="decode_step",
   )
   return logits, dataclasses.replace(
     cache,
     decoder=decoder,
-    cross=CrossCache(cross, encoder_segments),
+    cross=cross,
     ready=jnp.ones((), bool),
     length=cache.length + count,
     placed=cache.placed + taken,
@@ -172,14 +159,13 @@ def decode_cached(
 
 def grown(cache: DecoderCache, slots: int) -> DecoderCache:
   """The same cache with room for more tokens."""
-  more = slots - cache.slots
-
+  layers = tuple(
+    cache_lib.grow_to(held, slots) for held in cache.decoder.layers
+  )
+  more = ((0, 0), (0, slots - cache.slots))
+  key_mask = jnp.pad(cache.key_mask, more, constant_values=True)
   return dataclasses.replace(
-    cache,
-    decoder=SelfCache(
-      tuple(cache_lib.grow_to(held, slots) for held in cache.decoder.layers)
-    ),
-    key_mask=jnp.pad(cache.key_mask, ((0, 0), (0, more)), constant_values=True),
+    cache, decoder=SelfCache(layers), key_mask=key_mask
   )
 
 
