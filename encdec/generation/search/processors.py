@@ -4,14 +4,12 @@ They act on logits, or in beam search on log-probabilities, which they leave
 as they come out: nothing is normalised again unless it is asked for.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec.generation.search.options import SearchOptions, SequenceBias
+from encdec.generation.search.options import SearchOptions
 
 Scores = Float[Array, "B N V"]
 BAN = -jnp.inf
@@ -44,25 +42,32 @@ class History:
 def apply_rules(
   scores: Scores, history: History, options: SearchOptions
 ) -> Scores:
-  """All rules that are set, in PyTorch's order."""
-  for rule in _RULES:
-    scores = rule(scores, history, options)
+  """All rules that are set, in PyTorch's order; each is given its value."""
+  rules = options.rules
+  for rule, value in (
+    (_biased, rules.sequence_bias),
+    (_diversity, options.diversity_penalty),
+    (_encoder_repetition, rules.encoder_repetition_penalty),
+    (_repetition, rules.repetition_penalty),
+    (_no_repeat_ngrams, rules.no_repeat_ngram_size or None),
+    (_encoder_no_repeat_ngrams, rules.encoder_no_repeat_ngram_size or None),
+    (_biased, rules.bad_words),
+    (_min_length, rules.min_length),
+    (_forced_start, rules.forced_start),
+    (_forced_end, rules.forced_end),
+    (_remove_invalid, rules.remove_invalid_values or None),
+    (_decay, rules.decay),
+    (_suppress, rules.suppressed),
+    (_suppress_first, rules.suppressed_first),
+    (_word_trigrams, rules.word_starts),
+    (_custom, rules.custom),
+  ):
+    if value is not None:
+      scores = rule(scores, history, options, value)
   return scores
 
 
-def _sequence_bias(scores, history, options):
-  return _biased(scores, history, options.rules.sequence_bias)
-
-
-def _bad_words(scores, history, options):
-  return _biased(scores, history, options.rules.bad_words)
-
-
-def _biased(
-  scores: Scores, history: History, bias: SequenceBias | None
-) -> Scores:
-  if bias is None:
-    return scores
+def _biased(scores, history, options, bias):
   total = jnp.broadcast_to(_of_row(bias.single, scores), scores.shape)
   for prefixes, lasts, amounts in bias.longer:
     ends = _last(history, prefixes.shape[1])
@@ -98,9 +103,8 @@ def _penalised(
   return jnp.where(marked, changed, scores)
 
 
-def _diversity(scores, history, options):
-  penalty = options.diversity_penalty
-  if penalty is None or history.chosen is None:
+def _diversity(scores, history, options, penalty):
+  if history.chosen is None:
     return scores
 
   def counts(ids: Int[Array, "M"]) -> Float[Array, "V"]:
@@ -109,19 +113,13 @@ def _diversity(scores, history, options):
   return scores - penalty * jax.vmap(counts)(history.chosen)[:, None]
 
 
-def _encoder_repetition(scores, history, options):
-  penalty = options.rules.encoder_repetition_penalty
-  if penalty is None:
-    return scores
+def _encoder_repetition(scores, history, options, penalty):
   assert history.source is not None and history.source_real is not None
   marked = _mark(history.source, history.source_real, scores.shape[-1])
   return _penalised(scores, marked[:, None], 1.0 / penalty)
 
 
-def _repetition(scores, history, options):
-  penalty = options.rules.repetition_penalty
-  if penalty is None:
-    return scores
+def _repetition(scores, history, options, penalty):
   capacity = history.tokens.shape[-1]
   index = jnp.arange(capacity, dtype=jnp.int32)[None]
   readable = jnp.pad(
@@ -148,10 +146,7 @@ def _mark(
   return row(ids, where)
 
 
-def _no_repeat_ngrams(scores, history, options):
-  size = options.rules.no_repeat_ngram_size
-  if not size:
-    return scores
+def _no_repeat_ngrams(scores, history, options, size):
   ended, banned = _windows(history.tokens, size)
   match = jnp.all(ended == _last(history, size - 1)[:, :, None], axis=-1)
   # A window counts when all of it is written.
@@ -160,10 +155,7 @@ def _no_repeat_ngrams(scores, history, options):
   return jnp.where(_mark(banned, match, scores.shape[-1]), BAN, scores)
 
 
-def _encoder_no_repeat_ngrams(scores, history, options):
-  size = options.rules.encoder_no_repeat_ngram_size
-  if not size:
-    return scores
+def _encoder_no_repeat_ngrams(scores, history, options, size):
   assert history.source is not None and history.source_real is not None
   ended, banned = _windows(history.source, size)
   real, last_real = _windows(history.source_real, size)
@@ -182,9 +174,8 @@ def _windows(ids: Array, size: int) -> tuple[Array, Array]:
   return windows[..., :-1], windows[..., -1]
 
 
-def _min_length(scores, history, options):
-  shortest = options.rules.min_length
-  if shortest is None or not options.end_tokens:
+def _min_length(scores, history, options, shortest):
+  if not options.end_tokens:
     return scores
   early = (history.length < shortest)[:, None, None]
   return jnp.where(early & _ends(options, scores.shape[-1]), BAN, scores)
@@ -198,18 +189,14 @@ def _only(ids: Int[Array, "M"], vocab: int) -> Bool[Array, "1 1 V"]:
   return jnp.zeros((1, 1, vocab), bool).at[0, 0, ids].set(True)
 
 
-def _forced_start(scores, history, options):
-  if options.rules.forced_start is None:
-    return scores
+def _forced_start(scores, history, options, token):
   here = (history.length == 1)[:, None, None]
-  return _forced(scores, here, options.rules.forced_start[None])
+  return _forced(scores, here, token[None])
 
 
-def _forced_end(scores, history, options):
-  if options.rules.forced_end is None:
-    return scores
+def _forced_end(scores, history, options, tokens):
   here = (history.length == options.max_length - 1)[:, None, None]
-  return _forced(scores, here, options.rules.forced_end)
+  return _forced(scores, here, tokens)
 
 
 def _forced(
@@ -219,20 +206,15 @@ def _forced(
   return jnp.where(here, forced, scores)
 
 
-def _remove_invalid(scores, history, options):
-  del history
-  if not options.rules.remove_invalid_values:
-    return scores
+def _remove_invalid(scores, history, options, value):
   limits = jnp.finfo(scores.dtype)
   scores = jnp.where(jnp.isnan(scores), 0.0, scores)
   scores = jnp.where(scores == jnp.inf, limits.max, scores)
   return jnp.where(scores == -jnp.inf, limits.min, scores)
 
 
-def _decay(scores, history, options):
-  if options.rules.decay is None:
-    return scores
-  start, factor = options.rules.decay
+def _decay(scores, history, options, decay):
+  start, factor = decay
   beyond = history.length - (start + history.prompt)
   increase = factor ** jnp.maximum(beyond, 0).astype(jnp.float32) - 1.0
   finite = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0.0)
@@ -241,24 +223,19 @@ def _decay(scores, history, options):
   return jnp.where(ends & (beyond > 0)[:, None, None], favoured, scores)
 
 
-def _suppress(scores, history, options):
-  rules = options.rules
-  if rules.suppressed is not None:
-    scores = jnp.where(_of_row(rules.suppressed, scores), BAN, scores)
-  if rules.suppressed_first is not None:
-    first = history.prompt
-    if first == 1 and rules.forced_start is not None:
-      first = 2
-    here = (history.length == first)[:, None, None]
-    banned = here & _of_row(rules.suppressed_first, scores)
-    scores = jnp.where(banned, BAN, scores)
-  return scores
+def _suppress(scores, history, options, tokens):
+  return jnp.where(_of_row(tokens, scores), BAN, scores)
 
 
-def _word_trigrams(scores, history, options):
-  starts = options.rules.word_starts
-  if starts is None:
-    return scores
+def _suppress_first(scores, history, options, tokens):
+  first = history.prompt
+  if first == 1 and options.rules.forced_start is not None:
+    first = 2
+  here = (history.length == first)[:, None, None]
+  return jnp.where(here & _of_row(tokens, scores), BAN, scores)
+
+
+def _word_trigrams(scores, history, options, starts):
   repeated = repeats_words(history.tokens, history.length, starts, words=3)
   # Low, not -inf: a source all of whose texts repeat still gets one.
   return jnp.where(repeated[..., None], scores - 1e20, scores)
@@ -305,8 +282,8 @@ def repeats_words(
   return jnp.any(match, axis=-1)
 
 
-def _custom(scores, history, options):
-  for processor in options.rules.custom:
+def _custom(scores, history, options, processors):
+  for processor in processors:
     length = jnp.broadcast_to(history.length[:, None], history.tokens.shape[:2])
     given = scores[..., : history.vocab_size]
     changed = processor(length, history.tokens, given)
@@ -317,23 +294,3 @@ def _custom(scores, history, options):
       )
     scores = scores.at[..., : history.vocab_size].set(changed)
   return scores
-
-
-Rule = Callable[[Scores, History, SearchOptions], Scores]
-_RULES: tuple[Rule, ...] = (
-  _sequence_bias,
-  _diversity,
-  _encoder_repetition,
-  _repetition,
-  _no_repeat_ngrams,
-  _encoder_no_repeat_ngrams,
-  _bad_words,
-  _min_length,
-  _forced_start,
-  _forced_end,
-  _remove_invalid,
-  _decay,
-  _suppress,
-  _word_trigrams,
-  _custom,
-)
