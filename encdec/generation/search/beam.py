@@ -14,7 +14,6 @@ from encdec.generation.search import hypotheses, sampling, topk
 from encdec.generation.search.context import SearchContext, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
 from encdec.generation.search.length_penalty import length_divisor
-from encdec.generation.search.options import SearchOptions
 
 # What a text counts that is not one yet: below every sum of log-probabilities.
 WORST = -1.0e9
@@ -193,20 +192,30 @@ def _finish(
   first = jnp.arange(ends.shape[1], dtype=jnp.int32) < options.num_beams
   new = ends & first[None]
   length = texts.length + 1
-  scores = found.scores / divisor(length - search.prompt, options)[:, None]
+  by_length = length_divisor(length - search.prompt, options)
+  scores = found.scores / by_length[:, None]
   closed = ~state.improvable
   if options.early_stopping == "true":
     closed = closed | jnp.all(state.finished.real, axis=-1)
   scores = scores + jnp.where(closed, WORST, 0.0)[:, None]
-  return merge(
-    state.finished,
-    Finished(
-      tokens=hypotheses.extend(texts, found.beams, found.tokens),
-      lengths=jnp.broadcast_to(length[:, None], ends.shape),
-      scores=scores + jnp.where(new, 0.0, WORST),
-      real=new,
-      parents=parents,
-    ),
+  scores = scores + jnp.where(new, 0.0, WORST)
+  return merge(state.finished, ended(texts, found, scores, new, parents))
+
+
+def ended(
+  texts: Hypotheses,
+  found: Candidates,
+  scores: Float[Array, "B M"],
+  real: Bool[Array, "B M"],
+  parents: Int[Array, "B M C"] | None,
+) -> Finished:
+  """The candidates as texts that have ended, where they are `real`."""
+  return Finished(
+    tokens=hypotheses.extend(texts, found.beams, found.tokens),
+    lengths=jnp.broadcast_to((texts.length + 1)[:, None], real.shape),
+    scores=scores,
+    real=real,
+    parents=parents,
   )
 
 
@@ -215,13 +224,6 @@ def merge(old: Finished, new: Finished) -> Finished:
   both = jax.tree.map(lambda *ab: jnp.concatenate(ab, axis=1), old, new)
   _, order = jax.lax.top_k(both.scores, old.scores.shape[1])
   return jax.tree.map(lambda array: take(array, order), both)
-
-
-def divisor(
-  length: Int[Array, "..."], options: SearchOptions
-) -> Float[Array, "..."]:
-  """The divisor of the score of a text of so many new tokens."""
-  return length_divisor(length, options.length_penalty, options.scoring)
 
 
 def hypothetical(
@@ -236,7 +238,7 @@ def hypothetical(
   if options.early_stopping == "never":
     longest = jnp.broadcast_to(options.max_length - search.prompt, length.shape)
     length = jnp.where(options.length_penalty > 0.0, longest, length)
-  return divisor(length, options)
+  return length_divisor(length, options)
 
 
 def _improvable(state: Beams, search: SearchContext) -> Bool[Array, "B"]:

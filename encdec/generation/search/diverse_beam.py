@@ -18,6 +18,7 @@ from encdec.generation.search import beam, hypotheses
 from encdec.generation.search.beam import WORST, Candidates, Finished
 from encdec.generation.search.context import SearchContext, is_end, step_scores
 from encdec.generation.search.hypotheses import Hypotheses, take
+from encdec.generation.search.length_penalty import length_divisor
 
 
 @struct.dataclass
@@ -83,13 +84,10 @@ def advance(
   all_scores = []
   for index in range(groups):
     part = slice(index * size, (index + 1) * size)
-    texts = _texts_of(state.texts, part)
-    scores = step_scores(
-      log_probs[:, part],
-      texts,
-      search,
-      chosen=_chosen_before(found, state, search),
-    )
+    tokens = state.texts.tokens[:, part]
+    texts = dataclasses.replace(state.texts, tokens=tokens, ancestors=None)
+    before = _chosen_before(found, state, search)
+    scores = step_scores(log_probs[:, part], texts, search, chosen=before)
     all_scores.append(scores)
     found.append(_advance(state, index, part, texts, scores, search))
 
@@ -113,12 +111,6 @@ def advance(
     group_done=group_done,
     done=jnp.all(group_done, axis=1) | at_end,
   ), jnp.concatenate(all_scores, axis=1)
-
-
-def _texts_of(texts: Hypotheses, part: slice) -> Hypotheses:
-  return dataclasses.replace(
-    texts, tokens=texts.tokens[:, part], ancestors=None
-  )
 
 
 def _chosen_before(
@@ -150,18 +142,15 @@ def _advance(
   size = scores.shape[1]
   total = scores + state.scores[:, part, None]
   found = beam.candidates(texts, total, search, None)
-  before = state.parents
-  parents = None
-  if before is not None:
-    # Parents are counted over all beams, not over the group's.
-    own = dataclasses.replace(found, beams=found.beams + part.start)
-    parents = beam.record(before, own, texts.length)
+  # Parents are counted over all beams, not over the group's.
+  own = dataclasses.replace(found, beams=found.beams + part.start)
+  parents = beam.record(state.parents, own, texts.length)
   ends = is_end(found.tokens, options.end_tokens)
   done = state.group_done[:, index]
   old = jax.tree.map(lambda array: array[:, part], state.finished)
 
   length = texts.length + 1
-  by_length = beam.divisor(length - search.prompt, options)[:, None]
+  by_length = length_divisor(length - search.prompt, options)[:, None]
   first = jnp.arange(ends.shape[1], dtype=jnp.int32) < size
   finished = _add(
     old, texts, found, found.scores / by_length,
@@ -196,17 +185,8 @@ def _add(
   parents: Int[Array, "B M C"] | None,
 ) -> Finished:
   """The best of what had finished and the candidates that are `new`."""
-  length = jnp.broadcast_to((texts.length + 1)[:, None], new.shape)
-  return beam.merge(
-    old,
-    Finished(
-      tokens=hypotheses.extend(texts, found.beams, found.tokens),
-      lengths=length,
-      scores=jnp.where(new, scores, 2 * WORST),
-      real=new,
-      parents=parents,
-    ),
-  )
+  scores = jnp.where(new, scores, 2 * WORST)
+  return beam.merge(old, beam.ended(texts, found, scores, new, parents))
 
 
 def _is_done(

@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from encdec.generation.search.options import SearchOptions
+
 
 def length_divisor(
-  length: Int[Array, "..."], penalty: Float[Array, ""], scoring: str
+  length: Int[Array, "..."], options: SearchOptions
 ) -> Float[Array, "..."]:
   """The divisor of a sum of log-probabilities.
 
@@ -16,6 +18,6 @@ def length_divisor(
     length: in new tokens, the end token included.
   """
   length = length.astype(jnp.float32)
-  if scoring == "gnmt":
+  if options.scoring == "gnmt":
     length = (length + 5.0) / 6.0
-  return length**penalty
+  return length**options.length_penalty

@@ -91,10 +91,8 @@ def final_scores(
   """Sums of log-probabilities over their lengths' penalties."""
   if state.scores is None:
     return None
-  options = search.options
-  return state.scores / length_divisor(
-    state.lengths - search.prompt, options.length_penalty, options.scoring
-  )
+  lengths = state.lengths - search.prompt
+  return state.scores / length_divisor(lengths, search.options)
 
 
 def noise(
