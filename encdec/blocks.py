@@ -1,6 +1,6 @@
 """Encoder and decoder blocks: attention, feed-forward, residuals and norms."""
 
-from typing import Any, assert_never
+from typing import assert_never
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import NormPosition, StackConfig
+from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.attention import Attention
@@ -48,33 +49,19 @@ class _Block(nn.Module):
   """The common part of the blocks: sublayers, residuals and norms."""
 
   config: StackConfig
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
-  attention_dropout: str
-  implementation: str
+  execution: Execution
 
   def setup(self):
     self.self_attention = self._attention()
     self.self_attention_norm = self._norm()
-    self.mlp = Mlp(
-      self.config, self.dtype, self.param_dtype, self.platform, self.rules
-    )
+    self.mlp = Mlp(self.config, self.execution)
     self.mlp_norm = self._norm()
 
   def _attention(self) -> Attention:
-    return Attention(
-      self.config,
-      self.dtype,
-      self.param_dtype,
-      self.platform,
-      self.rules,
-      self.implementation,
-    )
+    return Attention(self.config, self.execution)
 
   def _norm(self) -> nn.LayerNorm:
-    return layer_norm(self.config, self.dtype, self.param_dtype)
+    return layer_norm(self.config, self.execution)
 
   def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
     """The input of a sublayer."""
@@ -95,17 +82,15 @@ class _Block(nn.Module):
     site: int,
   ) -> Array:
     """The residual stream after a sublayer."""
-    c = self.config
+    c, rules = self.config, self.execution.rules
     of_mlp = site == dropout_lib.MLP_OUTPUT
     output = dropout_lib.dropout(
       output,
       None if keys is None else keys[site],
       c.mlp_dropout if of_mlp else c.residual_dropout,
-      self.rules,
+      rules,
     )
-    states = sharding.constrain(
-      states + output, ("batch", None, None), self.rules
-    )
+    states = sharding.constrain(states + output, ("batch", None, None), rules)
     match c.norm_position:
       case NormPosition.PRE:
         return states
@@ -120,10 +105,10 @@ class _Block(nn.Module):
     if keys is None or self.config.attention_dropout == 0.0:
       return None
     return AttentionDropout(
-      self.attention_dropout,
+      self.execution.attention_dropout,
       self.config.attention_dropout,
       keys[site],
-      self.rules,
+      self.execution.rules,
     )
 
   def _divisor(self, layer: Int[Array, ""]) -> Float[Array, ""] | None:
@@ -197,7 +182,7 @@ class DecoderBlock(_Block):
     """Keys and values of the source as the cache holds them."""
     key, value = self.cross_attention.keys_values(states)
     return cache_lib.as_cache(
-      key.swapaxes(1, 2), value.swapaxes(1, 2), self.platform
+      key.swapaxes(1, 2), value.swapaxes(1, 2), self.execution.platform
     )
 
   def __call__(

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from encdec import axis_types, sharding
 from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
-from encdec.config import EncDecConfig, StackConfig
+from encdec.config import EncDecConfig
+from encdec.execution import Execution
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import side_key, stack_keys
@@ -68,27 +69,21 @@ class FlaxEncoderDecoderModule(nn.Module):
 
   def setup(self):
     c = self.config
-    self.encoder = self._stack(c.encoder, c.encoder_vocab_rows)
-    self.decoder = self._stack(c.decoder, c.decoder_vocab_rows)
+    execution = Execution(
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      platform=self.platform,
+      rules=self.rules,
+      remat=self.remat,
+      scan_unroll=self.scan_unroll,
+      attention_dropout=self.attention_dropout,
+      attention=self.attention,
+    )
+    self.encoder = Stack(c.encoder, c.encoder_vocab_rows, execution)
+    self.decoder = Stack(c.decoder, c.decoder_vocab_rows, execution)
     if c.needs_projection:
       features, std = (c.decoder.width,), c.decoder.init_std
-      self.enc_to_dec_proj = Dense(
-        features, self.dtype, self.param_dtype, self.platform, std
-      )
-
-  def _stack(self, config: StackConfig, vocab_rows: int) -> Stack:
-    return Stack(
-      config,
-      vocab_rows,
-      self.dtype,
-      self.param_dtype,
-      self.platform,
-      self.rules,
-      self.remat,
-      self.scan_unroll,
-      self.attention_dropout,
-      self.attention,
-    )
+      self.enc_to_dec_proj = Dense(features, execution, std)
 
   def encode(
     self,

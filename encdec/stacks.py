@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec import sharding
 from encdec.blocks import (
   DecoderBlock,
   EncoderBlock,
@@ -17,6 +16,7 @@ from encdec.blocks import (
   LayerOutputs,
 )
 from encdec.config import HeadKind, Role, StackConfig
+from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.embedding import Embeddings
 from encdec.layers.head import Head
@@ -68,57 +68,28 @@ class Stack(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
-  remat: str
-  scan_unroll: int
-  attention_dropout: str
-  implementation: str
+  execution: Execution
 
   def setup(self):
     c = self.config
-    self.embeddings = Embeddings(
-      c,
-      self.vocab_rows,
-      self.dtype,
-      self.param_dtype,
-      self.platform,
-      self.rules,
-    )
+    self.embeddings = Embeddings(c, self.vocab_rows, self.execution)
     if self.is_initializing():
       self.param("layers", self._init_layers)
       if c.pooler:
         self.param("pooler", self._init_pooler)
     if c.final_norm:
-      self.final_norm = layer_norm(c, self.dtype, self.param_dtype)
+      self.final_norm = layer_norm(c, self.execution)
     if c.head != HeadKind.NONE:
-      self.head = Head(
-        c,
-        self.vocab_rows,
-        self.dtype,
-        self.param_dtype,
-        self.platform,
-        self.rules,
-      )
+      self.head = Head(c, self.vocab_rows, self.execution)
 
   def _block(self) -> Any:
     """One layer, applied to parameters that it is given."""
     blocks = {Role.ENCODER: EncoderBlock, Role.DECODER: DecoderBlock}
-    return blocks[self.config.role](
-      self.config,
-      self.dtype,
-      self.param_dtype,
-      self.platform,
-      self.rules,
-      self.attention_dropout,
-      self.implementation,
-      parent=None,
-    )
+    block = blocks[self.config.role]
+    return block(self.config, self.execution, parent=None)
 
   def _init_layers(self, key: Key[Array, ""]) -> Params:
-    states = jnp.zeros((1, 1, self.config.width), self.dtype)
+    states = jnp.zeros((1, 1, self.config.width), self.execution.dtype)
     inputs = LayerInputs(
       AttentionMask(), cross_states=states, cross_mask=AttentionMask()
     )
@@ -130,11 +101,11 @@ class Stack(nn.Module):
     return jax.vmap(init)(jax.random.split(key, self.config.stored_layers))
 
   def _init_pooler(self, key: Key[Array, ""]) -> Params:
-    width = self.config.width
+    width, dtype = self.config.width, self.execution.param_dtype
     init = nn.initializers.normal(self.config.init_std)
     return {
-      "kernel": init(key, (width, width), self.param_dtype),
-      "bias": jnp.zeros((width,), self.param_dtype),
+      "kernel": init(key, (width, width), dtype),
+      "bias": jnp.zeros((width,), dtype),
     }
 
   def _embed(self, tokens, positions, types, embeds, key) -> Array:
@@ -199,7 +170,7 @@ class Stack(nn.Module):
       states, outputs = block.apply({"params": params}, states, layer, inputs)
       return states, (states if hidden_states else None, outputs)
 
-    policy, checkpointed = remat_policy(self.remat)
+    policy, checkpointed = remat_policy(self.execution.remat)
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     scanned = layers if shared is None else None
@@ -207,7 +178,7 @@ class Stack(nn.Module):
       body,
       states,
       (scanned, jnp.arange(count, dtype=jnp.int32)),
-      unroll=min(self.scan_unroll, count),
+      unroll=min(self.execution.scan_unroll, count),
     )
     return states, _each(hidden, count), outputs
 

@@ -1,7 +1,5 @@
 """Multi-head attention: one function, and the layer that projects into it."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
@@ -9,6 +7,7 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import StackConfig
+from encdec.execution import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.kernels.facts import (
   AttentionDropout,
@@ -75,40 +74,27 @@ class Attention(nn.Module):
   """Projections around `attention`; a cache may give the keys and values."""
 
   config: StackConfig
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
-  implementation: str
+  execution: Execution
 
   def setup(self):
     c = self.config
     self.query = self._dense(c.num_heads)
     self.key = self._dense(c.num_kv_heads)
     self.value = self._dense(c.num_kv_heads)
-    self.out = Dense(
-      (c.width,),
-      self.dtype,
-      self.param_dtype,
-      self.platform,
-      c.init_std * c.residual_init_scale,
-      axes=2,
-    )
+    std = c.init_std * c.residual_init_scale
+    self.out = Dense((c.width,), self.execution, std, axes=2)
 
   def _dense(self, heads: int) -> Dense:
     c = self.config
-    features = (heads, c.head_width)
-    return Dense(
-      features, self.dtype, self.param_dtype, self.platform, c.init_std
-    )
+    return Dense((heads, c.head_width), self.execution, c.init_std)
 
   def keys_values(
     self, states: Float[Array, "B S D"]
   ) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
     """Keys and values of `states`."""
-    axes = ("batch", None, "kv_heads", None)
-    key = sharding.constrain(self.key(states), axes, self.rules)
-    value = sharding.constrain(self.value(states), axes, self.rules)
+    axes, rules = ("batch", None, "kv_heads", None), self.execution.rules
+    key = sharding.constrain(self.key(states), axes, rules)
+    value = sharding.constrain(self.value(states), axes, rules)
     return checkpoint_name(key, "qkv"), checkpoint_name(value, "qkv")
 
   def attend(
@@ -131,9 +117,8 @@ class Attention(nn.Module):
       separate_beams: each query has keys and values of its own, given as `T G`
         groups of heads, group by group.
     """
-    query = sharding.constrain(
-      self.query(states), ("batch", None, "heads", None), self.rules
-    )
+    axes, rules = ("batch", None, "heads", None), self.execution.rules
+    query = sharding.constrain(self.query(states), axes, rules)
     query = checkpoint_name(query, "qkv")
     if divisor is not None:
       query = query / divisor.astype(query.dtype)
@@ -144,19 +129,17 @@ class Attention(nn.Module):
       *keys_values,
       mask,
       scale=self.config.attention_scale,
-      platform=self.platform,
+      platform=self.execution.platform,
       dropout=dropout,
-      implementation=self.implementation,
+      implementation=self.execution.attention,
       return_weights=return_weights,
     )
     if separate_beams:
       context = self._as_queries(context, states.shape[1])
-    context = sharding.constrain(
-      context, ("batch", None, "heads", None), self.rules
-    )
+    context = sharding.constrain(context, axes, rules)
     context = checkpoint_name(context, "ctx")
     out = self.out(context)
-    return out.astype(jnp.dtype(self.dtype)), weights
+    return out.astype(jnp.dtype(self.execution.dtype)), weights
 
   def _as_heads(
     self, query: Float[Array, "B T H K"]

@@ -1,12 +1,11 @@
 """Dense layers, over one axis or several."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from encdec.execution import Execution
 from encdec.layers.matmul import skinny_matmul
 
 
@@ -18,15 +17,14 @@ class Dense(nn.Module):
   """
 
   features: tuple[int, ...]
-  dtype: Any
-  param_dtype: Any
-  platform: str
+  execution: Execution
   std: float
   axes: int = 1
 
   @nn.compact
   def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-    dtype = jnp.dtype(self.dtype)
+    dtype = jnp.dtype(self.execution.dtype)
+    param_dtype = self.execution.param_dtype
     inputs = inputs.astype(dtype)
     rows, inner = inputs.shape[: -self.axes], inputs.shape[-self.axes :]
     if self.has_variable("params", "transposed"):
@@ -34,7 +32,7 @@ class Dense(nn.Module):
       inputs = inputs.reshape(*rows, kernel.shape[1])
       contract = ((len(rows),), (1,))
       output = skinny_matmul(
-        inputs, kernel, (contract, ((), ())), dtype, self.platform
+        inputs, kernel, (contract, ((), ())), dtype, self.execution.platform
       )
       output = output.reshape(*rows, *self.features)
     else:
@@ -42,12 +40,12 @@ class Dense(nn.Module):
         "kernel",
         nn.initializers.normal(self.std),
         (*inner, *self.features),
-        self.param_dtype,
+        param_dtype,
       ).astype(dtype)
       own = tuple(range(self.axes))
       contract = tuple(len(rows) + axis for axis in own), own
       output = jax.lax.dot_general(inputs, kernel, (contract, ((), ())))
     bias = self.param(
-      "bias", nn.initializers.zeros_init(), self.features, self.param_dtype
+      "bias", nn.initializers.zeros_init(), self.features, param_dtype
     ).astype(dtype)
     return output + bias.reshape((1,) * len(rows) + bias.shape)

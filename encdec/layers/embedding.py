@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import PositionKind, StackConfig
+from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.dense import Dense
 from encdec.layers.norm import layer_norm
@@ -43,16 +44,14 @@ class Embeddings(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
+  execution: Execution
 
   def setup(self):
     c = self.config
 
     def table(rows: int, used: int | None = None) -> Table:
-      return Table(rows, c.embedding_width, c.init_std, self.param_dtype, used)
+      dtype = self.execution.param_dtype
+      return Table(rows, c.embedding_width, c.init_std, dtype, used)
 
     self.tokens = table(self.vocab_rows, c.vocab_size)
     if c.position_kind == PositionKind.LEARNED:
@@ -60,12 +59,9 @@ class Embeddings(nn.Module):
     if c.type_vocab_size:
       self.types = table(c.type_vocab_size)
     if c.embedding_norm:
-      self.norm = layer_norm(c, self.dtype, self.param_dtype)
+      self.norm = layer_norm(c, self.execution)
     if c.embedding_projection:
-      features = (c.width,)
-      self.projection = Dense(
-        features, self.dtype, self.param_dtype, self.platform, c.init_std
-      )
+      self.projection = Dense((c.width,), self.execution, c.init_std)
 
   def __call__(
     self,
@@ -93,16 +89,16 @@ class Embeddings(nn.Module):
       if types is None:
         types = jnp.zeros_like(positions)
       states = states + self.types(types, states.dtype)
-    states = sharding.constrain(states, ("batch", None, None), self.rules)
+    axes, rules = ("batch", None, None), self.execution.rules
+    states = sharding.constrain(states, axes, rules)
     states = self.norm(states) if c.embedding_norm else states
-    states = states.astype(self.dtype)
+    states = states.astype(self.execution.dtype)
     states = dropout_lib.dropout(
-      states, dropout_key, c.embedding_dropout, self.rules
+      states, dropout_key, c.embedding_dropout, rules
     )
     if not c.embedding_projection:
       return states
-    states = self.projection(states)
-    return sharding.constrain(states, ("batch", None, None), self.rules)
+    return sharding.constrain(self.projection(states), axes, rules)
 
   def _of_positions(
     self, positions: Int[Array, "B T"], dtype: Any

@@ -1,6 +1,6 @@
 """The head: from decoder states to logits over the vocabulary."""
 
-from typing import Any, assert_never
+from typing import assert_never
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
+from encdec.execution import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.matmul import skinny_matmul
 from encdec.layers.mlp import activation
@@ -19,33 +20,24 @@ class Head(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
+  execution: Execution
 
   def setup(self):
     c = self.config
     if c.head == HeadKind.TRANSFORM:
-      features = (c.embedding_width,)
-      self.transform = Dense(
-        features, self.dtype, self.param_dtype, self.platform, c.init_std
-      )
-      self.norm = layer_norm(c, self.dtype, self.param_dtype)
+      self.transform = Dense((c.embedding_width,), self.execution, c.init_std)
+      self.norm = layer_norm(c, self.execution)
     if not c.tied_head and not self.has_variable("params", "transposed"):
       self.param("kernel", self._init_kernel)
     if c.head_bias:
-      self.bias = self.param(
-        "bias",
-        nn.initializers.zeros_init(),
-        (self.vocab_rows,),
-        self.param_dtype,
-      )
+      shape, dtype = (self.vocab_rows,), self.execution.param_dtype
+      self.bias = self.param("bias", nn.initializers.zeros_init(), shape, dtype)
 
   def _init_kernel(self, key) -> Float[Array, "E V"]:
     c = self.config
     init = nn.initializers.normal(c.init_std)
-    kernel = init(key, (c.embedding_width, c.vocab_size), self.param_dtype)
+    shape = (c.embedding_width, c.vocab_size)
+    kernel = init(key, shape, self.execution.param_dtype)
     return jnp.pad(kernel, ((0, 0), (0, self.vocab_rows - c.vocab_size)))
 
   def __call__(
@@ -62,30 +54,31 @@ class Head(nn.Module):
         raise ValueError(f"{c.name} has no head, and so no logits")
       case other:
         assert_never(other)
-    states = states.astype(self.dtype)
+    dtype = self.execution.dtype
+    states = states.astype(dtype)
     bias = self._bias()
     if c.tied_head or self.has_variable("params", "transposed"):
       rows = table if c.tied_head else self.get_variable("params", "transposed")
       contract = ((states.ndim - 1,), (1,))
       logits = skinny_matmul(
         states,
-        rows.astype(self.dtype),
+        rows.astype(dtype),
         (contract, ((), ())),
         jnp.float32,
-        self.platform,
+        self.execution.platform,
         bias=bias,
       )
     else:
       logits = jnp.einsum(
         "...E,EV->...V",
         states,
-        self.get_variable("params", "kernel").astype(self.dtype),
+        self.get_variable("params", "kernel").astype(dtype),
         preferred_element_type=jnp.float32,
       )
       if bias is not None:
         logits += bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
     axes = ("batch", *(None,) * (logits.ndim - 2), "logits")
-    return sharding.constrain(logits, axes, self.rules)
+    return sharding.constrain(logits, axes, self.execution.rules)
 
   def _bias(self) -> Float[Array, "V"] | None:
     """The bias, with the lowest number at padding rows, to hide them."""

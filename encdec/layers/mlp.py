@@ -1,7 +1,6 @@
 """The position-wise feed-forward layer."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from encdec import sharding
 from encdec.config import StackConfig
+from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.dense import Dense
 
@@ -76,10 +76,7 @@ class Mlp(nn.Module):
   """down(dropout(activation(up(x))))."""
 
   config: StackConfig
-  dtype: Any
-  param_dtype: Any
-  platform: str
-  rules: sharding.Rules | None
+  execution: Execution
 
   @nn.compact
   def __call__(
@@ -87,24 +84,13 @@ class Mlp(nn.Module):
     states: Float[Array, "B T D"],
     dropout_key: Key[Array, ""] | None = None,
   ) -> Float[Array, "B T D"]:
-    c = self.config
-
-    def dense(features: int, std: float, name: str) -> Dense:
-      return Dense(
-        (features,),
-        self.dtype,
-        self.param_dtype,
-        self.platform,
-        std,
-        name=name,
-      )
-
-    hidden = dense(c.mlp_width, c.init_std, "up")(states)
-    hidden = sharding.constrain(hidden, ("batch", None, "mlp"), self.rules)
+    c, rules = self.config, self.execution.rules
+    up = Dense((c.mlp_width,), self.execution, c.init_std, name="up")
+    hidden = sharding.constrain(up(states), ("batch", None, "mlp"), rules)
     hidden = checkpoint_name(hidden, "mlp")
     hidden = activation(c.activation)(hidden)
     hidden = dropout_lib.dropout(
-      hidden, dropout_key, c.activation_dropout, self.rules
+      hidden, dropout_key, c.activation_dropout, rules
     )
     std = c.init_std * c.residual_init_scale
-    return dense(c.width, std, "down")(hidden)
+    return Dense((c.width,), self.execution, std, name="down")(hidden)

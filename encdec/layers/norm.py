@@ -1,12 +1,11 @@
 """Layer normalisation with float32 statistics."""
 
-from typing import Any
-
 import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from encdec.config import StackConfig
+from encdec.execution import Execution
 
 
 class LayerNorm(nn.LayerNorm):
@@ -20,9 +19,7 @@ class LayerNorm(nn.LayerNorm):
       return super().__call__(x, mask=mask)
 
 
-def layer_norm(
-  config: StackConfig, dtype: Any, param_dtype: Any, name: str | None = None
-) -> nn.LayerNorm:
+def layer_norm(config: StackConfig, execution: Execution) -> nn.LayerNorm:
   """A norm as the architecture declares it.
 
   Variance is E[(x - E x)^2]: the faster E[x^2] - E[x]^2 loses the digits that
@@ -30,11 +27,10 @@ def layer_norm(
   """
   return LayerNorm(
     epsilon=config.norm_epsilon,
-    dtype=dtype,
-    param_dtype=param_dtype,
+    dtype=execution.dtype,
+    param_dtype=execution.param_dtype,
     use_fast_variance=False,
     force_float32_reductions=True,
     scale_init=nn.initializers.ones_init(),
     bias_init=nn.initializers.zeros_init(),
-    name=name,
   )

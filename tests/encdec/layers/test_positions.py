@@ -9,8 +9,11 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import PositionKind
+from encdec.execution import Execution
 from encdec.layers.embedding import Embeddings
 from encdec.layers.positions import sinusoids
+
+_EXECUTION = Execution(jnp.float32, jnp.float32, "cpu")
 
 
 def _config(kind: Any):
@@ -27,9 +30,7 @@ def test_an_unknown_kind_is_no_sinusoid():
     sinusoids(_config("rotary"))
   with pytest.raises(ValueError, match="bert learns its positions"):
     sinusoids(_config(PositionKind.LEARNED))
-  layer = Embeddings(
-    _config("rotary"), 1000, jnp.float32, jnp.float32, "cpu", None
-  )
+  layer = Embeddings(_config("rotary"), 1000, _EXECUTION)
   tokens = jnp.zeros((1, 2), jnp.int32)
   with pytest.raises(AssertionError, match="rotary"):
     layer.init(jax.random.key(0), tokens, tokens)
