@@ -108,15 +108,6 @@ class Stack(nn.Module):
       "bias": jnp.zeros((width,), dtype),
     }
 
-  def _embed(self, tokens, positions, types, embeds, key) -> Array:
-    return self.embeddings(
-      tokens=tokens,
-      positions=positions,
-      types=types,
-      embeds=embeds,
-      dropout_key=key,
-    )
-
   def __call__(
     self,
     tokens: Int[Array, "B T"] | None,
@@ -130,8 +121,9 @@ class Stack(nn.Module):
     """Runs every layer over a whole row."""
     keys = inputs.dropout_keys
     key = None if keys is None else keys[0, dropout_lib.EMBEDDING]
-    states = self._embed(tokens, positions, types, embeds, key)
-    first = states
+    states = first = self.embeddings(
+      tokens, positions, types=types, embeds=embeds, dropout_key=key
+    )
     layers = self.get_variable("params", "layers")
     if isinstance(layers, tuple):
       states, hidden, outputs = self._loop(layers, states, inputs)
@@ -157,7 +149,6 @@ class Stack(nn.Module):
     hidden_states: bool,
   ) -> tuple[Array, Any, LayerOutputs]:
     block = self._block()
-
     count = self.config.num_layers
     shared = None
     if self.config.stored_layers < count:
@@ -222,7 +213,7 @@ class Stack(nn.Module):
     cross_mask: AttentionMask,
   ) -> tuple[Float[Array, "B Q D"], SelfCache]:
     """States of Q new tokens a row, which are written into the cache."""
-    states = self._embed(tokens, view.query_positions, None, None, None)
+    states = self.embeddings(tokens, view.query_positions)
     beams_per_slot = cache.layers[0][1].shape[2] // view.key_positions.shape[1]
     visible = view.visible[:, None]
     if view.separate_beams:
