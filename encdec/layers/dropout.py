@@ -72,5 +72,12 @@ def dropout(
   if key is None or rate == 0.0:
     return states
   mask = keep_mask(key, states.shape, rate, ("batch", None, None), rules)
-  scaled = states * jnp.asarray(1.0 / keep_probability(rate), states.dtype)
-  return jnp.where(mask, scaled, jnp.zeros((), states.dtype))
+  return keep(states, mask, rate)
+
+
+def keep(
+  values: Float[Array, "..."], mask: Bool[Array, "..."], rate: float
+) -> Float[Array, "..."]:
+  """Zeroes what is not in the mask and scales up the others."""
+  scaled = values * jnp.asarray(1.0 / keep_probability(rate), values.dtype)
+  return jnp.where(mask, scaled, jnp.zeros((), values.dtype))

@@ -108,15 +108,11 @@ def _softmax(
 def _drop_weights(
   weights: Float[Array, "B H T S"], dropout: AttentionDropout
 ) -> Float[Array, "B H T S"]:
-  keep = dropout_lib.keep_mask(
-    dropout.key,
-    weights.shape,
-    dropout.rate,
-    ("batch", "heads", None, None),
-    dropout.rules,
+  axes = ("batch", "heads", None, None)
+  mask = dropout_lib.keep_mask(
+    dropout.key, weights.shape, dropout.rate, axes, dropout.rules
   )
-  scaled = weights * (1.0 / dropout_lib.keep_probability(dropout.rate))
-  return jnp.where(keep, scaled, 0.0)
+  return dropout_lib.keep(weights, mask, dropout.rate)
 
 
 def _drop_values(
@@ -124,15 +120,9 @@ def _drop_values(
 ) -> Float[Array, "B S G K"]:
   batch, keys, groups, _ = v.shape
   # Keys last: the draws are paired along an axis that is never sharded.
-  keep = dropout_lib.keep_mask(
-    dropout.key,
-    (batch, groups, keys),
-    dropout.rate,
-    ("batch", "kv_heads", None),
-    dropout.rules,
+  shape, axes = (batch, groups, keys), ("batch", "kv_heads", None)
+  mask = dropout_lib.keep_mask(
+    dropout.key, shape, dropout.rate, axes, dropout.rules
   )
-  keep = keep.transpose(0, 2, 1)[..., None]
-  scaled = v * jnp.asarray(
-    1.0 / dropout_lib.keep_probability(dropout.rate), v.dtype
-  )
-  return jnp.where(keep, scaled, jnp.zeros((), v.dtype))
+  mask = mask.transpose(0, 2, 1)[..., None]
+  return dropout_lib.keep(v, mask, dropout.rate)
