@@ -36,6 +36,9 @@ LOGICAL_AXES = (
 
 _SIDE = r"(encoder|decoder)"
 _ATTENTION = rf"{_SIDE}/layers/(self|cross)_attention"
+_DENSE = (
+  rf"({_SIDE}/(embeddings/projection|pooler|head/transform)|enc_to_dec_proj)"
+)
 _MLP = rf"{_SIDE}/layers/mlp"
 
 # No table is split over vocabulary and width at once: XLA then rematerialises
@@ -43,16 +46,8 @@ _MLP = rf"{_SIDE}/layers/mlp"
 PARAMETER_RULES: tuple[tuple[str, Axes], ...] = (
   (rf"{_SIDE}/embeddings/tokens/embedding", ("vocab", None)),
   (rf"{_SIDE}/embeddings/(positions|types)/embedding", (None, None)),
-  (
-    rf"({_SIDE}/(embeddings/projection|pooler|head/transform)"
-    r"|enc_to_dec_proj)/kernel",
-    ("embed", None),
-  ),
-  (
-    rf"({_SIDE}/(embeddings/projection|pooler|head/transform)"
-    r"|enc_to_dec_proj)/bias",
-    ("norm",),
-  ),
+  (rf"{_DENSE}/kernel", ("embed", None)),
+  (rf"{_DENSE}/bias", ("norm",)),
   (
     rf"{_SIDE}/(embeddings/norm|final_norm|head/norm)/(scale|bias)",
     ("norm",),
