@@ -1,5 +1,6 @@
 """Masks, positions and shifted inputs: pure functions of ids and segments."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,7 @@ from encdec.types import AttentionMask
 def dense_mask(
   mask: AttentionMask, queries: int, keys: int
 ) -> Bool[Array, "#B #H T S"] | None:
-  """The mask written out, True where attention is allowed; None: everywhere.
-
-  Args:
-    mask: what is declared.
-    queries: T, the length of the query axis.
-    keys: S, the length of the key axis.
-  """
+  """The mask written out, True where attention is allowed; None: everywhere."""
   parts = []
   if mask.query_segments is not None and mask.key_segments is not None:
     parts.append(
@@ -39,12 +34,7 @@ def dense_mask(
       parts.append(distance >= -ahead)
   if mask.dense is not None:
     parts.append(mask.dense)
-  if not parts:
-    return None
-  result = parts[0]
-  for part in parts[1:]:
-    result = result & part
-  return result
+  return functools.reduce(jnp.logical_and, parts) if parts else None
 
 
 def _distance(
