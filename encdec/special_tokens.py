@@ -55,12 +55,7 @@ class SpecialTokens:
 
   def as_dict(self) -> dict[str, Any]:
     """Plain values, for a JSON file; `from_dict` reads them back."""
-    return {
-      "start": self.start,
-      "end": list(self.end),
-      "pad": self.pad,
-      "where": dict(self.where),
-    }
+    return dataclasses.asdict(self) | {"end": list(self.end)}
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> "SpecialTokens":

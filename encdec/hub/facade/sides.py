@@ -22,13 +22,7 @@ from encdec.hub.weights.pooler import choose_pooler, fit_pooler
 from encdec.hub.weights.position_tables import check_extension
 
 # Options of reading files: without a prefix for both sides, with one for one.
-FILE_OPTIONS = (
-  "revision",
-  "subfolder",
-  "token",
-  "cache_dir",
-  "local_files_only",
-)
+FILE_OPTIONS = tuple(f.name for f in dataclasses.fields(Origin)[1:])
 # Options of transformers 4's class that the files now answer.
 _OBSOLETE = ("from_pt",)
 
