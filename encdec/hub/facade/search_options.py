@@ -97,10 +97,6 @@ def _rules(
   word_starts: Bool[Array, "V"] | None,
 ) -> ScoreRules:
   decay = values.get("exponential_decay_length_penalty")
-  forced_start = _ids(
-    "forced_bos_token_id", values.get("forced_bos_token_id"), vocab_size
-  )
-  forced_end = values.get("forced_eos_token_id")
 
   def ids(name: str) -> np.ndarray | None:
     return _ids(name, values.get(name), vocab_size)
@@ -111,6 +107,10 @@ def _rules(
       return None
     return jnp.zeros((vocab_size,), bool).at[given].set(True)
 
+  forced_start, forced_end = (
+    ids("forced_bos_token_id"),
+    ids("forced_eos_token_id"),
+  )
   return ScoreRules(
     sequence_bias=_sequence_bias(values.get("sequence_bias"), vocab_size),
     encoder_repetition_penalty=_penalty("encoder_repetition_penalty", values),
@@ -118,7 +118,7 @@ def _rules(
     bad_words=_bad_words(values.get("bad_words_ids"), end_tokens, vocab_size),
     min_length=_int(min_length) if min_length > 0 else None,
     forced_start=None if forced_start is None else _one_id(forced_start),
-    forced_end=None if forced_end is None else _int(ids("forced_eos_token_id")),
+    forced_end=None if forced_end is None else _int(forced_end),
     decay=None if decay is None else _decay(decay, end_tokens),
     suppressed=mask("suppress_tokens"),
     suppressed_first=mask("begin_suppress_tokens"),
