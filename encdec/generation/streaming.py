@@ -107,7 +107,9 @@ def generate_stream(
     loop_state = programs.run(
       module, decoding_params, cross, prompt, search, loop_state, enough=enough
     )
-    yield from _release(scheduler, *_read(module, search, loop_state))
+    done, texts = _read(module, search, loop_state)
+    for row, source in scheduler.release(done.tolist()):
+      yield source, texts(row)
 
 
 def _check_options(options: SearchOptions) -> None:
@@ -167,12 +169,3 @@ def _read(
     )
 
   return done, texts
-
-
-def _release(
-  scheduler: RowScheduler[SourceT],
-  done: np.ndarray,
-  texts: Callable[[int], Texts],
-) -> Iterator[tuple[SourceT, Texts]]:
-  for row, source in scheduler.release(done.tolist()):
-    yield source, texts(row)
