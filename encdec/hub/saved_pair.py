@@ -9,15 +9,7 @@ from jaxtyping import Array, Key
 from transformers import EncoderDecoderConfig, GenerationConfig
 
 from encdec.config import Role, Share
-from encdec.hub.configs import (
-  composite_config,
-  encdec_config,
-  read_config,
-  read_generation_config,
-  sides_of,
-  stack_config,
-  tied_by,
-)
+from encdec.hub import configs
 from encdec.hub.files.repo import Origin
 from encdec.hub.weights.compose import fit_checkpoint
 from encdec.hub.weights.conversion import Checkpoint, load
@@ -64,12 +56,12 @@ def read_pair(
       sides cannot share what the config says.
   """
   if config is None:
-    config = composite_config(read_config(origin), origin.name)
-  generation, derived = read_generation_config(origin, config)
+    config = configs.composite_config(configs.read_config(origin), origin.name)
+  generation, derived = configs.read_generation_config(origin, config)
   # Sides that the config calls shared and that cannot be are an error.
-  encdec_config(config, share=tied_by(config))
+  configs.encdec_config(config, share=configs.tied_by(config))
   checkpoint = Checkpoint(origin.weights(), origin.name)
-  fit_pooler(sides_of(config)[0], checkpoint)
+  fit_pooler(configs.sides_of(config)[0], checkpoint)
   share = _share_of(checkpoint, config)
   return SavedPair(config, generation, derived, share, checkpoint)
 
@@ -114,10 +106,10 @@ def pair_params(
       differ.
   """
   wanted, checkpoint = module.config, pair.checkpoint
-  for side, role in zip(sides_of(pair.config), Role, strict=True):
+  for side, role in zip(configs.sides_of(pair.config), Role, strict=True):
     checkpoint = fit_checkpoint(
       checkpoint,
-      stack_config(side, role),
+      configs.stack_config(side, role),
       getattr(wanted, role),
       extension=position_extension,
       option=remedies.extension,
@@ -136,7 +128,7 @@ def _share_of(checkpoint: Checkpoint, hub: EncoderDecoderConfig) -> Share:
   tied = getattr(hub, "tie_encoder_decoder", None)
   if tied is False:
     return Share.NONE
-  config = encdec_config(hub)
+  config = configs.encdec_config(hub)
   said = getattr(hub, "share", "all" if tied else None)
   shared = detect_share(
     checkpoint.by_name(config),

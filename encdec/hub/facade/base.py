@@ -19,13 +19,7 @@ from transformers import (
 
 from encdec import platform
 from encdec.config import Share
-from encdec.hub.configs import (
-  decoder_bos,
-  encdec_config,
-  set_tied,
-  tied_by,
-  token_sources,
-)
+from encdec.hub import configs
 from encdec.hub.facade import jitted
 from encdec.hub.facade.generation_options import SUPPORTED, Request, request
 from encdec.hub.facade.param_trees import cast, check_tree, plain_tree
@@ -81,7 +75,7 @@ class ModelBase:
       )
     self._config = config
     self._module = FlaxEncoderDecoderModule(
-      encdec_config(config, share=tied_by(config)),
+      configs.encdec_config(config, share=configs.tied_by(config)),
       dtype=jnp.dtype(dtype),
       attention_dropout="weights",
     )
@@ -114,9 +108,9 @@ class ModelBase:
 
   def _set_share(self, share: Share) -> None:
     """Sets what the sides share, before there are any parameters."""
-    config = encdec_config(self._config, share=share)
+    config = configs.encdec_config(self._config, share=share)
     self._module = self._module.clone(config=config)
-    set_tied(self._config, share)
+    configs.set_tied(self._config, share)
 
   @functools.cached_property
   def params_shape_tree(self) -> Params:
@@ -287,9 +281,9 @@ class ModelBase:
           if (value := getattr(asked.file, role)) != self._derived_ids[name]
         },
       ),
-      *token_sources(self.config),
+      *configs.token_sources(self.config),
     ]
-    bos = decoder_bos(self.config)
+    bos = configs.decoder_bos(self.config)
     if asked.bos is not None and asked.bos != self._derived_ids["bos_token_id"]:
       bos = ("the generation config", asked.bos)
     setting = {r: f"model.config.{n}" for r, n in HUB_NAMES.items()}

@@ -14,14 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import EncoderDecoderConfig, PretrainedConfig
 
+from encdec.hub import configs
 from encdec.hub.card import Card
-from encdec.hub.configs import (
-  check_pair_options,
-  compose_config,
-  composite_config,
-  encdec_config,
-  read_config,
-)
 from encdec.hub.facade.resize import ResizableModel
 from encdec.hub.facade.sides import read_side, route
 from encdec.hub.files.repo import Origin
@@ -90,11 +84,11 @@ class FlaxEncoderDecoderModel(ResizableModel):
       local_files_only=local_files_only,
     )
     if isinstance(config, PretrainedConfig):
-      config = composite_config(config.to_dict(), "config")
+      config = configs.composite_config(config.to_dict(), "config")
     elif config is not None:
       name = os.fspath(config)
       where = dataclasses.replace(origin, name=name, subfolder="")
-      config = composite_config(read_config(where), where.name)
+      config = configs.composite_config(configs.read_config(where), where.name)
     pair = read_pair(origin, config)
     model = cls(pair.config, seed=seed, dtype=dtype, _do_init=False)
     model._set_generation_config(pair.generation, pair.derived)
@@ -163,9 +157,9 @@ class FlaxEncoderDecoderModel(ResizableModel):
     }
     if own.pop("tie_encoder_decoder", False):
       share = "all"
-    check_pair_options(own)
-    config = compose_config(encoder.config, decoder.config, **own)
-    of_pair = encdec_config(config, share=share).share
+    configs.check_pair_options(own)
+    config = configs.compose_config(encoder.config, decoder.config, **own)
+    of_pair = configs.encdec_config(config, share=share).share
     model = cls(config, seed=seed, dtype=dtype, _do_init=False)
     model._set_share(of_pair)
     model._set_param_dtype(param_dtype, encoder.checkpoint, decoder.checkpoint)

@@ -9,14 +9,8 @@ from encdec import axis_types
 from encdec.config import EncDecConfig, StackConfig
 from encdec.generation import generate as search
 from encdec.generation.search.options import ScoreRules
-from encdec.hub.facade import jitted
-from encdec.hub.facade.inputs import (
-  SideInputs,
-  as_ids,
-  as_mask,
-  check_shape,
-  side_inputs,
-)
+from encdec.hub.facade import inputs, jitted
+from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 
 
@@ -26,7 +20,7 @@ def search_source(
   """The source's ids and masks, checked; with given states, the masks alone."""
   ids, mask, position_ids, types = given
   if states is None:
-    source = side_inputs(
+    source = inputs.side_inputs(
       config, ids, mask, position_ids, types=types, ids_name="input_ids"
     )
   else:
@@ -59,8 +53,8 @@ def search_prompt(
     )
   if ids is None:
     return search.start_prompt(batch, start)
-  ids = as_ids(ids, "decoder_input_ids", config.vocab_size)
-  segments, dense = as_mask(mask, ids.shape, "decoder_input_ids")
+  ids = inputs.as_ids(ids, "decoder_input_ids", config.vocab_size)
+  segments, dense = inputs.as_mask(mask, ids.shape, "decoder_input_ids")
   if dense is not None:
     raise ValueError("decoder_attention_mask must be [batch, length] here")
   if ids.shape[0] != batch or not ids.shape[1]:
@@ -106,10 +100,10 @@ def _encoded_source(
       f"[batch, length, {config.width}]: pass what encode() returned"
     )
   axis_types.check({"encoder_outputs": states})
-  segments, dense = as_mask(mask, states.shape[:2], "the source")
+  segments, dense = inputs.as_mask(mask, states.shape[:2], "the source")
   if ids is not None:
-    ids = as_ids(ids, "input_ids", config.vocab_size)
-    check_shape(ids, segments.shape, "input_ids beside encoder_outputs")
+    ids = inputs.as_ids(ids, "input_ids", config.vocab_size)
+    inputs.check_shape(ids, segments.shape, "input_ids beside encoder_outputs")
   return SideInputs(ids, segments, segments, segments, dense=dense)
 
 
