@@ -64,7 +64,9 @@ class Origin:
     except errors.LocalEntryNotFoundError as error:
       # Also what is raised when the network is down or switched off.
       offline = self.local_files_only or huggingface_hub.is_offline_mode()
-      if self._is_known_absent(filename) or (offline and self._is_cached()):
+      # The Hub has said before that the model has no such file.
+      absent = self._cached(filename) is huggingface_hub._CACHED_NO_EXIST
+      if absent or (offline and isinstance(self._cached("config.json"), str)):
         return None
       raise self._unreachable(error) from error
     except errors.EntryNotFoundError:
@@ -101,7 +103,8 @@ class Origin:
       path = self.file(kind.single)
       if path is None:
         path = self.file(kind.index)
-        self._fetch_shards(path)
+        if path is not None:
+          self._fetch_shards(path)
       if path is not None:
         return open_weights(path.parent)
     raise WeightFileError(
@@ -110,20 +113,12 @@ class Origin:
       "save the model there"
     )
 
-  def _fetch_shards(self, index: Path | None) -> None:
-    names = {} if index is None else shard_names(index)
-    for shard in sorted(set(names.values())):
-      if index is not None and self.file(shard) is None:
+  def _fetch_shards(self, index: Path) -> None:
+    for shard in sorted(set(shard_names(index).values())):
+      if self.file(shard) is None:
         raise WeightFileError(
           f"{self.name} lacks the shard {shard} that its {index.name} names"
         )
-
-  def _is_cached(self) -> bool:
-    return isinstance(self._cached("config.json"), str)
-
-  def _is_known_absent(self, filename: str) -> bool:
-    """Whether the Hub has said before that the model has no such file."""
-    return self._cached(filename) is huggingface_hub._CACHED_NO_EXIST
 
   def _cached(self, filename: str) -> Any:
     return huggingface_hub.try_to_load_from_cache(
