@@ -19,8 +19,6 @@ from encdec.generation.search import (
   topk,
 )
 from encdec.generation.search.context import SearchContext
-from encdec.generation.search.diverse_beam import Groups
-from encdec.generation.search.sampling import Samples
 from encdec.layers import kv_cache as cache_lib
 from encdec.masks import token_positions
 from encdec.model import FlaxEncoderDecoderModule
@@ -302,12 +300,12 @@ def result(
 ) -> Generated:
   """The texts that were found so far, best first."""
   state, returned = loop_state.state, search.options.num_returned
-  if isinstance(state, Samples):
+  if isinstance(state, sampling.Samples):
     tokens, lengths = state.texts.tokens, state.lengths
     scores, parents = sampling.final_scores(state, search), None
   else:
     found = state.finished
-    if isinstance(state, Groups):
+    if isinstance(state, diverse_beam.Groups):
       found = diverse_beam.best(state, returned)
     tokens, lengths = found.tokens, found.lengths
     scores, parents = found.scores, found.parents
@@ -319,19 +317,16 @@ def result(
     axes = ("batch", *(None,) * (array.ndim - 1))
     return sharding.constrain(array, axes, module.rules)
 
+  def without_padding(array: Array | None) -> Any:
+    vocabulary = slice(module.config.decoder_vocab_rows)
+    return None if array is None else array[..., vocabulary]
+
   return Generated(
     tokens=rows(tokens),
     lengths=rows(lengths),
     steps=jnp.max(state.texts.length) - search.prompt,
     scores=rows(scores),
     parents=rows(parents),
-    step_scores=_without_padding(loop_state.scores, module),
-    step_logits=_without_padding(loop_state.logits, module),
+    step_scores=without_padding(loop_state.scores),
+    step_logits=without_padding(loop_state.logits),
   )
-
-
-def _without_padding(
-  array: Float[Array, "B T N W"] | None, module: FlaxEncoderDecoderModule
-) -> Float[Array, "B T N V"] | None:
-  rows = module.config.decoder_vocab_rows
-  return None if array is None else array[..., :rows]

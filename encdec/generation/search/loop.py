@@ -12,19 +12,16 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.generation.search import beam, diverse_beam, hypotheses, sampling
-from encdec.generation.search.beam import Beams
 from encdec.generation.search.context import SearchContext
-from encdec.generation.search.diverse_beam import Groups
 from encdec.generation.search.hypotheses import Hypotheses, select_rows
 from encdec.generation.search.options import SearchOptions
-from encdec.generation.search.sampling import Samples
 from encdec.types import DecodeView, SelfCache
 
 Step = Callable[
   [Int[Array, "B N"], DecodeView, SelfCache],
   tuple[Float[Array, "B N V"], SelfCache],
 ]
-State = Samples | Beams | Groups
+State = sampling.Samples | beam.Beams | diverse_beam.Groups
 
 
 @struct.dataclass
@@ -88,7 +85,7 @@ def step(
     (dataclasses.replace(search, source=None, source_real=None), next_slot),
     search.rules,
   )
-  if not isinstance(state, Samples) and texts.ancestors is None:
+  if not isinstance(state, sampling.Samples) and texts.ancestors is None:
     reorder = functools.partial(_reordered, parents=state.chosen)
     cache = jax.tree.map(reorder, cache)
   at = slot - (search.prompt - 1)
@@ -106,9 +103,9 @@ def _advance(rows: Any, shared: Any) -> tuple[State, Float[Array, "B N V"]]:
   before, logits, source, source_real = rows
   search, next_slot = shared
   search = dataclasses.replace(search, source=source, source_real=source_real)
-  if isinstance(before, Samples):
+  if isinstance(before, sampling.Samples):
     state, scores = sampling.advance(before, logits, search, next_slot)
-  elif isinstance(before, Beams):
+  elif isinstance(before, beam.Beams):
     state, scores = beam.advance(before, logits, search, next_slot)
   else:
     state, scores = diverse_beam.advance(before, logits, search, next_slot)
