@@ -113,16 +113,14 @@ def render(
   ]
   if card.datasets:
     lines += ["", "## Data", "", *(f"- `{name}`" for name in card.datasets)]
-  if card.recipe:
-    lines += ["", "## Recipe", "", "| setting | value |", "|---|---|"]
-    lines += [
-      f"| {name} | {_cell(value)} |" for name, value in card.recipe.items()
-    ]
-  if card.metrics:
-    lines += ["", "## Results", "", "| metric | value |", "|---|---|"]
-    lines += [
-      f"| {name} | {value:.4g} |" for name, value in card.metrics.items()
-    ]
+  metrics = {name: f"{value:.4g}" for name, value in card.metrics.items()}
+  for title, key, rows in (
+    ("Recipe", "setting", card.recipe),
+    ("Results", "metric", metrics),
+  ):
+    if rows:
+      lines += ["", f"## {title}", "", f"| {key} | value |", "|---|---|"]
+      lines += [f"| {name} | {_cell(value)} |" for name, value in rows.items()]
   if tokens is not None:
     lines += ["", "## Special tokens", "", "```", tokens.table(), "```"]
   if card.notes:
