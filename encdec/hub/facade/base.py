@@ -127,7 +127,10 @@ class ModelBase:
   def params(self) -> Params:
     """The stored tree; a saved pair's is read when it is first asked for."""
     if self._lazy_params is not None:
-      self._read()
+      with _READING:
+        # Another thread may have been here first.
+        if self._lazy_params is not None:
+          self._set_params(self._lazy_params.arrays())
     if self._params is None:
       raise ValueError(
         "the model was made with _do_init=False and holds no params: keep them "
@@ -157,13 +160,6 @@ class ModelBase:
   def _adopt(self, lazy: LazyParams) -> None:
     """Takes parameters whose shapes are known, to be read when needed."""
     self._has_params, self._lazy_params = True, lazy
-
-  def _read(self) -> None:
-    """Reads the parameters."""
-    with _READING:
-      # Another thread may have been here first.
-      if self._lazy_params is not None:
-        self._set_params(self._lazy_params.arrays())
 
   def _params_or(self, params: Mapping[str, Any] | None) -> Params:
     return self.params if params is None else plain_tree(params)

@@ -11,16 +11,11 @@ from jaxtyping import Array, Float, Key, UInt32
 
 from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, SearchOptions
-from encdec.hub.facade import jitted, padding
+from encdec.hub.facade import jitted, padding, search_inputs
 from encdec.hub.facade.call import CallableModel
 from encdec.hub.facade.generation_options import Request, request
 from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.outputs import GenerateOutput, generate_output
-from encdec.hub.facade.search_inputs import (
-  check_source_rules,
-  search_prompt,
-  search_source,
-)
 from encdec.hub.facade.search_options import search_options
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
@@ -96,12 +91,12 @@ class GeneratingModel(CallableModel):
     special = self._tokens(asked)
     assert special.start is not None
     states = None if encoder_outputs is None else encoder_outputs[0]
-    source = search_source(
+    source = search_inputs.search_source(
       self.module.config.encoder,
       (input_ids, attention_mask, position_ids, token_type_ids),
       states,
     )
-    prompt = search_prompt(
+    prompt = search_inputs.search_prompt(
       self.module.config.decoder,
       decoder_input_ids,
       decoder_attention_mask,
@@ -112,7 +107,8 @@ class GeneratingModel(CallableModel):
     options, cache_length = self._options(
       asked, special, prompt, scoring, processors, word_starts
     )
-    check_source_rules(self.module.config, options.rules, source)
+    rules = options.rules
+    search_inputs.check_source_rules(self.module.config, rules, source)
     for idle in asked.idle(scoring):
       warnings.warn(idle, stacklevel=2)
     key = self._sampling_key(prng_key, options.sample)
