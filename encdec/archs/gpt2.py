@@ -103,20 +103,13 @@ def _fused(
   hub: str, attention: str, names: tuple[str, ...]
 ) -> tuple[Weight, ...]:
   table = []
+  tensor = f"h.{{layer}}.{hub}"
   for part, name in enumerate(names):
-    for leaf, kind, op in (
-      ("weight", "kernel", "conv_heads"),
-      ("bias", "bias", "heads_bias"),
-    ):
-      table.append(
-        Weight(
-          f"h.{{layer}}.{hub}.{leaf}",
-          f"layers/{attention}/{name}/{kind}",
-          op,
-          part,
-          len(names),
-        )
-      )
+    path, slices = f"layers/{attention}/{name}", (part, len(names))
+    table += [
+      Weight(f"{tensor}.weight", f"{path}/kernel", "conv_heads", *slices),
+      Weight(f"{tensor}.bias", f"{path}/bias", "heads_bias", *slices),
+    ]
   return tuple(table)
 
 
