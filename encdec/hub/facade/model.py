@@ -218,15 +218,9 @@ class FlaxEncoderDecoderModel(ResizableModel):
       )
     unread = self._unread() if params is None else None
     tree = self._params_or(params) if unread is None else self.params_shape_tree
+    files: Any = {"max_shard_size": max_shard_size, "unread": unread}
     if part is not None:
-      save_part(
-        folder,
-        tree,
-        self.config,
-        part,
-        max_shard_size=max_shard_size,
-        unread=unread,
-      )
+      save_part(folder, tree, self.config, part, **files)
     else:
       save_folder(
         folder,
@@ -235,8 +229,7 @@ class FlaxEncoderDecoderModel(ResizableModel):
         tokens=self.special_tokens,
         generation=self.generation_config.to_diff_dict(),
         card=card,
-        max_shard_size=max_shard_size,
-        unread=unread,
+        **files,
       )
     if push_to_hub:
       push_folder(folder, folder.resolve().name, token=token)
