@@ -9,13 +9,16 @@ import pytest
 
 from encdec.blocks import DecoderBlock, EncoderBlock, LayerInputs
 from encdec.config import NormPosition
+from encdec.execution import Execution
 from encdec.layers import kv_cache
 from encdec.layers.attention import Attention
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
 from encdec.types import AttentionMask
 
-F32 = jnp.float32, jnp.float32
+EXECUTION = Execution(
+  jnp.float32, jnp.float32, "cpu", attention_dropout="weights"
+)
 RNG = np.random.default_rng(1)
 # A row of four tokens; the source has as many.
 STATES, SOURCE = RNG.normal(size=(2, 1, 4, 8)).astype(np.float32)
@@ -23,7 +26,7 @@ LAYER = jnp.int32(1)
 
 
 def _block(cls, config):
-  return cls(config, *F32, "cpu", None, "weights", "auto")
+  return cls(config, EXECUTION)
 
 
 def _attend(layer, states, source, divisor=None):
@@ -55,14 +58,14 @@ def test_sublayers_are_added_to_the_residual_stream(
   def expected(params, states, source):
     def add(name, states, sublayer):
       norm = functools.partial(
-        layer_norm(config, *F32).apply, {"params": params[f"{name}_norm"]}
+        layer_norm(config, EXECUTION).apply, {"params": params[f"{name}_norm"]}
       )
       if position == NormPosition.PRE:
         return states + sublayer(norm(states))
       return norm(states + sublayer(states))
 
     def attention(name, states, source=None):
-      layer = Attention(config, *F32, "cpu", None, "auto")
+      layer = Attention(config, EXECUTION)
       tree = {"params": params[name]}
       return add(
         name,
@@ -75,7 +78,7 @@ def test_sublayers_are_added_to_the_residual_stream(
     states = attention("self_attention", states)
     if cls is DecoderBlock:
       states = attention("cross_attention", states, source)
-    mlp = Mlp(config, *F32, "cpu", None)
+    mlp = Mlp(config, EXECUTION)
     tree = {"params": params["mlp"]}
     return add("mlp", states, lambda x: mlp.apply(tree, x))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from encdec.execution import Execution
 from encdec.layers.attention import Attention
 from encdec.types import AttentionMask
 
@@ -17,7 +18,7 @@ RNG = np.random.default_rng(1)
 def layer(side_config):
   """Four heads of two groups."""
   config = side_config(num_heads=4, num_kv_heads=2, attention_scale=0.3)
-  return Attention(config, jnp.float32, jnp.float32, "cpu", None, "auto")
+  return Attention(config, Execution(jnp.float32, jnp.float32, "cpu"))
 
 
 def _call(layer, states, **options):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from encdec.execution import Execution
 from encdec.layers.dense import Dense
 
 
@@ -13,7 +14,9 @@ from encdec.layers.dense import Dense
   ("inner", "features"), [((6,), (4, 5)), ((2, 3), (7,)), ((6,), (9,))]
 )
 def test_a_transposed_kernel_gives_the_same(rows, inner, features):
-  layer = Dense(features, jnp.float32, jnp.float32, "cpu", 0.5, axes=len(inner))
+  layer = Dense(
+    features, Execution(jnp.float32, jnp.float32, "cpu"), 0.5, axes=len(inner)
+  )
   states = jax.random.normal(jax.random.key(1), (*rows, *inner))
   params = layer.init(jax.random.key(0), states)["params"]
   params["bias"] = jax.random.normal(jax.random.key(2), features)
@@ -30,7 +33,7 @@ def test_a_transposed_kernel_gives_the_same(rows, inner, features):
 
 
 def test_it_computes_in_its_dtype_and_stores_in_another(filled):
-  layer = Dense((4,), jnp.bfloat16, jnp.float32, "cpu", 0.5)
+  layer = Dense((4,), Execution(jnp.bfloat16, jnp.float32, "cpu"), 0.5)
   states = jnp.linspace(-2.0, 3.0, 12).reshape(2, 6)
   params = filled(layer, states)
   assert params["params"]["kernel"].dtype == jnp.float32

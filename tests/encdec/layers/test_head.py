@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.config import HeadKind
+from encdec.execution import Execution
 from encdec.layers.head import Head
 
 RNG = np.random.default_rng(0)
@@ -15,7 +16,7 @@ STATES = RNG.normal(size=(2, 3, 8)).astype(np.float32)
 
 
 def _head(config, dtype=jnp.float32):
-  return Head(config, 16, dtype, jnp.float32, "cpu", None)
+  return Head(config, 16, Execution(dtype, jnp.float32, "cpu"))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from encdec.execution import Execution
 from encdec.layers.norm import layer_norm
 
 # Far from 0: E[x^2] - E[x]^2 would be off.
 STATES = 300 + np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+
+
+F32 = Execution(jnp.float32, jnp.float32, "cpu")
 
 
 def _expected(states, params, epsilon):
@@ -19,9 +23,7 @@ def _expected(states, params, epsilon):
 
 def test_variance_is_that_of_the_centred_states(side_config, filled):
   for epsilon in (1e-12, 0.5):
-    norm = layer_norm(
-      side_config(norm_epsilon=epsilon), jnp.float32, jnp.float32
-    )
+    norm = layer_norm(side_config(norm_epsilon=epsilon), F32)
     params = filled(norm, STATES)
     expected = _expected(STATES, params["params"], epsilon)
     found = jax.jit(norm.apply)(params, STATES)
@@ -30,7 +32,7 @@ def test_variance_is_that_of_the_centred_states(side_config, filled):
 
 def test_statistics_are_float32_in_bfloat16(side_config, filled):
   """One rounding, at the end; promotion is not left to the caller."""
-  norm = layer_norm(side_config(), jnp.bfloat16, jnp.float32)
+  norm = layer_norm(side_config(), Execution(jnp.bfloat16, jnp.float32, "cpu"))
   states = jnp.asarray(STATES - 299, jnp.bfloat16)
   params = filled(norm, states)
   expected = _expected(states, params["params"], 1e-12)
