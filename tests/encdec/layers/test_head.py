@@ -56,12 +56,18 @@ def test_a_transform_comes_before_the_product(side_config, filled):
 
 
 def test_logits_are_float32_in_bfloat16(side_config, filled):
-  head = _head(side_config("decoder"), jnp.bfloat16)
+  """Sums of products of bfloat16 numbers, that are not rounded themselves."""
+  head = _head(side_config("decoder", head=HeadKind.LINEAR), jnp.bfloat16)
   params = filled(head, STATES, TABLE)
   logits = jax.jit(head.apply)(params, STATES, TABLE)[..., :13]
   assert logits.dtype == jnp.float32
-  # They are no bfloat16 numbers in float32's clothes.
-  assert (logits.astype(jnp.bfloat16).astype(jnp.float32) != logits).any()
+  states, table = (
+    np.float64(array.astype(jnp.bfloat16)) for array in (STATES, TABLE)
+  )
+  expected = (states @ table.T + params["params"]["bias"])[..., :13]
+  np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+  unrounded = (STATES @ TABLE.T + params["params"]["bias"])[..., :13]
+  assert np.abs(logits - unrounded).max() > 1e-3
 
 
 def test_padding_rows_of_a_kernel_are_zero(side_config):
