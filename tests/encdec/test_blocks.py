@@ -39,9 +39,7 @@ def _attend(layer, states, source, divisor=None):
   ("cls", "position", "by_layer"),
   [
     (EncoderBlock, NormPosition.PRE, False),
-    (EncoderBlock, NormPosition.POST, True),
-    (DecoderBlock, NormPosition.PRE, True),
-    (DecoderBlock, NormPosition.POST, False),
+    (DecoderBlock, NormPosition.POST, True),
   ],
 )
 def test_sublayers_are_added_to_the_residual_stream(
