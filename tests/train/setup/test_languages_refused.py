@@ -6,6 +6,9 @@ from tests import translators
 from train.errors import Refusal
 from train.setup.task import build_task
 
+# Marian's tokenizer asks for a package that is not needed here.
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacre")
+
 
 def test_a_language_of_no_tokenizer_is_refused(tiny_config, tmp_path):
   config = tiny_config
