@@ -15,6 +15,7 @@ from data import packing, sources
 from data.io.error_text import few
 from data.store import manifest
 from data.tokenizers import training
+from data.tokenizers.tokenizer import load_tokenizer
 
 LONG = "secret " * 1000
 MOST = 700
