@@ -35,6 +35,21 @@ class StepProgram:
   tx: optax.GradientTransformation
 
 
+def step_config(config: Config) -> StepConfig:
+  """What the step reads of the section `train`.
+
+  Raises:
+    ValueError: a value that no step can have; it names the key.
+  """
+  return StepConfig(
+    seed=config.seed,
+    accumulate_steps=config.train.accumulate_steps,
+    label_smoothing=config.train.label_smoothing,
+    loss_chunks=config.train.loss_chunks,
+    rng=config.train.rng,
+  )
+
+
 def build_step(
   config: Config, module: FlaxEncoderDecoderModule, mesh: Mesh
 ) -> StepProgram:
@@ -50,13 +65,7 @@ def build_step(
     module=module,
     tx=tx,
     schedule=schedule,
-    config=StepConfig(
-      seed=config.seed,
-      accumulate_steps=config.train.accumulate_steps,
-      label_smoothing=config.train.label_smoothing,
-      loss_chunks=config.train.loss_chunks,
-      rng=config.train.rng,
-    ),
+    config=step_config(config),
     mesh=mesh,
     rules=rules,
     shardings=state_shardings(state),

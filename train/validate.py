@@ -17,8 +17,11 @@ from encdec.stacks import remat_policy
 from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal, refusing
+from train.mesh import MeshConfig
+from train.optim import OptimConfig
 from train.setup import generation_settings
 from train.setup.generation_settings import UNSET, GenerationSettings
+from train.step_program import step_config
 
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
@@ -32,9 +35,6 @@ CHOICES = {
   "data.on_bad_record": ("error", "skip"),
   "data.packing": PACKINGS,
   "train.best_mode": ("min", "max"),
-  "train.rng": ("threefry", "unsafe_rbg"),
-  "optim.name": ("adamw",),
-  "optim.schedule": ("constant", "linear", "cosine", "noam", "rsqrt"),
   "generation.early_stopping": ("false", "true", "never", ""),
   "generation.scoring": ("pytorch", "gnmt"),
 }
@@ -55,19 +55,10 @@ RANGES: dict[str, tuple[float, float]] = {
   "data.prepare_workers": (0, 1024),
   "train.steps": (1, 1 << 40),
   "train.batch_size": (1, 1 << 30),
-  "train.accumulate_steps": (1, 1 << 20),
-  "train.loss_chunks": (1, 1 << 20),
-  "train.label_smoothing": (0.0, 0.999),
   "train.log_every_steps": (1, 1 << 40),
   "train.eval_every_steps": (0, 1 << 40),
   "train.checkpoint_every_steps": (0, 1 << 40),
   "train.keep_last": (1, 1 << 20),
-  "optim.warmup_steps": (0, 1 << 40),
-  "optim.lr": (0.0, 1e30),
-  "optim.b1": (0.0, 0.999999),
-  "optim.b2": (0.0, 0.999999),
-  "optim.weight_decay": (0.0, 1e6),
-  "optim.clip_norm": (0.0, 1e9),
   "generation.num_beams": (1, 1024),
   "generation.length_penalty": (-8.0, 8.0),
   "generation.num_return_sequences": (1, 1024),
@@ -133,6 +124,11 @@ def check_values(config: Config) -> None:
       )
   with naming(remat="model.remat"):
     remat_policy(flat["model.remat"])
+  with refusing():
+    # These sections check themselves.
+    OptimConfig(**config.optim.to_dict())
+    MeshConfig(**config.mesh.to_dict())
+    step_config(config)
   for side in ("encoder", "decoder"):
     if not flat["model.pair"]:
       _check_init(side, flat)

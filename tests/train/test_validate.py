@@ -40,7 +40,7 @@ def test_an_empty_config_says_what_to_set():
     ("generation.early_stopping", "often", "false, true, never"),
     ("generation.scoring", "t5", "pytorch, gnmt"),
     ("generation.block_trigrams", True, "num_beams"),
-    ("optim.b2", 1.0, "between"),
+    ("optim.b2", 1.0, "lie in [0, 1)"),
     ("train.rng", "rbg", "threefry, unsafe_rbg"),
     ("train.steps", 0, "between"),
     ("train.keep_last", 0, "between"),
