@@ -14,89 +14,19 @@ as discuss.huggingface.co t/835 reports with beams.
 
 from typing import Any
 
-from configs import common
-
-TRAIN_PAIRS = 287_113
+from configs import bert2bert_cnn_dailymail
 
 
 def get_config(arg: str = "") -> Any:
   """`arg`: "" for one accelerator, "pod", or "smoke"."""
-  config = common.get_config()
-  config.model.encoder = "google-bert/bert-base-cased"
-  config.model.decoder = "openai-community/gpt2"
-  config.model.dtype = "bfloat16"
-  config.model.remat = "full"
-
-  config.data.train = "tfds:cnn_dailymail@train"
-  config.data.eval = "valid=tfds:cnn_dailymail@validation[:1000]"
-  config.data.test = "test=tfds:cnn_dailymail@test"
-  config.data.source_field = "article"
-  config.data.target_field = "highlights"
-  config.data.max_source_length = 512
-  config.data.max_target_length = 128
-
-  config.train.batch_size = 16
-  config.train.steps = 3 * TRAIN_PAIRS // 16
-  config.train.log_every_steps = 100
-  config.train.eval_every_steps = 5000
-  config.train.checkpoint_every_steps = 1000
-  config.train.loss_chunks = 4
-  config.train.best_metric = "eval/valid/rouge2"
-  config.train.best_mode = "max"
-
-  config.optim.lr = 5e-5
-  config.optim.schedule = "linear"
-  config.optim.warmup_steps = 2000
-  config.optim.clip_norm = 1.0
-
-  config.generation.max_length = 142
-  config.generation.min_length = 56
-  config.generation.num_beams = 4
-  config.generation.length_penalty = 2.0
-  config.generation.no_repeat_ngram_size = 3
-  config.generation.early_stopping = "true"
-
-  config.eval.batch_size = 32
-  config.eval.text_examples = 200
-
-  if arg == "pod":
-    # Eight times the batch, an eighth of the steps, the root of eight in lr.
-    config.train.batch_size = 128
-    config.train.steps = 3 * TRAIN_PAIRS // 128
-    config.train.eval_every_steps = 1000
-    config.train.checkpoint_every_steps = 500
-    config.optim.lr = 1.4e-4
-    config.optim.warmup_steps = 500
-    config.eval.batch_size = 256
-    config.eval.text_examples = 0
-  elif arg == "smoke":
-    _smoke(config)
-  elif arg:
+  if arg not in ("", "pod", "smoke"):
     raise ValueError(
       f"configs/bert2gpt2_cnn_dailymail.py:{arg}: the variants are: pod, smoke"
     )
+  config = bert2bert_cnn_dailymail.get_config(arg)
+  if arg == "smoke":
+    config.model.decoder = "gpt2:tiny"
+  else:
+    config.model.encoder = "google-bert/bert-base-cased"
+    config.model.decoder = "openai-community/gpt2"
   return config
-
-
-def _smoke(config: Any) -> None:
-  config.model.encoder = "bert:tiny"
-  config.model.decoder = "gpt2:tiny"
-  config.model.encoder_init = "random"
-  config.model.decoder_init = "random"
-  config.data.train = "pydoc@train[:500]"
-  config.data.eval = "valid=pydoc@valid[:20]"
-  config.data.test = "test=pydoc@test[:20]"
-  config.data.source_field = "source"
-  config.data.target_field = "target"
-  config.data.max_source_length = 32
-  config.data.max_target_length = 16
-  config.train.batch_size = 8
-  config.train.steps = 4
-  config.train.log_every_steps = 2
-  config.train.eval_every_steps = 2
-  config.train.checkpoint_every_steps = 2
-  config.optim.warmup_steps = 2
-  config.generation.max_length = 17
-  config.generation.min_length = 4
-  config.eval.batch_size = 8
-  config.eval.text_examples = 8
