@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from encdec.generation.search.length_penalty import length_divisor
+from encdec.generation.search.options import SearchOptions
 
 LENGTHS = np.array([1, 2, 7, 130])
 
@@ -14,5 +15,8 @@ LENGTHS = np.array([1, 2, 7, 130])
   ("scoring", "base"), [("pytorch", LENGTHS), ("gnmt", (5 + LENGTHS) / 6)]
 )
 def test_it_is_a_power_of_the_length(scoring, base, penalty):
-  found = length_divisor(jnp.asarray(LENGTHS), jnp.float32(penalty), scoring)
+  options = SearchOptions(
+    jnp.int32(200), jnp.int32(0), jnp.float32(penalty), scoring=scoring
+  )
+  found = length_divisor(jnp.asarray(LENGTHS), options)
   np.testing.assert_allclose(found, base**penalty, rtol=1e-5)
