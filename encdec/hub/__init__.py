@@ -20,15 +20,15 @@ from encdec.hub.configs import (
   stack_config,
   token_sources,
 )
-from encdec.hub.facade.generation_options import (
+from encdec.hub.facade.model import FlaxEncoderDecoderModel
+from encdec.hub.facade.resize import NewRows, resize_vocabulary
+from encdec.hub.facade.search_options import search_options
+from encdec.hub.facade.supported_options import (
   SUPPORTED,
   is_option,
   is_supported,
   options_of,
 )
-from encdec.hub.facade.model import FlaxEncoderDecoderModel
-from encdec.hub.facade.resize import NewRows, resize_vocabulary
-from encdec.hub.facade.search_options import search_options
 from encdec.hub.files.atomic_write import PARTIAL
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo import HubError, Origin

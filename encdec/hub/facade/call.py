@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 
 from encdec.hub.facade import inputs, jitted
 from encdec.hub.facade.base import ModelBase, RandomKey
-from encdec.hub.facade.generation_options import request
 from encdec.hub.facade.numpy_or_jax import AnyArray
 from encdec.hub.facade.outputs import (
   DecoderCache,
@@ -19,6 +18,7 @@ from encdec.hub.facade.outputs import (
   Seq2SeqOutput,
 )
 from encdec.hub.facade.padding import length_bucket
+from encdec.hub.facade.supported_options import request
 from encdec.types import Params
 
 OptionalTree = Mapping[str, Any] | None

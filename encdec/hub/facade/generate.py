@@ -13,10 +13,10 @@ from encdec.generation import generate as search
 from encdec.generation.search.options import Processor, SearchOptions
 from encdec.hub.facade import jitted, padding, search_inputs
 from encdec.hub.facade.call import CallableModel
-from encdec.hub.facade.generation_options import Request, request
 from encdec.hub.facade.inputs import SideInputs
 from encdec.hub.facade.outputs import GenerateOutput, generate_output
 from encdec.hub.facade.search_options import search_options
+from encdec.hub.facade.supported_options import Request, request
 from encdec.special_tokens import SpecialTokens
 from encdec.types import Params
 

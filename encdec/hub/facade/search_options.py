@@ -14,7 +14,7 @@ from encdec.generation.search.options import (
   SequenceBias,
   Warps,
 )
-from encdec.hub.facade.generation_options import whole
+from encdec.hub.facade.supported_options import whole
 
 Values = Mapping[str, Any]
 
