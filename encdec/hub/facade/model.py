@@ -17,7 +17,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig
 from encdec.hub import configs
 from encdec.hub.card import Card
 from encdec.hub.facade.resize import ResizableModel
-from encdec.hub.facade.sides import read_side, route
+from encdec.hub.facade.side_arguments import read_side, route
 from encdec.hub.files.repo import Origin
 from encdec.hub.saved_pair import read_pair
 from encdec.hub.saving import push_folder, save_folder, save_part
