@@ -21,7 +21,7 @@ from encdec import platform
 from encdec.config import Share
 from encdec.hub import configs
 from encdec.hub.facade import jitted
-from encdec.hub.facade.param_trees import cast, check_tree, plain_tree
+from encdec.hub.facade.check_params import cast, check_tree, plain_tree
 from encdec.hub.facade.supported_options import SUPPORTED, Request, request
 from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import LazyParams

@@ -15,8 +15,8 @@ from transformers import EncoderDecoderConfig
 from encdec.config import EncDecConfig, Role, Share
 from encdec.hub.configs import encdec_config, set_vocab_size
 from encdec.hub.facade.base import RandomKey, typed_key
+from encdec.hub.facade.check_params import check_tree
 from encdec.hub.facade.generate import GeneratingModel
-from encdec.hub.facade.param_trees import check_tree
 from encdec.hub.weights.position_tables import PATH as POSITIONS
 from encdec.hub.weights.position_tables import check_extension, extended
 from encdec.hub.weights.tensor_map import VOCABULARY_AXIS
