@@ -154,7 +154,7 @@ def anonymous(pid: int) -> int:
 
 def compare(one: Path, other: Path) -> int:
   """How many tensors both folders hold, equal bit by bit."""
-  from encdec.hub.files.formats import open_weights
+  from encdec.hub.files.weight_files import open_weights
 
   first, second = open_weights(one), open_weights(other)
   if first.keys() != second.keys():

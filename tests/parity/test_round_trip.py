@@ -10,7 +10,7 @@ import transformers
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import LoadingError, WeightFileError
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 PAIRS = (
   "bert-bert",
@@ -69,8 +69,10 @@ def test_pytorch_to_ours_and_back(pairs, tmp_path, name, limit):
     for kind in ("missing", "unexpected", "mismatched", "initialised")
   )
   model.save_pretrained(ours, max_shard_size=limit)
-  assert (ours / formats.INDEX).exists() == (limit == "30KB")
-  assert set(formats.open_weights(ours)) == set(formats.open_weights(theirs))
+  assert (ours / weight_files.INDEX).exists() == (limit == "30KB")
+  assert set(weight_files.open_weights(ours)) == set(
+    weight_files.open_weights(theirs)
+  )
   found = _torch_load(ours)
   _assert_same_tensors(found.state_dict(), torch_model.state_dict())
 
@@ -147,9 +149,9 @@ def saved(pairs, tmp_path):
 
 
 def _rewrite(folder, change):
-  tensors = safetensors.numpy.load_file(folder / formats.SINGLE)
+  tensors = safetensors.numpy.load_file(folder / weight_files.SINGLE)
   change(tensors)
-  safetensors.numpy.save_file(tensors, folder / formats.SINGLE)
+  safetensors.numpy.save_file(tensors, folder / weight_files.SINGLE)
 
 
 def test_a_tensor_of_another_shape_is_named(saved):
@@ -200,7 +202,7 @@ def test_a_missing_and_an_unknown_tensor_are_named(saved):
 
 
 def test_a_truncated_file_and_a_missing_shard_are_named(pairs, saved, tmp_path):
-  path = saved / formats.SINGLE
+  path = saved / weight_files.SINGLE
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(WeightFileError, match=r"model\.safetensors is truncated"):
     FlaxEncoderDecoderModel.from_pretrained(saved)

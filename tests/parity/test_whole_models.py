@@ -10,7 +10,7 @@ import transformers
 from encdec import FlaxEncoderDecoderModel
 from encdec.archs import ARCHS
 from encdec.hub import LoadingError
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 from encdec.layers.positions import sinusoids
 
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
@@ -161,8 +161,10 @@ def test_computed_positions_are_pytorchs(pad):
 
 def test_another_table_of_positions_is_refused(pairs, tmp_path):
   pairs("roberta-pegasus").torch_model.save_pretrained(tmp_path)
-  path = tmp_path / formats.SINGLE
-  tensors = {k: np.array(v) for k, v in formats.open_weights(tmp_path).items()}
+  path = tmp_path / weight_files.SINGLE
+  tensors = {
+    k: np.array(v) for k, v in weight_files.open_weights(tmp_path).items()
+  }
   name = "decoder.model.decoder.embed_positions.weight"
   tensors[name][3, 2] += 0.01
   _write(path, tensors)

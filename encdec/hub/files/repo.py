@@ -9,9 +9,9 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from encdec.hub.error_text import fault
-from encdec.hub.files.formats import FORMATS, open_weights, shard_names
 from encdec.hub.files.lazy_tensors import WeightFiles
 from encdec.hub.files.mmap import WeightFileError
+from encdec.hub.files.weight_files import FORMATS, open_weights, shard_names
 
 # The base error of the Hub's HTTP library: connection errors are not wrapped.
 HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from encdec.hub.files.atomic_write import partial_files, synced, write_text
-from encdec.hub.files.formats import INDEX, SINGLE
 from encdec.hub.files.host_memory import ScratchBuffer
 from encdec.hub.files.safetensors import DTYPES
+from encdec.hub.files.weight_files import INDEX, SINGLE
 
 # Bytes of one write: of larger ones the kernel makes larger pages, for which it
 # may have to make room first.

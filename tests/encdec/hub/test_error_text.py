@@ -12,7 +12,7 @@ import torch
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import HubError, WeightFileError, load_side_config
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 # Of a message without the file's path.
 MOST = 500
@@ -22,7 +22,7 @@ LONG = "secret " * 1000
 def _refusal(folder, kind=WeightFileError):
   """The error's message without the folder's name; "" where there is none."""
   try:
-    tensors = formats.open_weights(folder)
+    tensors = weight_files.open_weights(folder)
     for name in tensors:
       tensors[name]
   except kind as error:
@@ -42,7 +42,7 @@ def whole(tmp_path):
     f"encoder.layer.{n}.attention.self.query.weight": rng.normal(size=(2, 3))
     for n in range(20)
   }
-  path = tmp_path / formats.SINGLE
+  path = tmp_path / weight_files.SINGLE
   safetensors.numpy.save_file(tensors, path)
   raw = path.read_bytes()
   (length,) = struct.unpack("<Q", raw[:8])
@@ -75,13 +75,13 @@ def test_the_place_of_what_is_no_json_is_told(whole):
 
 def _index(folder, weight_map):
   text = json.dumps({"weight_map": weight_map})
-  (folder / formats.INDEX).write_text(text)
+  (folder / weight_files.INDEX).write_text(text)
 
 
 def _header(folder, header):
   text = json.dumps(header).encode()
   raw = struct.pack("<Q", len(text)) + text
-  (folder / formats.SINGLE).write_bytes(raw)
+  (folder / weight_files.SINGLE).write_bytes(raw)
 
 
 def _pickled(folder, state, **options):
@@ -109,9 +109,11 @@ HOSTILE = {
   "an index's plain file": lambda f: _index(f, {"a": "x" * 5000}),
   "an index's letters": lambda f: _index(f, {"a": "\u00e4" * 200}),
   "an index's tensor": lambda f: _index(f, {LONG: "model-1.safetensors"}),
-  "no index": lambda f: (f / formats.INDEX).write_text(json.dumps([LONG])),
-  "no JSON": lambda f: (f / formats.INDEX).write_text(LONG),
-  "no UTF-8": lambda f: (f / formats.INDEX).write_bytes(LONG.encode("utf-16")),
+  "no index": lambda f: (f / weight_files.INDEX).write_text(json.dumps([LONG])),
+  "no JSON": lambda f: (f / weight_files.INDEX).write_text(LONG),
+  "no UTF-8": lambda f: (f / weight_files.INDEX).write_bytes(
+    LONG.encode("utf-16")
+  ),
   "one level down": lambda f: _pickled(f, {LONG: {"a": torch.ones(1)}}),
   "another pickle": lambda f: _pickled(
     f, {LONG: torch.ones(1)}, pickle_protocol=4

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from encdec.hub import WeightFileError
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def samples(old):
   return {
     "flax_model.msgpack": old / "flax/flax_decoder/flax_model.msgpack",
     "tf_model.h5": old / "tf/tf_decoder/tf_model.h5",
-    formats.SINGLE: old / "flax/flax_safetensors" / formats.SINGLE,
+    weight_files.SINGLE: old / "flax/flax_safetensors" / weight_files.SINGLE,
   }
 
 
@@ -35,7 +35,7 @@ def _sample(samples, folder, name, zipped):
 
 
 ALL = [
-  (formats.SINGLE, None),
+  (weight_files.SINGLE, None),
   ("pytorch_model.bin", True),
   ("pytorch_model.bin", False),
   ("flax_model.msgpack", None),
@@ -46,7 +46,7 @@ ALL = [
 def _read_all(folder):
   """All values, as far as there are any; only the one error is raised."""
   try:
-    tensors = formats.open_weights(folder)
+    tensors = weight_files.open_weights(folder)
     return sum(tensors[name].size for name in tensors)
   except WeightFileError as error:
     rest = str(error).replace(str(folder), "")
@@ -79,4 +79,4 @@ def test_a_cut_file_is_an_error(tmp_path, samples, name, zipped, count):
   for kept in cuts:
     path.write_bytes(whole[:kept])
     with pytest.raises(WeightFileError):
-      formats.open_weights(tmp_path)
+      weight_files.open_weights(tmp_path)

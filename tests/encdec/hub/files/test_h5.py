@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encdec.hub import WeightFileError
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 
 def _plain(file):
@@ -65,11 +65,11 @@ def test_what_keras_does_not_write_is_refused(tmp_path, write):
   path = tmp_path / "tf_model.h5"
   with h5py.File(path, "w") as file:
     _plain(file)
-  assert set(formats.open_weights(tmp_path)) == {"bert.embeddings.weight"}
+  assert set(weight_files.open_weights(tmp_path)) == {"bert.embeddings.weight"}
   with h5py.File(path, "a") as file:
     write(file)
   with pytest.raises(WeightFileError, match=r"tf_model\.h5"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def test_many_members_and_kinds_of_hdf5_are_read(
@@ -88,7 +88,7 @@ def test_many_members_and_kinds_of_hdf5_are_read(
     for name, array in wanted.items():
       _, number, leaf = name.split(".")
       file.create_dataset(f"layer_._{number}/{leaf}:0", data=array)
-  found = formats.open_weights(tmp_path)
+  found = weight_files.open_weights(tmp_path)
   assert_tensors_equal(found, wanted)
 
 
@@ -100,7 +100,7 @@ def test_shards_of_tensorflow_are_found_under_the_models_name(old, tmp_path):
   assert all(name.startswith("tf_bert") for name in values["weight_map"])
   shard = values["weight_map"][next(iter(values["weight_map"]))]
   values["weight_map"]["tf_bert_model/bert/other:0"] = shard
-  formats.open_weights(folder)
+  weight_files.open_weights(folder)
   index.write_text(json.dumps(values))
   with pytest.raises(WeightFileError, match="bert/other"):
-    formats.open_weights(folder)
+    weight_files.open_weights(folder)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 from encdec.hub.files.lazy_tensors import TensorView, check_unchanged
 from encdec.hub.files.mmap import WeightFileError
 
@@ -31,9 +31,9 @@ def test_a_file_that_was_written_into_is_seen_through_views(
   tmp_path, make_tensors, write_tensors, seed
 ):
   write_tensors(tmp_path, make_tensors(seed))
-  tensors = formats.open_weights(tmp_path)
+  tensors = weight_files.open_weights(tmp_path)
   view = TensorView(TensorView(tensors, {"c": "b.bias"}), {"b": "c"})
   check_unchanged(view)
-  os.utime(tmp_path / formats.SINGLE, (1, 1))
+  os.utime(tmp_path / weight_files.SINGLE, (1, 1))
   with pytest.raises(WeightFileError, match="has changed since"):
     check_unchanged(view)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 FRAMEWORKS = ["flax", "tf"]
 
@@ -59,7 +59,7 @@ def test_kernels_are_turned_without_a_copy(old):
   flat = flax.traverse_util.flatten_dict(
     flax.serialization.msgpack_restore(raw), sep="."
   )
-  tensors = formats.open_weights(folder)
+  tensors = weight_files.open_weights(folder)
   name = "encoder.encoder.layer.0.intermediate.dense"
   np.testing.assert_array_equal(
     tensors[f"{name}.weight"], flat[f"{name}.kernel"].T

@@ -12,8 +12,8 @@ import pytest
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import WeightFileError
-from encdec.hub.files import formats
 from encdec.hub.files import msgpack as msgpack_lib
+from encdec.hub.files import weight_files
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -30,13 +30,13 @@ def test_numbers_of_any_kind_are_read(
   (tmp_path / "flax_model.msgpack").write_bytes(
     flax.serialization.to_bytes(tree)
   )
-  tensors = formats.open_weights(tmp_path)
+  tensors = weight_files.open_weights(tmp_path)
   assert {array.dtype.name for array in tensors.values()} == {dtype}
   model = FlaxEncoderDecoderModel.from_pretrained(tmp_path)
   assert {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} == {
     "float32"
   }
-  wanted = formats.open_weights(source)
+  wanted = weight_files.open_weights(source)
   assert_tensors_equal(tensors, {n: a.astype(dtype) for n, a in wanted.items()})
 
 
@@ -53,7 +53,7 @@ def test_arrays_in_chunks_are_joined(
   assert b"__msgpack_chunked_array__" in raw
   (tmp_path / "flax_model.msgpack").write_bytes(raw)
   assert_tensors_equal(
-    formats.open_weights(tmp_path),
+    weight_files.open_weights(tmp_path),
     {"a.weight": tree["a"]["kernel"].T, "b.bias": tree["b"]["bias"]},
   )
 
@@ -102,10 +102,10 @@ def test_a_tree_that_is_none_of_arrays_is_refused(tmp_path, tree):
   assert set(msgpack_lib.read_msgpack(path)) == {"t"}
   path.write_bytes(msgpack.packb(tree))
   with pytest.raises(WeightFileError, match=r"flax_model\.msgpack"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def test_maps_that_claim_to_be_huge_are_refused(tmp_path):
   (tmp_path / "flax_model.msgpack").write_bytes(b"\xdf\xff\xff\xff\xff")
   with pytest.raises(WeightFileError, match="too wide"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from encdec import FlaxEncoderDecoderModel
-from encdec.hub.files import formats, unpickle
+from encdec.hub.files import unpickle, weight_files
 from encdec.hub.files.mmap import WeightFileError
 
 NAME = "pytorch_model.bin"
@@ -36,7 +36,7 @@ def _numpy(tensor):
 
 
 def _assert_read(folder, wanted):
-  found = formats.open_weights(folder)
+  found = weight_files.open_weights(folder)
   assert set(found) == set(wanted)
   for name, tensor in wanted.items():
     array = _numpy(tensor)
@@ -103,7 +103,7 @@ def test_shards_are_read_by_their_index(tmp_path, seed, zipped):
   _assert_read(tmp_path, state)
   (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
   with pytest.raises(WeightFileError, match=r"00002\.bin is missing"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", ZIPPED)
@@ -136,9 +136,9 @@ def test_a_pair_computes_what_it_does_in_pytorch(
 
 def test_safetensors_come_before_a_pickle(tmp_path, seed):
   _save(tmp_path, _state(seed))
-  (tmp_path / formats.SINGLE).write_bytes(b"")
+  (tmp_path / weight_files.SINGLE).write_bytes(b"")
   with pytest.raises(WeightFileError, match="safetensors is truncated"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 class _Calls:
@@ -195,10 +195,10 @@ def _hostile(folder, change):
 )
 def test_tensors_that_leave_their_storage_are_refused(tmp_path, change):
   _hostile(tmp_path, {})
-  formats.open_weights(tmp_path)
+  weight_files.open_weights(tmp_path)
   _hostile(tmp_path, change)
   with pytest.raises(WeightFileError):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def _rewritten(path, change, **options):
@@ -240,7 +240,7 @@ def test_archives_that_pytorch_does_not_write_are_refused(
   _assert_read(tmp_path, _state(seed))
   _rewritten(path, change, **options)
   with pytest.raises(WeightFileError, match=message):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", ZIPPED)
@@ -250,7 +250,7 @@ def test_a_truncated_file_is_an_error_wherever_it_ends(tmp_path, seed, zipped):
   for kept in [*range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 1]:
     path.write_bytes(whole[:kept])
     with pytest.raises(WeightFileError, match=NAME):
-      formats.open_weights(tmp_path)
+      weight_files.open_weights(tmp_path)
 
 
 def test_other_machines_and_older_files_are_refused_by_name(tmp_path, seed):
@@ -261,10 +261,10 @@ def test_other_machines_and_older_files_are_refused_by_name(tmp_path, seed):
     re.sub(rb"(little_endian.{0,3})\x88", b"\\1\x89", raw, flags=re.DOTALL)
   )
   with pytest.raises(WeightFileError, match="big-endian"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   path.write_bytes(bytes(257) + b"ustar" + bytes(300))
   with pytest.raises(WeightFileError, match="tar archive"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   path.write_bytes(pickle.dumps({"a": 1}, 2))
   with pytest.raises(WeightFileError, match="no weight file of PyTorch"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)

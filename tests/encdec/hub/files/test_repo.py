@@ -13,7 +13,7 @@ from encdec.hub import (
   generation_config_of,
   load_params,
 )
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 from encdec.hub.files.repo import Origin
 
 
@@ -64,7 +64,7 @@ def test_shards_in_a_cache_of_the_hub_are_read(
   (root / "refs").mkdir()
   (root / "refs" / "main").write_text(snapshot.name)
   origin = Origin("somebody/half", cache_dir=str(tmp_path))
-  assert_tensors_equal(origin.weights(), formats.open_weights(source))
+  assert_tensors_equal(origin.weights(), weight_files.open_weights(source))
   next(snapshot.glob("*00002-of-*")).unlink()
   with pytest.raises(WeightFileError, match=r"lacks the shard .*00002-of"):
     origin.weights()

@@ -6,7 +6,7 @@ import struct
 import pytest
 import safetensors.numpy
 
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 from encdec.hub.files.mmap import WeightFileError
 
 
@@ -14,8 +14,8 @@ def test_files_of_the_library_are_read(
   tmp_path, seed, make_tensors, assert_tensors_equal
 ):
   tensors = make_tensors(seed)
-  safetensors.numpy.save_file(tensors, tmp_path / formats.SINGLE)
-  assert_tensors_equal(formats.open_weights(tmp_path), tensors)
+  safetensors.numpy.save_file(tensors, tmp_path / weight_files.SINGLE)
+  assert_tensors_equal(weight_files.open_weights(tmp_path), tensors)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 60, -1])
@@ -23,26 +23,28 @@ def test_a_truncated_file_is_an_error_that_names_it(
   tmp_path, seed, kept, make_tensors, write_tensors
 ):
   write_tensors(tmp_path, make_tensors(seed))
-  path = tmp_path / formats.SINGLE
+  path = tmp_path / weight_files.SINGLE
   path.write_bytes(path.read_bytes()[:kept])
   with pytest.raises(WeightFileError, match=r"model\.safetensors.* truncated"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def test_a_truncated_file_names_the_tensor(
   tmp_path, seed, make_tensors, write_tensors
 ):
   write_tensors(tmp_path, make_tensors(seed))
-  path = tmp_path / formats.SINGLE
+  path = tmp_path / weight_files.SINGLE
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(WeightFileError, match=r"'c\.half' ends at byte"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def test_a_huge_header_is_refused_before_it_is_read(tmp_path):
-  (tmp_path / formats.SINGLE).write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+  (tmp_path / weight_files.SINGLE).write_bytes(
+    struct.pack("<Q", 1 << 60) + b"{}"
+  )
   with pytest.raises(WeightFileError, match=f"header claims {1 << 60}"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def _header(entry):
@@ -71,9 +73,9 @@ def _header(entry):
   ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, entry, message):
-  (tmp_path / formats.SINGLE).write_bytes(_header(entry))
+  (tmp_path / weight_files.SINGLE).write_bytes(_header(entry))
   with pytest.raises(WeightFileError, match=message):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,11 @@ def test_a_header_that_lies_is_refused(tmp_path, entry, message):
 )
 def test_a_damaged_header_is_refused(tmp_path, text):
   raw = text.encode()
-  (tmp_path / formats.SINGLE).write_bytes(
+  (tmp_path / weight_files.SINGLE).write_bytes(
     struct.pack("<Q", len(raw)) + raw + bytes(64)
   )
   with pytest.raises(WeightFileError, match="damaged header"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 def test_overlapping_tensors_are_refused(tmp_path):
@@ -100,8 +102,8 @@ def test_overlapping_tensors_are_refused(tmp_path):
   text = json.dumps(
     {"t": entry, "u": {**entry, "data_offsets": [4, 12]}}
   ).encode()
-  (tmp_path / formats.SINGLE).write_bytes(
+  (tmp_path / weight_files.SINGLE).write_bytes(
     struct.pack("<Q", len(text)) + text + bytes(64)
   )
   with pytest.raises(WeightFileError, match="'u' overlaps 't'"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from encdec.hub.files import formats, safetensors_writer
+from encdec.hub.files import safetensors_writer, weight_files
 
 
 @pytest.mark.parametrize("limit", ["1GB", 20])
@@ -13,12 +13,12 @@ def test_written_files_are_read_back_by_us_and_by_safetensors(
 ):
   tensors = make_tensors(seed)
   write_tensors(tmp_path, tensors, limit)
-  assert_tensors_equal(formats.open_weights(tmp_path), tensors)
+  assert_tensors_equal(weight_files.open_weights(tmp_path), tensors)
   theirs = {}
   for path in tmp_path.glob("*.safetensors"):
     theirs |= safetensors.numpy.load_file(path)
   assert_tensors_equal(theirs, tensors)
-  assert (tmp_path / formats.INDEX).exists() == (limit == 20)
+  assert (tmp_path / weight_files.INDEX).exists() == (limit == 20)
 
 
 @pytest.mark.parametrize("first", ["1GB", 20])
@@ -35,12 +35,12 @@ def test_a_second_save_replaces_the_first(
   write_tensors(tmp_path, make_tensors(seed), first)
   tensors = make_tensors(seed + 1)
   write_tensors(tmp_path, tensors, second)
-  assert_tensors_equal(formats.open_weights(tmp_path), tensors)
-  named = {formats.SINGLE}
+  assert_tensors_equal(weight_files.open_weights(tmp_path), tensors)
+  named = {weight_files.SINGLE}
   if second == 40:
     named = {
-      formats.INDEX,
-      *formats.shard_names(tmp_path / formats.INDEX).values(),
+      weight_files.INDEX,
+      *weight_files.shard_names(tmp_path / weight_files.INDEX).values(),
     }
   assert {path.name for path in tmp_path.iterdir()} == named
 
@@ -57,8 +57,8 @@ def test_a_save_that_fails_leaves_the_old_weights(
   bad = safetensors_writer.TensorToWrite("x", (2,), np.dtype(np.float32), fail)
   with pytest.raises(RuntimeError, match="the disk is gone"):
     safetensors_writer.write_weights(tmp_path, [bad], "1GB")
-  assert_tensors_equal(formats.open_weights(tmp_path), tensors)
-  assert [path.name for path in tmp_path.iterdir()] == [formats.SINGLE]
+  assert_tensors_equal(weight_files.open_weights(tmp_path), tensors)
+  assert [path.name for path in tmp_path.iterdir()] == [weight_files.SINGLE]
 
 
 @pytest.mark.parametrize(

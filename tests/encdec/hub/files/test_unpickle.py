@@ -9,7 +9,7 @@ import struct
 import pytest
 import torch
 
-from encdec.hub.files import formats, unpickle
+from encdec.hub.files import unpickle, weight_files
 from encdec.hub.files.mmap import WeightFileError
 
 NAME = "pytorch_model.bin"
@@ -52,14 +52,14 @@ def test_what_a_pickle_calls_is_refused_and_not_run(
     arguments = (collections.OrderedDict, "fromkeys")
   _save(tmp_path, {"t": _Calls(called, *arguments)}, zipped)
   with pytest.raises(WeightFileError, match=r"wants .*nothing was run"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   assert not (tmp_path / "canary").exists()
 
 
 def test_the_refusal_names_what_was_wanted(tmp_path):
   _save(tmp_path, {"t": _Calls(os.system, "true")})
   with pytest.raises(WeightFileError, match=r"wants (posix|nt)\.system"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_refusal_names_what_was_wanted(tmp_path):
 def test_a_pickle_that_is_no_flat_state_dict_is_refused(tmp_path, value):
   _save(tmp_path, value)
   with pytest.raises(WeightFileError, match="state_dict"):
-    formats.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from encdec import FlaxEncoderDecoderModel
 from encdec.hub import to_flax457
-from encdec.hub.files import formats
+from encdec.hub.files import weight_files
 
 load = FlaxEncoderDecoderModel.from_pretrained
 compose = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained
@@ -50,7 +50,7 @@ def test_files_keep_or_cast_their_dtype(tiny, batch, tmp_path, held):
 def test_old_formats_keep_or_cast_their_dtype(tiny, tmp_path, held, name):
   params = jax.tree.map(lambda leaf: leaf.astype(held), tiny.params)
   tiny.save_pretrained(tmp_path, params)
-  file = tmp_path / formats.SINGLE
+  file = tmp_path / weight_files.SINGLE
   if name == "pytorch_model.bin":
     torch.save(safetensors.torch.load_file(file), tmp_path / name)
   else:

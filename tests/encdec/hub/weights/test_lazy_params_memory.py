@@ -12,7 +12,7 @@ import transformers
 from flax import traverse_util
 
 from encdec.hub import configs
-from encdec.hub.files import formats, safetensors_writer
+from encdec.hub.files import safetensors_writer, weight_files
 from encdec.hub.weights.tensor_map import hub_shape, tensor_mappings
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
@@ -76,7 +76,7 @@ def _anonymous(pid: int) -> int:
 def _save_pickle(folder: Path) -> int:
   """The same in PyTorch's own format."""
   size = _save(folder)
-  tensors = formats.open_weights(folder)
+  tensors = weight_files.open_weights(folder)
   state = {name: torch.ones(tensors[name].shape) for name in tensors}
   torch.save(state, folder / "pytorch_model.bin")
   for path in folder.glob("*.safetensors*"):
