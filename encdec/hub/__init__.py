@@ -44,6 +44,10 @@ from encdec.hub.weights.compose import initial_params, load_params
 from encdec.hub.weights.conversion import hub_from_tree, tree_from_hub
 from encdec.hub.weights.layer_subset import choose_layers
 from encdec.hub.weights.legacy_tree import from_flax457, to_flax457
+from encdec.hub.weights.loading_report import (
+  LoadingError,
+  LoadingReport,
+  Remedies,
+)
 from encdec.hub.weights.pooler import fit_pooler_to
 from encdec.hub.weights.position_tables import EXTENSIONS, set_max_positions
-from encdec.hub.weights.report import LoadingError, LoadingReport, Remedies

@@ -13,8 +13,8 @@ from encdec.hub import configs
 from encdec.hub.files.repo import Origin
 from encdec.hub.weights.compose import fit_checkpoint
 from encdec.hub.weights.conversion import Checkpoint, load
+from encdec.hub.weights.loading_report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.pooler import fit_pooler
-from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.tying import detect_share
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import collapse, expand

@@ -25,7 +25,7 @@ from encdec.hub.facade.check_params import cast, check_tree, plain_tree
 from encdec.hub.facade.supported_options import SUPPORTED, Request, request
 from encdec.hub.weights.conversion import leaf_shapes
 from encdec.hub.weights.lazy_params import LazyParams
-from encdec.hub.weights.report import LoadingReport
+from encdec.hub.weights.loading_report import LoadingReport
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.special_tokens import (
   HUB_NAMES,

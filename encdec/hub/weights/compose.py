@@ -14,8 +14,8 @@ from encdec.hub.weights.checkpoint_classes import class_names
 from encdec.hub.weights.conversion import Checkpoint, load
 from encdec.hub.weights.layer_subset import take_layers
 from encdec.hub.weights.lazy_params import LeafPlacer
+from encdec.hub.weights.loading_report import OF_PYTHON, LoadingReport, Remedies
 from encdec.hub.weights.position_tables import extend_checkpoint
-from encdec.hub.weights.report import OF_PYTHON, LoadingReport, Remedies
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 

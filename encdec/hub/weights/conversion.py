@@ -17,14 +17,14 @@ from encdec.hub.files.lazy_tensors import Tensors
 from encdec.hub.files.safetensors_writer import TensorToWrite
 from encdec.hub.weights import derived_tensors, tensor_map
 from encdec.hub.weights.lazy_params import LazyParams, LeafPlacer
-from encdec.hub.weights.match import Checkpoint, match, unique
-from encdec.hub.weights.report import (
+from encdec.hub.weights.loading_report import (
   OF_PYTHON,
   LoadingError,
   LoadingReport,
   Remedies,
   check,
 )
+from encdec.hub.weights.match import Checkpoint, match, unique
 from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 from encdec.hub.weights.tying import check_shared
 from encdec.model import FlaxEncoderDecoderModule, param_shapes

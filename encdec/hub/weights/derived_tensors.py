@@ -9,7 +9,7 @@ import numpy as np
 from encdec.config import EncDecConfig
 from encdec.hub.files.lazy_tensors import Tensors
 from encdec.hub.files.safetensors_writer import TensorToWrite
-from encdec.hub.weights.report import LoadingError
+from encdec.hub.weights.loading_report import LoadingError
 from encdec.hub.weights.tensor_map import arch_of
 
 

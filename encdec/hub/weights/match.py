@@ -11,7 +11,7 @@ from encdec.config import EncDecConfig, StackConfig
 from encdec.hub.files.lazy_tensors import Tensors, TensorView
 from encdec.hub.weights import derived_tensors, tensor_map
 from encdec.hub.weights.checkpoint_classes import has_lm_head
-from encdec.hub.weights.report import LoadingError, LoadingReport
+from encdec.hub.weights.loading_report import LoadingError, LoadingReport
 from encdec.hub.weights.tensor_map import TensorMapping, arch_of
 
 _HEAD = "decoder/head/"

@@ -6,7 +6,7 @@ import numpy as np
 
 from encdec.config import EncDecConfig, Share
 from encdec.hub.files.lazy_tensors import Tensors
-from encdec.hub.weights.report import LoadingError
+from encdec.hub.weights.loading_report import LoadingError
 from encdec.hub.weights.tensor_map import TensorMapping, tensor_mappings
 
 

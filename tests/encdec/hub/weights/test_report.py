@@ -2,7 +2,7 @@
 
 import pytest
 
-from encdec.hub.weights.report import (
+from encdec.hub.weights.loading_report import (
   OF_PYTHON,
   LoadingError,
   LoadingReport,
