@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from encdec.archs.weight_table import Weight, linear, norm
+from encdec.archs.weight_rule import Weight, linear, norm
 from encdec.config import (
   HeadKind,
   NormPosition,

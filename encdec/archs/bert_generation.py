@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs import bert
-from encdec.archs.weight_table import Weight
+from encdec.archs.weight_rule import Weight
 from encdec.config import HeadKind, Role, StackConfig
 
 PYTORCH_CLASSES = ("BertGenerationEncoder", "BertGenerationDecoder")

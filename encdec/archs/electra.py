@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs import bert
-from encdec.archs.weight_table import Weight, linear, norm
+from encdec.archs.weight_rule import Weight, linear, norm
 from encdec.config import HeadKind, Role, StackConfig
 
 PYTORCH_CLASSES = ("ElectraModel", "ElectraForCausalLM")

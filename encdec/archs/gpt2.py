@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from encdec.archs.weight_table import Weight, norm
+from encdec.archs.weight_rule import Weight, norm
 from encdec.config import (
   HeadKind,
   NormPosition,

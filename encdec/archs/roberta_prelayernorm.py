@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs import bert, roberta
-from encdec.archs.weight_table import Weight, norm
+from encdec.archs.weight_rule import Weight, norm
 from encdec.config import NormPosition, Role, StackConfig
 
 PYTORCH_CLASSES = ("RobertaPreLayerNormModel", "RobertaPreLayerNormForCausalLM")

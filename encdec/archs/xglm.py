@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from encdec.archs import bart
-from encdec.archs.weight_table import Weight
+from encdec.archs.weight_rule import Weight
 from encdec.config import NormPosition, PositionKind, Role, StackConfig
 
 PYTORCH_CLASSES = ("XGLMModel", "XGLMForCausalLM")

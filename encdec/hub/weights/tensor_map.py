@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from encdec.archs import ARCHS
-from encdec.archs.weight_table import Weight, to_hub, to_tree
+from encdec.archs.weight_rule import Weight, to_hub, to_tree
 from encdec.config import EncDecConfig, StackConfig
 from encdec.hub.files.host_memory import copy_transposed
 from encdec.sharing import stored_path

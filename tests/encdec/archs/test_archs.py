@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from encdec.archs import ARCHS
-from encdec.archs.weight_table import to_hub, to_tree
+from encdec.archs.weight_rule import to_hub, to_tree
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
