@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from encdec import axis_types
+from encdec import explicit_axes
 from encdec.config import EncDecConfig
 from encdec.types import AttentionMask
 
@@ -125,7 +125,7 @@ def count_positions(
   Raises:
     ValueError: a field is split over an axis of type Explicit.
   """
-  axis_types.check(batch)
+  explicit_axes.check(batch)
   positions = {
     f"{side}_positions": token_positions(
       batch[tokens], stack.unplaced_token, batch[f"{side}_positions"]

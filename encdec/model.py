@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec import axis_types, sharding
+from encdec import explicit_axes, sharding
 from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig
@@ -179,7 +179,7 @@ class FlaxEncoderDecoderModule(nn.Module):
 
   def _check_axis_types(self, **inputs: Array | None) -> None:
     """Raises ValueError for what is split as `axis_types.check` refuses."""
-    axis_types.check({**inputs, **self.variables})
+    explicit_axes.check({**inputs, **self.variables})
 
   def project(
     self, encoder_states: Float[Array, "B S W"]

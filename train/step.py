@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from encdec import axis_types, sharding
+from encdec import explicit_axes, sharding
 from encdec.masks import count_positions
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharing import expand
@@ -76,7 +76,7 @@ def train_step(
   included), `grad_norm` (before clipping), `lr`, `finite`, `target_tokens`,
   `source_tokens`, `pairs`. Where `finite` is 0 the whole old state is kept.
   """
-  axis_types.check({"params": state.params, **batch})
+  explicit_axes.check({"params": state.params, **batch})
   key = jax.random.key(config.seed, impl=RNG[config.rng])
   key = jax.random.fold_in(key, state.step)
   trained, frozen = optim.split_trained(state.params)
@@ -269,7 +269,7 @@ def eval_step(
   Gives `loss_sum` (nats), `weight` (target tokens), `correct` (tokens whose
   argmax is the target), and of each row `example_loss`, `example_weight` [B].
   """
-  axis_types.check({"params": params, **batch})
+  explicit_axes.check({"params": params, **batch})
   vocab_size = module.config.decoder.vocab_size
 
   def score(logits: Array, targets: Array):

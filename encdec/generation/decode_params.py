@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from encdec import axis_types
+from encdec import explicit_axes
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 
@@ -25,7 +25,7 @@ def unstack(params: Params, module: FlaxEncoderDecoderModule) -> Params:
   Raises:
     ValueError: a leaf is split over an axis of type Explicit.
   """
-  axis_types.check({"params": params})
+  explicit_axes.check({"params": params})
 
   def side(tree: Params) -> Params:
     layers = tree["layers"]

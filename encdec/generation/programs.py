@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from encdec import axis_types, sharding
+from encdec import explicit_axes, sharding
 from encdec.generation import scheduler
 from encdec.generation.search import (
   diverse_beam,
@@ -81,7 +81,7 @@ def encode(
   states: Float[Array, "B S W"] | None,
 ) -> CrossCache:
   """The keys and values of the source, from its tokens or its states."""
-  axis_types.check(
+  explicit_axes.check(
     {
       "encoder_tokens": tokens,
       "encoder_segments": segments,

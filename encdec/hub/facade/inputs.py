@@ -14,7 +14,7 @@ from flax import struct
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from encdec import axis_types
+from encdec import explicit_axes
 from encdec.config import StackConfig
 from encdec.hub.facade.numpy_or_jax import AnyArray, array_module
 from encdec.masks import shift_right, token_positions
@@ -70,7 +70,7 @@ def side_inputs(
     shape = ids.shape
   else:
     embeds = jnp.asarray(embeds)
-    axis_types.check({f"the embeddings in place of {ids_name}": embeds})
+    explicit_axes.check({f"the embeddings in place of {ids_name}": embeds})
     if embeds.ndim != 3 or embeds.shape[2] != config.embedding_width:
       raise ValueError(
         f"the embeddings in place of {ids_name} have shape "
@@ -128,7 +128,7 @@ def check_shape(array: AnyArray, shape: tuple[int, ...], name: str) -> None:
 
 def as_ids(ids: Any, name: str, limit: int) -> Int[AnyArray, "B T"]:
   """Ids as int32; values are checked unless they are traced."""
-  axis_types.check({name: ids})
+  explicit_axes.check({name: ids})
   if not isinstance(ids, Tracer):
     held = np.asarray(ids)
     if held.ndim != 2 or held.dtype.kind not in "iu":
@@ -150,7 +150,7 @@ def as_mask(
   """Segments, and a dense mask where there is one for each query."""
   if mask is None:
     return np.ones(shape, np.int32), None
-  axis_types.check({f"the attention mask of {name}": mask})
+  explicit_axes.check({f"the attention mask of {name}": mask})
   mask = array_module(mask).asarray(mask)
   batch, length = shape
   if mask.shape == (batch, length):
@@ -174,7 +174,7 @@ def as_mask(
 def cache_mask(mask: Any, batch: int, slots: int) -> Bool[Array, "B T"]:
   """Which slots of a cache may be attended to; those after the mask may."""
   mask = jnp.asarray(mask)
-  axis_types.check({"decoder_attention_mask": mask})
+  explicit_axes.check({"decoder_attention_mask": mask})
   if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] > slots:
     raise ValueError(
       f"decoder_attention_mask has shape {list(mask.shape)}; with a cache it "
@@ -216,7 +216,7 @@ def from_labels(
   The start token is seen, also where padding has the same id: PyTorch masks it
   there, and its first loss sees the labels that follow.
   """
-  axis_types.check({"labels": labels})
+  explicit_axes.check({"labels": labels})
   labels = jnp.asarray(labels, jnp.int32)
   assert tokens.start is not None and tokens.pad is not None
   ids = shift_tokens_right(labels, tokens.pad, tokens.start)
@@ -236,7 +236,7 @@ def shift_tokens_right(
 
 def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
   """Labels as a device array; values are checked unless they are traced."""
-  axis_types.check({"labels": labels})
+  explicit_axes.check({"labels": labels})
   if not isinstance(labels, Tracer):
     held = np.asarray(labels)
     real = held[held != IGNORED_LABEL]
@@ -256,7 +256,7 @@ def check_labels(labels: Any, shape: tuple[int, ...], vocab_size: int) -> Array:
 
 def check_states(states: Any, width: int, target: Any) -> None:
   """Raises ValueError unless encoder states go with a target's rows."""
-  axis_types.check({"encoder_outputs": states})
+  explicit_axes.check({"encoder_outputs": states})
   if states.ndim != 3 or states.shape[2] != width:
     raise ValueError(
       f"encoder_outputs hold states of shape {list(states.shape)}; they must "

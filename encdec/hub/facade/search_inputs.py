@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from encdec import axis_types
+from encdec import explicit_axes
 from encdec.config import EncDecConfig, StackConfig
 from encdec.generation import generate as search
 from encdec.generation.search.options import ScoreRules
@@ -99,7 +99,7 @@ def _encoded_source(
       f"encoder_outputs[0] of shape {list(np.shape(states))} must be "
       f"[batch, length, {config.width}]: pass what encode() returned"
     )
-  axis_types.check({"encoder_outputs": states})
+  explicit_axes.check({"encoder_outputs": states})
   segments, dense = inputs.as_mask(mask, states.shape[:2], "the source")
   if ids is not None:
     ids = inputs.as_ids(ids, "input_ids", config.vocab_size)

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from encdec.axis_types import check
+from encdec.explicit_axes import check
 from encdec.generation.decode_params import unstack
 from encdec.sharing import expand
 
