@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from data.collate import abstract_batch
 from data.pipeline import Pipeline, train_batches
 from train import compiled_steps, validate
+from train.build_step import StepProgram, build_step
 from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
@@ -35,7 +36,6 @@ from train.setup import datasets, target_check
 from train.setup.initial_params import first_params
 from train.setup.task import Task, build_task, record_task
 from train.state import TrainState, create_state, state_shardings
-from train.step_program import StepProgram, build_step
 from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
 

@@ -14,6 +14,7 @@ from encdec.config import EncDecConfig
 from encdec.layers.kernels.select import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
+from train.build_step import step_config
 from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal, refusing
@@ -21,7 +22,6 @@ from train.mesh import MeshConfig
 from train.optim import OptimConfig
 from train.setup import generation_settings
 from train.setup.generation_settings import UNSET, GenerationSettings
-from train.step_program import step_config
 
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),

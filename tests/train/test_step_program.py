@@ -8,10 +8,10 @@ import pytest
 from configs import bert2gpt2_cnn_dailymail, dates
 from data.collate import abstract_batch
 from train import loop
+from train.build_step import build_step
 from train.errors import Refusal
 from train.mesh import MeshConfig, make_mesh
 from train.setup.modules import preset_module
-from train.step_program import build_step
 
 
 def smoke_config():
