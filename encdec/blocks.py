@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import NormPosition, StackConfig
-from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.attention import Attention
+from encdec.layers.compute_config import Execution
 from encdec.layers.kernels.facts import AttentionDropout
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm

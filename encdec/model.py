@@ -12,8 +12,8 @@ from encdec import explicit_axes, sharding
 from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig
-from encdec.execution import Execution
 from encdec.layers import kv_cache as cache_lib
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import side_key, stack_keys
 from encdec.masks import prompt_mask

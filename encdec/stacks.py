@@ -16,8 +16,8 @@ from encdec.blocks import (
   LayerOutputs,
 )
 from encdec.config import HeadKind, Role, StackConfig
-from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.compute_config import Execution
 from encdec.layers.embedding import Embeddings
 from encdec.layers.head import Head
 from encdec.layers.norm import layer_norm

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import StackConfig
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.kernels.facts import (
   AttentionDropout,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.matmul import skinny_matmul
 
 

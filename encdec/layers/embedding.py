@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
 from encdec.config import PositionKind, StackConfig
-from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.norm import layer_norm
 from encdec.layers.positions import sinusoids

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 from encdec.layers.matmul import skinny_matmul
 from encdec.layers.mlp import activation

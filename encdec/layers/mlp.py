@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Key
 
 from encdec import sharding
 from encdec.config import StackConfig
-from encdec.execution import Execution
 from encdec.layers import dropout as dropout_lib
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 
 

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from encdec.config import StackConfig
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 
 
 class LayerNorm(nn.LayerNorm):

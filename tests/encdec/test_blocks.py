@@ -9,9 +9,9 @@ import pytest
 
 from encdec.blocks import DecoderBlock, EncoderBlock, LayerInputs
 from encdec.config import NormPosition
-from encdec.execution import Execution
 from encdec.layers import kv_cache
 from encdec.layers.attention import Attention
+from encdec.layers.compute_config import Execution
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
 from encdec.types import AttentionMask

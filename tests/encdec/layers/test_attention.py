@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.execution import Execution
 from encdec.layers.attention import Attention
+from encdec.layers.compute_config import Execution
 from encdec.types import AttentionMask
 
 RNG = np.random.default_rng(1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.dense import Dense
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.config import PositionKind
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.embedding import Embeddings
 
 TOKENS = np.array([[5, 0, 12, 5]], np.int32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.config import HeadKind
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.head import Head
 
 RNG = np.random.default_rng(0)

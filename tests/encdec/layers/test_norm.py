@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.norm import layer_norm
 
 # Far from 0: E[x^2] - E[x]^2 would be off.

@@ -9,7 +9,7 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import PositionKind
-from encdec.execution import Execution
+from encdec.layers.compute_config import Execution
 from encdec.layers.embedding import Embeddings
 from encdec.layers.positions import sinusoids
 
