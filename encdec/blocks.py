@@ -12,7 +12,7 @@ from encdec.config import NormPosition, StackConfig
 from encdec.layers import dropout as dropout_lib
 from encdec.layers import kv_cache as cache_lib
 from encdec.layers.attention import Attention
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.kernels.facts import AttentionDropout
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
@@ -49,19 +49,19 @@ class _Block(nn.Module):
   """The common part of the blocks: sublayers, residuals and norms."""
 
   config: StackConfig
-  execution: Execution
+  compute: ComputeConfig
 
   def setup(self):
     self.self_attention = self._attention()
     self.self_attention_norm = self._norm()
-    self.mlp = Mlp(self.config, self.execution)
+    self.mlp = Mlp(self.config, self.compute)
     self.mlp_norm = self._norm()
 
   def _attention(self) -> Attention:
-    return Attention(self.config, self.execution)
+    return Attention(self.config, self.compute)
 
   def _norm(self) -> nn.LayerNorm:
-    return layer_norm(self.config, self.execution)
+    return layer_norm(self.config, self.compute)
 
   def _before(self, norm: nn.LayerNorm, states: Array) -> Array:
     """The input of a sublayer."""
@@ -82,7 +82,7 @@ class _Block(nn.Module):
     site: int,
   ) -> Array:
     """The residual stream after a sublayer."""
-    c, rules = self.config, self.execution.rules
+    c, rules = self.config, self.compute.rules
     of_mlp = site == dropout_lib.MLP_OUTPUT
     output = dropout_lib.dropout(
       output,
@@ -105,10 +105,10 @@ class _Block(nn.Module):
     if keys is None or self.config.attention_dropout == 0.0:
       return None
     return AttentionDropout(
-      self.execution.attention_dropout,
+      self.compute.attention_dropout,
       self.config.attention_dropout,
       keys[site],
-      self.execution.rules,
+      self.compute.rules,
     )
 
   def _divisor(self, layer: Int[Array, ""]) -> Float[Array, ""] | None:
@@ -182,7 +182,7 @@ class DecoderBlock(_Block):
     """Keys and values of the source as the cache holds them."""
     key, value = self.cross_attention.keys_values(states)
     return cache_lib.as_cache(
-      key.swapaxes(1, 2), value.swapaxes(1, 2), self.execution.platform
+      key.swapaxes(1, 2), value.swapaxes(1, 2), self.compute.platform
     )
 
   def __call__(

@@ -13,7 +13,7 @@ from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig
 from encdec.layers import kv_cache as cache_lib
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import side_key, stack_keys
 from encdec.masks import prompt_mask
@@ -69,7 +69,7 @@ class FlaxEncoderDecoderModule(nn.Module):
 
   def setup(self):
     c = self.config
-    execution = Execution(
+    compute = ComputeConfig(
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       platform=self.platform,
@@ -79,11 +79,11 @@ class FlaxEncoderDecoderModule(nn.Module):
       attention_dropout=self.attention_dropout,
       attention=self.attention,
     )
-    self.encoder = Stack(c.encoder, c.encoder_vocab_rows, execution)
-    self.decoder = Stack(c.decoder, c.decoder_vocab_rows, execution)
+    self.encoder = Stack(c.encoder, c.encoder_vocab_rows, compute)
+    self.decoder = Stack(c.decoder, c.decoder_vocab_rows, compute)
     if c.needs_projection:
       features, std = (c.decoder.width,), c.decoder.init_std
-      self.enc_to_dec_proj = Dense(features, execution, std)
+      self.enc_to_dec_proj = Dense(features, compute, std)
 
   def encode(
     self,
@@ -178,7 +178,7 @@ class FlaxEncoderDecoderModule(nn.Module):
     )
 
   def _check_axis_types(self, **inputs: Array | None) -> None:
-    """Raises ValueError for what is split as `axis_types.check` refuses."""
+    """Raises ValueError for what is split as `explicit_axes.check` refuses."""
     explicit_axes.check({**inputs, **self.variables})
 
   def project(

@@ -17,7 +17,7 @@ from encdec.blocks import (
 )
 from encdec.config import HeadKind, Role, StackConfig
 from encdec.layers import dropout as dropout_lib
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.embedding import Embeddings
 from encdec.layers.head import Head
 from encdec.layers.norm import layer_norm
@@ -68,28 +68,28 @@ class Stack(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  execution: Execution
+  compute: ComputeConfig
 
   def setup(self):
     c = self.config
-    self.embeddings = Embeddings(c, self.vocab_rows, self.execution)
+    self.embeddings = Embeddings(c, self.vocab_rows, self.compute)
     if self.is_initializing():
       self.param("layers", self._init_layers)
       if c.pooler:
         self.param("pooler", self._init_pooler)
     if c.final_norm:
-      self.final_norm = layer_norm(c, self.execution)
+      self.final_norm = layer_norm(c, self.compute)
     if c.head != HeadKind.NONE:
-      self.head = Head(c, self.vocab_rows, self.execution)
+      self.head = Head(c, self.vocab_rows, self.compute)
 
   def _block(self) -> Any:
     """One layer, applied to parameters that it is given."""
     blocks = {Role.ENCODER: EncoderBlock, Role.DECODER: DecoderBlock}
     block = blocks[self.config.role]
-    return block(self.config, self.execution, parent=None)
+    return block(self.config, self.compute, parent=None)
 
   def _init_layers(self, key: Key[Array, ""]) -> Params:
-    states = jnp.zeros((1, 1, self.config.width), self.execution.dtype)
+    states = jnp.zeros((1, 1, self.config.width), self.compute.dtype)
     inputs = LayerInputs(
       AttentionMask(), cross_states=states, cross_mask=AttentionMask()
     )
@@ -101,7 +101,7 @@ class Stack(nn.Module):
     return jax.vmap(init)(jax.random.split(key, self.config.stored_layers))
 
   def _init_pooler(self, key: Key[Array, ""]) -> Params:
-    width, dtype = self.config.width, self.execution.param_dtype
+    width, dtype = self.config.width, self.compute.param_dtype
     init = nn.initializers.normal(self.config.init_std)
     return {
       "kernel": init(key, (width, width), dtype),
@@ -161,7 +161,7 @@ class Stack(nn.Module):
       states, outputs = block.apply({"params": params}, states, layer, inputs)
       return states, (states if hidden_states else None, outputs)
 
-    policy, checkpointed = remat_policy(self.execution.remat)
+    policy, checkpointed = remat_policy(self.compute.remat)
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     scanned = layers if shared is None else None
@@ -169,7 +169,7 @@ class Stack(nn.Module):
       body,
       states,
       (scanned, jnp.arange(count, dtype=jnp.int32)),
-      unroll=min(self.execution.scan_unroll, count),
+      unroll=min(self.compute.scan_unroll, count),
     )
     return states, _each(hidden, count), outputs
 

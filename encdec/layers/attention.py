@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import StackConfig
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 from encdec.layers.kernels.facts import (
   AttentionDropout,
@@ -74,7 +74,7 @@ class Attention(nn.Module):
   """Projections around `attention`; a cache may give the keys and values."""
 
   config: StackConfig
-  execution: Execution
+  compute: ComputeConfig
 
   def setup(self):
     c = self.config
@@ -82,17 +82,17 @@ class Attention(nn.Module):
     self.key = self._dense(c.num_kv_heads)
     self.value = self._dense(c.num_kv_heads)
     std = c.init_std * c.residual_init_scale
-    self.out = Dense((c.width,), self.execution, std, axes=2)
+    self.out = Dense((c.width,), self.compute, std, axes=2)
 
   def _dense(self, heads: int) -> Dense:
     c = self.config
-    return Dense((heads, c.head_width), self.execution, c.init_std)
+    return Dense((heads, c.head_width), self.compute, c.init_std)
 
   def keys_values(
     self, states: Float[Array, "B S D"]
   ) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
     """Keys and values of `states`."""
-    axes, rules = ("batch", None, "kv_heads", None), self.execution.rules
+    axes, rules = ("batch", None, "kv_heads", None), self.compute.rules
     key = sharding.constrain(self.key(states), axes, rules)
     value = sharding.constrain(self.value(states), axes, rules)
     return checkpoint_name(key, "qkv"), checkpoint_name(value, "qkv")
@@ -117,7 +117,7 @@ class Attention(nn.Module):
       separate_beams: each query has keys and values of its own, given as `T G`
         groups of heads, group by group.
     """
-    axes, rules = ("batch", None, "heads", None), self.execution.rules
+    axes, rules = ("batch", None, "heads", None), self.compute.rules
     query = sharding.constrain(self.query(states), axes, rules)
     query = checkpoint_name(query, "qkv")
     if divisor is not None:
@@ -129,9 +129,9 @@ class Attention(nn.Module):
       *keys_values,
       mask,
       scale=self.config.attention_scale,
-      platform=self.execution.platform,
+      platform=self.compute.platform,
       dropout=dropout,
-      implementation=self.execution.attention,
+      implementation=self.compute.attention,
       return_weights=return_weights,
     )
     if separate_beams:
@@ -139,7 +139,7 @@ class Attention(nn.Module):
     context = sharding.constrain(context, axes, rules)
     context = checkpoint_name(context, "ctx")
     out = self.out(context)
-    return out.astype(jnp.dtype(self.execution.dtype)), weights
+    return out.astype(jnp.dtype(self.compute.dtype)), weights
 
   def _as_heads(
     self, query: Float[Array, "B T H K"]

@@ -7,7 +7,7 @@ from encdec import sharding
 
 
 @dataclasses.dataclass(frozen=True)
-class Execution:
+class ComputeConfig:
   """What all layers are built with; see `encdec.model` for the fields."""
 
   dtype: Any

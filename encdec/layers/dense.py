@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.matmul import skinny_matmul
 
 
@@ -17,14 +17,14 @@ class Dense(nn.Module):
   """
 
   features: tuple[int, ...]
-  execution: Execution
+  compute: ComputeConfig
   std: float
   axes: int = 1
 
   @nn.compact
   def __call__(self, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-    dtype = jnp.dtype(self.execution.dtype)
-    param_dtype = self.execution.param_dtype
+    dtype = jnp.dtype(self.compute.dtype)
+    param_dtype = self.compute.param_dtype
     inputs = inputs.astype(dtype)
     rows, inner = inputs.shape[: -self.axes], inputs.shape[-self.axes :]
     if self.has_variable("params", "transposed"):
@@ -32,7 +32,7 @@ class Dense(nn.Module):
       inputs = inputs.reshape(*rows, kernel.shape[1])
       contract = ((len(rows),), (1,))
       output = skinny_matmul(
-        inputs, kernel, (contract, ((), ())), dtype, self.execution.platform
+        inputs, kernel, (contract, ((), ())), dtype, self.compute.platform
       )
       output = output.reshape(*rows, *self.features)
     else:

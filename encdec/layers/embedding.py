@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import sharding
 from encdec.config import PositionKind, StackConfig
 from encdec.layers import dropout as dropout_lib
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 from encdec.layers.norm import layer_norm
 from encdec.layers.positions import sinusoids
@@ -44,13 +44,13 @@ class Embeddings(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  execution: Execution
+  compute: ComputeConfig
 
   def setup(self):
     c = self.config
 
     def table(rows: int, used: int | None = None) -> Table:
-      dtype = self.execution.param_dtype
+      dtype = self.compute.param_dtype
       return Table(rows, c.embedding_width, c.init_std, dtype, used)
 
     self.tokens = table(self.vocab_rows, c.vocab_size)
@@ -59,9 +59,9 @@ class Embeddings(nn.Module):
     if c.type_vocab_size:
       self.types = table(c.type_vocab_size)
     if c.embedding_norm:
-      self.norm = layer_norm(c, self.execution)
+      self.norm = layer_norm(c, self.compute)
     if c.embedding_projection:
-      self.projection = Dense((c.width,), self.execution, c.init_std)
+      self.projection = Dense((c.width,), self.compute, c.init_std)
 
   def __call__(
     self,
@@ -89,10 +89,10 @@ class Embeddings(nn.Module):
       if types is None:
         types = jnp.zeros_like(positions)
       states = states + self.types(types, states.dtype)
-    axes, rules = ("batch", None, None), self.execution.rules
+    axes, rules = ("batch", None, None), self.compute.rules
     states = sharding.constrain(states, axes, rules)
     states = self.norm(states) if c.embedding_norm else states
-    states = states.astype(self.execution.dtype)
+    states = states.astype(self.compute.dtype)
     states = dropout_lib.dropout(
       states, dropout_key, c.embedding_dropout, rules
     )

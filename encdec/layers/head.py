@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from encdec import sharding
 from encdec.config import HeadKind, StackConfig
-from encdec.layers.compute_config import Execution
+from encdec.layers.activations import activation
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 from encdec.layers.matmul import skinny_matmul
-from encdec.layers.mlp import activation
 from encdec.layers.norm import layer_norm
 
 
@@ -20,24 +20,24 @@ class Head(nn.Module):
 
   config: StackConfig
   vocab_rows: int
-  execution: Execution
+  compute: ComputeConfig
 
   def setup(self):
     c = self.config
     if c.head == HeadKind.TRANSFORM:
-      self.transform = Dense((c.embedding_width,), self.execution, c.init_std)
-      self.norm = layer_norm(c, self.execution)
+      self.transform = Dense((c.embedding_width,), self.compute, c.init_std)
+      self.norm = layer_norm(c, self.compute)
     if not c.tied_head and not self.has_variable("params", "transposed"):
       self.param("kernel", self._init_kernel)
     if c.head_bias:
-      shape, dtype = (self.vocab_rows,), self.execution.param_dtype
+      shape, dtype = (self.vocab_rows,), self.compute.param_dtype
       self.bias = self.param("bias", nn.initializers.zeros_init(), shape, dtype)
 
   def _init_kernel(self, key) -> Float[Array, "E V"]:
     c = self.config
     init = nn.initializers.normal(c.init_std)
     shape = (c.embedding_width, c.vocab_size)
-    kernel = init(key, shape, self.execution.param_dtype)
+    kernel = init(key, shape, self.compute.param_dtype)
     return jnp.pad(kernel, ((0, 0), (0, self.vocab_rows - c.vocab_size)))
 
   def __call__(
@@ -54,7 +54,7 @@ class Head(nn.Module):
         raise ValueError(f"{c.name} has no head, and so no logits")
       case other:
         assert_never(other)
-    dtype = self.execution.dtype
+    dtype = self.compute.dtype
     states = states.astype(dtype)
     bias = self._bias()
     if c.tied_head or self.has_variable("params", "transposed"):
@@ -65,7 +65,7 @@ class Head(nn.Module):
         rows.astype(dtype),
         (contract, ((), ())),
         jnp.float32,
-        self.execution.platform,
+        self.compute.platform,
         bias=bias,
       )
     else:
@@ -78,7 +78,7 @@ class Head(nn.Module):
       if bias is not None:
         logits += bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
     axes = ("batch", *(None,) * (logits.ndim - 2), "logits")
-    return sharding.constrain(logits, axes, self.execution.rules)
+    return sharding.constrain(logits, axes, self.compute.rules)
 
   def _bias(self) -> Float[Array, "V"] | None:
     """The bias, with the lowest number at padding rows, to hide them."""

@@ -1,9 +1,5 @@
 """The position-wise feed-forward layer."""
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Key
@@ -11,72 +7,16 @@ from jaxtyping import Array, Float, Key
 from encdec import sharding
 from encdec.config import StackConfig
 from encdec.layers import dropout as dropout_lib
-from encdec.layers.compute_config import Execution
+from encdec.layers.activations import activation
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
-
-
-def _gelu_exact(x: Array) -> Array:
-  # PyTorch's form. By erfc, as jax.nn.gelu has it, it takes three times as
-  # long on a CPU.
-  half = jnp.asarray(0.5, x.dtype)
-  scale = jnp.asarray(2**-0.5, x.dtype)
-  return half * x * (1 + jax.lax.erf(x * scale))
-
-
-def _gelu_tanh(x: Array) -> Array:
-  return jax.nn.gelu(x, approximate=True)
-
-
-def _quick_gelu(x: Array) -> Array:
-  return x * jax.nn.sigmoid(1.702 * x)
-
-
-def _laplace(x: Array) -> Array:
-  # With PyTorch's mean and deviation.
-  return 0.5 * (1.0 + jax.lax.erf((x - 0.707107) / (0.282095 * 2**0.5)))
-
-
-# Hugging Face's names; those that it has besides hold parameters.
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  "gelu": _gelu_exact,
-  "gelu_10": lambda x: jnp.clip(_gelu_exact(x), -10.0, 10.0),
-  "gelu_accurate": _gelu_tanh,
-  "gelu_fast": _gelu_tanh,
-  "gelu_new": _gelu_tanh,
-  "gelu_python": _gelu_exact,
-  "gelu_python_tanh": _gelu_tanh,
-  "gelu_pytorch_tanh": _gelu_tanh,
-  "hardswish": jax.nn.hard_swish,
-  "laplace": _laplace,
-  "leaky_relu": jax.nn.leaky_relu,
-  "linear": lambda x: x,
-  "mish": jax.nn.mish,
-  "quick_gelu": _quick_gelu,
-  "relu": jax.nn.relu,
-  "relu2": lambda x: jnp.square(jax.nn.relu(x)),
-  "relu6": jax.nn.relu6,
-  "sigmoid": jax.nn.sigmoid,
-  "silu": jax.nn.silu,
-  "sqrtsoftplus": lambda x: jnp.sqrt(jax.nn.softplus(x)),
-  "swish": jax.nn.silu,
-  "tanh": jnp.tanh,
-}
-
-
-def activation(name: str) -> Callable[[Array], Array]:
-  """The function of that name; an unknown one raises with the known ones."""
-  if name not in ACTIVATIONS:
-    raise ValueError(
-      f"activation {name[:60]!r} is not one of {', '.join(sorted(ACTIVATIONS))}"
-    )
-  return ACTIVATIONS[name]
 
 
 class Mlp(nn.Module):
   """down(dropout(activation(up(x))))."""
 
   config: StackConfig
-  execution: Execution
+  compute: ComputeConfig
 
   @nn.compact
   def __call__(
@@ -84,8 +24,8 @@ class Mlp(nn.Module):
     states: Float[Array, "B T D"],
     dropout_key: Key[Array, ""] | None = None,
   ) -> Float[Array, "B T D"]:
-    c, rules = self.config, self.execution.rules
-    up = Dense((c.mlp_width,), self.execution, c.init_std, name="up")
+    c, rules = self.config, self.compute.rules
+    up = Dense((c.mlp_width,), self.compute, c.init_std, name="up")
     hidden = sharding.constrain(up(states), ("batch", None, "mlp"), rules)
     hidden = checkpoint_name(hidden, "mlp")
     hidden = activation(c.activation)(hidden)
@@ -93,4 +33,4 @@ class Mlp(nn.Module):
       hidden, dropout_key, c.activation_dropout, rules
     )
     std = c.init_std * c.residual_init_scale
-    return Dense((c.width,), self.execution, std, name="down")(hidden)
+    return Dense((c.width,), self.compute, std, name="down")(hidden)

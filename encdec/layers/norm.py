@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from encdec.config import StackConfig
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 
 
 class LayerNorm(nn.LayerNorm):
@@ -19,7 +19,7 @@ class LayerNorm(nn.LayerNorm):
       return super().__call__(x, mask=mask)
 
 
-def layer_norm(config: StackConfig, execution: Execution) -> nn.LayerNorm:
+def layer_norm(config: StackConfig, compute: ComputeConfig) -> nn.LayerNorm:
   """A norm as the architecture declares it.
 
   Variance is E[(x - E x)^2]: the faster E[x^2] - E[x]^2 loses the digits that
@@ -27,8 +27,8 @@ def layer_norm(config: StackConfig, execution: Execution) -> nn.LayerNorm:
   """
   return LayerNorm(
     epsilon=config.norm_epsilon,
-    dtype=execution.dtype,
-    param_dtype=execution.param_dtype,
+    dtype=compute.dtype,
+    param_dtype=compute.param_dtype,
     use_fast_variance=False,
     force_float32_reductions=True,
     scale_init=nn.initializers.ones_init(),

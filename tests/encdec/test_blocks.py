@@ -11,12 +11,12 @@ from encdec.blocks import DecoderBlock, EncoderBlock, LayerInputs
 from encdec.config import NormPosition
 from encdec.layers import kv_cache
 from encdec.layers.attention import Attention
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.mlp import Mlp
 from encdec.layers.norm import layer_norm
 from encdec.types import AttentionMask
 
-EXECUTION = Execution(
+COMPUTE = ComputeConfig(
   jnp.float32, jnp.float32, "cpu", attention_dropout="weights"
 )
 RNG = np.random.default_rng(1)
@@ -26,7 +26,7 @@ LAYER = jnp.int32(1)
 
 
 def _block(cls, config):
-  return cls(config, EXECUTION)
+  return cls(config, COMPUTE)
 
 
 def _attend(layer, states, source, divisor=None):
@@ -56,14 +56,14 @@ def test_sublayers_are_added_to_the_residual_stream(
   def expected(params, states, source):
     def add(name, states, sublayer):
       norm = functools.partial(
-        layer_norm(config, EXECUTION).apply, {"params": params[f"{name}_norm"]}
+        layer_norm(config, COMPUTE).apply, {"params": params[f"{name}_norm"]}
       )
       if position == NormPosition.PRE:
         return states + sublayer(norm(states))
       return norm(states + sublayer(states))
 
     def attention(name, states, source=None):
-      layer = Attention(config, EXECUTION)
+      layer = Attention(config, COMPUTE)
       tree = {"params": params[name]}
       return add(
         name,
@@ -76,7 +76,7 @@ def test_sublayers_are_added_to_the_residual_stream(
     states = attention("self_attention", states)
     if cls is DecoderBlock:
       states = attention("cross_attention", states, source)
-    mlp = Mlp(config, EXECUTION)
+    mlp = Mlp(config, COMPUTE)
     tree = {"params": params["mlp"]}
     return add("mlp", states, lambda x: mlp.apply(tree, x))
 

@@ -7,7 +7,7 @@ from transformers import EncoderDecoderConfig
 
 from encdec import hub
 from encdec.config import Role
-from encdec.layers.mlp import activation
+from encdec.layers.activations import activation
 from encdec.model import FlaxEncoderDecoderModule
 from train import validate
 from train.cli.setting_names import naming

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encdec.layers.attention import Attention
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.types import AttentionMask
 
 RNG = np.random.default_rng(1)
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(1)
 def layer(side_config):
   """Four heads of two groups."""
   config = side_config(num_heads=4, num_kv_heads=2, attention_scale=0.3)
-  return Attention(config, Execution(jnp.float32, jnp.float32, "cpu"))
+  return Attention(config, ComputeConfig(jnp.float32, jnp.float32, "cpu"))
 
 
 def _call(layer, states, **options):

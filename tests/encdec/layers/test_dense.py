@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 
 
@@ -14,8 +14,8 @@ from encdec.layers.dense import Dense
   ("inner", "features"), [((6,), (4, 5)), ((2, 3), (7,)), ((6,), (9,))]
 )
 def test_a_transposed_kernel_gives_the_same(filled, rows, inner, features):
-  execution = Execution(jnp.float32, jnp.float32, "cpu")
-  layer = Dense(features, execution, 0.5, axes=len(inner))
+  compute = ComputeConfig(jnp.float32, jnp.float32, "cpu")
+  layer = Dense(features, compute, 0.5, axes=len(inner))
   random = np.random.default_rng(1)
   states = random.normal(size=(*rows, *inner)).astype(np.float32)
   params = filled(layer, states)["params"]
@@ -33,7 +33,7 @@ def test_a_transposed_kernel_gives_the_same(filled, rows, inner, features):
 
 
 def test_it_computes_in_its_dtype_and_stores_in_another(filled):
-  layer = Dense((4,), Execution(jnp.bfloat16, jnp.float32, "cpu"), 0.5)
+  layer = Dense((4,), ComputeConfig(jnp.bfloat16, jnp.float32, "cpu"), 0.5)
   states = jnp.linspace(-2.0, 3.0, 12).reshape(2, 6)
   params = filled(layer, states)
   assert params["params"]["kernel"].dtype == jnp.float32

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.config import PositionKind
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.embedding import Embeddings
 
 TOKENS = np.array([[5, 0, 12, 5]], np.int32)
@@ -14,7 +14,7 @@ POSITIONS = np.array([[0, 1, 2, 0]], np.int32)
 
 
 def _layer(config, rows=13, dtype=jnp.float32):
-  return Embeddings(config, rows, Execution(dtype, jnp.float32, "cpu"))
+  return Embeddings(config, rows, ComputeConfig(dtype, jnp.float32, "cpu"))
 
 
 def test_every_kind_is_embedded_in_its_own_way(side_config, filled):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encdec.config import HeadKind
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.head import Head
 
 RNG = np.random.default_rng(0)
@@ -16,7 +16,7 @@ STATES = RNG.normal(size=(2, 3, 8)).astype(np.float32)
 
 
 def _head(config, dtype=jnp.float32):
-  return Head(config, 16, Execution(dtype, jnp.float32, "cpu"))
+  return Head(config, 16, ComputeConfig(dtype, jnp.float32, "cpu"))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.norm import layer_norm
 
 # Far from 0: E[x^2] - E[x]^2 would be off.
 STATES = 300 + np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
 
 
-F32 = Execution(jnp.float32, jnp.float32, "cpu")
+F32 = ComputeConfig(jnp.float32, jnp.float32, "cpu")
 
 
 def _expected(states, params, epsilon):
@@ -32,7 +32,9 @@ def test_variance_is_that_of_the_centred_states(side_config, filled):
 
 def test_statistics_are_float32_in_bfloat16(side_config, filled):
   """One rounding, at the end; promotion is not left to the caller."""
-  norm = layer_norm(side_config(), Execution(jnp.bfloat16, jnp.float32, "cpu"))
+  norm = layer_norm(
+    side_config(), ComputeConfig(jnp.bfloat16, jnp.float32, "cpu")
+  )
   states = jnp.asarray(STATES - 299, jnp.bfloat16)
   params = filled(norm, states)
   expected = _expected(states, params["params"], 1e-12)

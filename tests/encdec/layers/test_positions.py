@@ -9,11 +9,11 @@ import pytest
 
 from encdec.archs import ARCHS
 from encdec.config import PositionKind
-from encdec.layers.compute_config import Execution
+from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.embedding import Embeddings
 from encdec.layers.positions import sinusoids
 
-_EXECUTION = Execution(jnp.float32, jnp.float32, "cpu")
+_COMPUTE = ComputeConfig(jnp.float32, jnp.float32, "cpu")
 
 
 def _config(kind: Any):
@@ -30,7 +30,7 @@ def test_an_unknown_kind_is_no_sinusoid():
     sinusoids(_config("rotary"))
   with pytest.raises(ValueError, match="bert learns its positions"):
     sinusoids(_config(PositionKind.LEARNED))
-  layer = Embeddings(_config("rotary"), 1000, _EXECUTION)
+  layer = Embeddings(_config("rotary"), 1000, _COMPUTE)
   tokens = jnp.zeros((1, 2), jnp.int32)
   with pytest.raises(AssertionError, match="rotary"):
     layer.init(jax.random.key(0), tokens, tokens)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.activations import ACT2CLS, ACT2FN
 
-from encdec.layers.mlp import ACTIVATIONS, activation
+from encdec.layers.activations import ACTIVATIONS, activation
 
 # These hold parameters.
 MORE = {"prelu", "xielu"}
