@@ -24,10 +24,10 @@ from data.schemes.records import Record, check_fields
 
 # Schemes that read files, which have one split: all.
 _FILES = {
-  "arrayrecord": arrayrecord.open_files,
+  "arrayrecord": arrayrecord.JsonRecords,
   "csv": csv.open_files,
   "jsonl": jsonl.open_files,
-  "parquet": parquet.open_files,
+  "parquet": parquet.Rows,
   "text": text.open_files,
 }
 # Schemes whose data sets have splits of their own.

@@ -24,18 +24,17 @@ _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class JsonRecords:
-  """The good records of files, in order."""
+  """The good records of a path or glob; see `sources.open_source`."""
 
   def __init__(
     self,
-    name: str,
-    paths: Sequence[str],
+    location: str,
     fields: Sequence[str],
     on_bad_record: str,
-    all_fields: bool,
+    all_fields: bool = False,
   ):
-    self.name = name
-    self._paths = tuple(paths)
+    self.name = name = f"arrayrecord:{location}"
+    self._paths = paths = tuple(files.find("arrayrecord", location))
     self._fields = tuple(fields)
     self._all_fields = all_fields
     self._begin()
@@ -115,15 +114,3 @@ class _Reader:
   def __del__(self) -> None:
     if "size" in self.__dict__:
       self._inner.close()
-
-
-def open_files(
-  location: str,
-  fields: Sequence[str],
-  on_bad_record: str,
-  all_fields: bool = False,
-) -> JsonRecords:
-  """The files of a path or glob; raises as `sources.open_source` says."""
-  paths = files.find("arrayrecord", location)
-  name = f"arrayrecord:{location}"
-  return JsonRecords(name, paths, fields, on_bad_record, all_fields)

@@ -25,18 +25,17 @@ _TEXTS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 class Rows:
-  """The good rows of files, in order."""
+  """The good rows of a path or glob; see `sources.open_source`."""
 
   def __init__(
     self,
-    name: str,
-    paths: Sequence[str],
+    location: str,
     fields: Sequence[str],
     on_bad_record: str,
-    all_fields: bool,
+    all_fields: bool = False,
   ):
-    self.name = name
-    self._paths = tuple(paths)
+    self.name = name = f"parquet:{location}"
+    self._paths = paths = tuple(files.find("parquet", location))
     self._fields = tuple(fields)
     self._all_fields = all_fields
     self._begin()
@@ -118,18 +117,6 @@ class Rows:
 
   def locate(self, index: int) -> str:
     return self._place(file_of(self._ends, index), int(self._rows[index]))
-
-
-def open_files(
-  location: str,
-  fields: Sequence[str],
-  on_bad_record: str,
-  all_fields: bool = False,
-) -> Rows:
-  """The files of a path or glob; raises as `sources.open_source` says."""
-  paths = files.find("parquet", location)
-  name = f"parquet:{location}"
-  return Rows(name, paths, fields, on_bad_record, all_fields)
 
 
 def _group_bounds(
