@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data import examples, sources
+from data import examples, pipeline, sources
+from data.mixture import Mixture
 from data.store import pairs
 from data.store.encoding import Encoding
 from data.tokenizers import tokenizer, training
@@ -17,6 +18,28 @@ TEXTS = [
   for n in range(40)
   for word in ("Apple", "boat", "cloud")
 ]
+BUCKETS = ((8, 3), (16, 5), (32, 12))
+PACK_SHAPE = (40, 16)
+
+
+def make_batches(*parts, weights=(1.0,), **changes) -> pipeline.Pipeline:
+  settings = {
+    "packing": "none",
+    "batch_size": 8,
+    "seed": 0,
+    "buckets": BUCKETS,
+    "pack_shape": PACK_SHAPE,
+  }
+  return pipeline.make_pipeline(Mixture(parts, weights), **settings | changes)
+
+
+def epoch_of(batches, start=0) -> tuple[list[list[int]], list[dict]]:
+  """Pairs and arrays of the batches of an epoch that begins with `start`."""
+  steps = -(-sum(map(len, batches.plan.units)) // batches.plan.units_per_batch)
+  numbers = range(start, start + steps)
+  return [batches.members(n) for n in numbers], [
+    batches.batch(n) for n in numbers
+  ]
 
 
 @pytest.fixture(scope="session")

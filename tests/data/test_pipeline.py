@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data import device, pipeline
-from data.buckets import make_buckets
-from data.mixture import Mixture
 
-BUCKETS = ((8, 3), (16, 5), (32, 12))
-PACK_SHAPE = (40, 16)
+from .conftest import BUCKETS, epoch_of, make_batches
 
 
 @pytest.fixture
@@ -23,22 +20,13 @@ def pairs(make_pairs):
   return make_pairs(50)
 
 
-def _make(*parts, weights=(1.0,), **changes) -> pipeline.Pipeline:
-  settings = {
-    "packing": "none",
-    "batch_size": 8,
-    "seed": 0,
-    "buckets": BUCKETS,
-    "pack_shape": PACK_SHAPE,
-  }
-  return pipeline.make_pipeline(Mixture(parts, weights), **settings | changes)
-
-
 @pytest.fixture(params=[*pipeline.PACKINGS, "mixture"])
 def batches(request, pairs, make_pairs) -> pipeline.Pipeline:
   if request.param == "mixture":
-    return _make(pairs, make_pairs(20), weights=(0.7, 0.3), packing="pack")
-  return _make(pairs, packing=request.param)
+    return make_batches(
+      pairs, make_pairs(20), weights=(0.7, 0.3), packing="pack"
+    )
+  return make_batches(pairs, packing=request.param)
 
 
 @pytest.fixture
@@ -78,7 +66,7 @@ def test_an_iterator_can_be_left(batches, sharding):
 
 def test_worker_processes_change_nothing(pairs, make_pairs, sharding):
   parts, weights = (pairs, make_pairs(20)), (0.7, 0.3)
-  batches = _make(*parts, weights=weights, packing="pack")
+  batches = make_batches(*parts, weights=weights, packing="pack")
   threads = list(pipeline.train_batches(batches, 2, 7, sharding=sharding))
   processes = list(
     pipeline.train_batches(batches, 2, 7, sharding=sharding, workers=2)
@@ -102,15 +90,6 @@ def test_hosts_build_parts_of_the_same_batch(batches, hosts):
       np.testing.assert_array_equal(built, array, err_msg=name)
 
 
-def _epoch(batches, start=0) -> tuple[list[list[int]], list[dict]]:
-  """Pairs and arrays of the batches of an epoch that begins with `start`."""
-  steps = -(-sum(map(len, batches.plan.units)) // batches.plan.units_per_batch)
-  numbers = range(start, start + steps)
-  return [batches.members(n) for n in numbers], [
-    batches.batch(n) for n in numbers
-  ]
-
-
 lengths = st.lists(
   st.tuples(st.integers(1, 32), st.integers(1, 12)), min_size=1, max_size=50
 )
@@ -120,14 +99,14 @@ lengths = st.lists(
 def test_every_token_is_seen_once_an_epoch(pairs_of_lengths, made, packing):
   """As multisets: whole pairs, and the ids that stand in the arrays."""
   pairs = pairs_of_lengths(made)
-  batches = _make(pairs, packing=packing, batch_size=4)
+  batches = make_batches(pairs, packing=packing, batch_size=4)
   if packing != "bucket":
     # Batches that are epochs: in any other, epochs meet.
     rows = len(batches.plan.units[0])
-    batches = _make(pairs, packing=packing, batch_size=rows)
+    batches = make_batches(pairs, packing=packing, batch_size=rows)
   for epoch in range(2):
     steps = -(-len(batches.plan.units[0]) // batches.plan.units_per_batch)
-    members, arrays = _epoch(batches, epoch * steps)
+    members, arrays = epoch_of(batches, epoch * steps)
     assert sorted(itertools.chain(*members)) == list(range(len(made)))
     for side, ids in (
       ("encoder", "encoder_tokens"),
@@ -160,30 +139,10 @@ def test_members_name_the_segments(batches, bpe):
       assert text == batches.pairs.parts[0].record(pair % 50)["target"]
 
 
-def test_a_bucket_batch_is_of_one_bucket(pairs_of_lengths):
-  pairs = pairs_of_lengths([(i % 31 + 1, i % 7 // 2 + 1) for i in range(90)])
-  batches = _make(pairs, packing="bucket", buckets=BUCKETS)
-  members, arrays = _epoch(batches)
-  shapes = [batch["encoder_tokens"].shape[1] for batch in arrays]
-  assert len(set(shapes)) == 3
-  # One batch alone has fewer pairs than rows, and it is of the largest.
-  short = [i for i, batch in enumerate(members) if len(batch) < 8]
-  assert [shapes[i] for i in short] == [32] * (90 % 8 > 0)
-  again, _ = _epoch(batches, len(members))
-  assert sorted(itertools.chain(*again)) == list(range(90))
-  # Other pairs stand together in the next epoch.
-  assert not {frozenset(b) for b in members} & {frozenset(b) for b in again}
-  for batch, shape in zip(members, shapes, strict=True):
-    source = pairs.source_lengths(np.array(batch))
-    if shape > 8 and len(batch) == 8:
-      # No more of them than were left over would have fitted a smaller one.
-      assert (source <= 8).sum() < 8
-
-
 def test_packed_rows_are_the_same_in_every_epoch(pairs):
-  batches = _make(pairs, packing="pack", batch_size=1)
-  one, _ = _epoch(batches)
-  two, _ = _epoch(batches, len(one))
+  batches = make_batches(pairs, packing="pack", batch_size=1)
+  one, _ = epoch_of(batches)
+  two, _ = epoch_of(batches, len(one))
   assert one != two and sorted(one) == sorted(two)
   assert max(map(len, one)) > 1
   assert len(batches.shapes) == 1
@@ -191,8 +150,8 @@ def test_packed_rows_are_the_same_in_every_epoch(pairs):
 
 def test_rows_that_are_kept_give_the_same_batches(pairs, make_pairs, tmp_path):
   parts, weights = (pairs, make_pairs(20)), (0.7, 0.3)
-  made = _make(*parts, weights=weights, packing="pack")
-  kept = _make(*parts, weights=weights, packing="pack", folder=tmp_path)
+  made = make_batches(*parts, weights=weights, packing="pack")
+  kept = make_batches(*parts, weights=weights, packing="pack", folder=tmp_path)
   # A file a source.
   assert len(list(tmp_path.glob("rows-*.npy"))) == 2
   assert kept.fingerprint == made.fingerprint
@@ -203,7 +162,7 @@ def test_rows_that_are_kept_give_the_same_batches(pairs, make_pairs, tmp_path):
 def test_seed_decides_the_members(pairs):
   for packing in pipeline.PACKINGS:
     first, other, same = (
-      _make(pairs, packing=packing, seed=s) for s in (0, 1, 0)
+      make_batches(pairs, packing=packing, seed=s) for s in (0, 1, 0)
     )
     assert first.members(0) != other.members(0)
     assert first.members(0) == same.members(0)
@@ -212,9 +171,9 @@ def test_seed_decides_the_members(pairs):
 
 def test_a_fingerprint_is_of_all_that_decides_the_batches(make_pairs):
   pairs = make_pairs(50)
-  made = [_make(make_pairs(49))]
+  made = [make_batches(make_pairs(49))]
   made += [
-    _make(pairs, packing=packing, **changes)
+    make_batches(pairs, packing=packing, **changes)
     for packing in pipeline.PACKINGS
     for changes in (
       {},
@@ -229,7 +188,7 @@ def test_a_fingerprint_is_of_all_that_decides_the_batches(make_pairs):
 
 
 def test_a_row_reads_its_own_pairs_and_no_other(pairs, monkeypatch):
-  batches = _make(pairs, packing="pack")
+  batches = make_batches(pairs, packing="pack")
   read = []
   get = type(pairs).__getitem__
 
@@ -261,59 +220,16 @@ def test_the_next_batch_goes_to_the_device_while_one_is_used(
     return placed[-1]
 
   monkeypatch.setattr(device, "to_device", recording)
-  batches = pipeline.train_batches(_make(pairs), 0, 9, sharding=sharding)
+  batches = pipeline.train_batches(make_batches(pairs), 0, 9, sharding=sharding)
   next(batches)
   # Nobody has asked for it yet.
   assert second.wait(60)
   batches.close()
 
 
-def test_smallest_bucket_that_holds_the_longest_row(make_pairs):
-  pairs = make_pairs(50)
-  batches = _make(pairs, batch_size=2)
-  shapes = set()
-  for step in range(60):
-    members = np.array(batches.members(step))
-    source = pairs.source_lengths(members).max()
-    target = pairs.target_lengths(members).max()
-    fits = [b for b in BUCKETS if source <= b[0] and target <= b[1]]
-    batch = batches.batch(step)
-    assert batch["encoder_tokens"].shape == (2, fits[0][0])
-    assert batch["decoder_targets"].shape == (2, fits[0][1])
-    # Not even one row alone changes the shape that the whole batch has.
-    one = batches.batch(step, np.array([1]))
-    assert one["encoder_tokens"].shape == (1, fits[0][0])
-    shapes.add(fits[0])
-  assert len(shapes) >= 2, shapes
-
-
-def test_buckets_change_shapes_and_no_members(pairs):
-  plain = _make(pairs, buckets=((32, 12),))
-  bucketed = _make(pairs)
-  assert [plain.members(n) for n in range(9)] == [
-    bucketed.members(n) for n in range(9)
-  ]
-
-
-def test_make_buckets():
-  assert make_buckets((), (), 32, 12) == ((32, 12),)
-  made = make_buckets((128, 64, 128), (48, 24, 24), 128, 48)
-  assert made == ((64, 24), (128, 24), (128, 48))
-  with pytest.raises(ValueError, match="zipped"):
-    make_buckets((64,), (), 64, 24)
-  with pytest.raises(ValueError, match=r"max_source_length = 65 .*add one"):
-    make_buckets((64, 65), (24, 12), 65, 24)
-
-
-@pytest.mark.parametrize("packing", ["none", "bucket"])
-def test_pipeline_refuses_buckets_that_are_too_small(pairs, packing):
-  with pytest.raises(ValueError, match=r"no bucket of .* holds"):
-    _make(pairs, packing=packing, buckets=((8, 3),))
-
-
 def test_pipeline_refuses_a_row_that_is_too_short(pairs):
   with pytest.raises(ValueError, match=r"raise data\.pack_source"):
-    _make(pairs, packing="pack", pack_shape=(8, 16))
+    make_batches(pairs, packing="pack", pack_shape=(8, 16))
 
 
 @pytest.mark.parametrize("sharded", [False, True])

@@ -76,10 +76,3 @@ def test_fingerprint_is_of_the_content(write_jsonl):
 def test_source_travels_to_other_processes(write_jsonl):
   source = _open(write_jsonl(GOOD))
   assert source[0] == pickle.loads(pickle.dumps(source))[0]
-
-
-def test_file_that_changes_while_open_is_an_error(write_jsonl):
-  source = _open(write_jsonl(GOOD))
-  write_jsonl(b"x" * 60)
-  with pytest.raises(ValueError, match=r"line 1 .*has changed"):
-    source[0]

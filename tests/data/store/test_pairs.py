@@ -1,9 +1,8 @@
-"""Each pair is tokenised once, truncated and counted; bad ones are named."""
+"""Each pair is tokenised once; some of them, or other sources, are pairs."""
 
 import numpy as np
 import pytest
 
-from data import sources
 from data.examples import Tokens
 
 
@@ -37,81 +36,6 @@ def test_every_pair_is_tokenised_once(make_pairs, wordpiece, monkeypatch):
   for index in range(20):
     assert len(pairs[index].source) and len(pairs[index].source)
   assert len(seen) == len(set(seen)) == 20
-
-
-def test_truncations_are_counted_by_side(make_pairs, wordpiece):
-  whole = make_pairs(20)
-  assert whole.counts.truncated_sources == whole.counts.truncated_targets == 0
-  cut = make_pairs(20, max_source_length=7, max_target_length=4)
-  every = np.arange(20)
-  over = (whole.source_lengths(every) > 7).sum()
-  assert cut.counts.truncated_sources == over > 0
-  over = (whole.target_lengths(every) > 4).sum()
-  assert cut.counts.truncated_targets == over > 0
-  assert cut.source_lengths(every).max() == 7
-  for index in range(20):
-    # What the encoder's tokenizer puts at the end stays there.
-    assert cut[index].source[-1] == wordpiece.suffix[0]
-    ended = cut[index].target[-1] == 0
-    assert ended == (whole.target_lengths(every[index : index + 1])[0] <= 4)
-
-
-def test_empty_source_is_named_or_skipped(write_jsonl, encode):
-  good = {"source": "apple", "target": "b"}
-  path = write_jsonl(good, b"bad", {"source": " \t", "target": "b"}, good)
-  fields = ("source", "target")
-  source = sources.open_source(
-    f"jsonl:{path}", fields=fields, on_bad_record="skip"
-  )
-  with pytest.raises(
-    ValueError,
-    match=r"line 3: data\.source_field = 'source' is blank; fix it, or set",
-  ):
-    encode(source)
-  pairs = encode(source, on_bad_record="skip")
-  assert pairs.records.tolist() == [0, 2]
-  counts = pairs.counts
-  assert (counts.pairs, counts.skipped_records) == (2, 1)
-  assert counts.empty_sources == 1
-  only = sources.open_source(
-    f"jsonl:{path}@all[1:2]", fields=fields, on_bad_record="skip"
-  )
-  with pytest.raises(ValueError, match="'source' is empty in all 1 records"):
-    encode(only, on_bad_record="skip")
-
-
-@pytest.mark.parametrize(
-  ("records", "what"),
-  [
-    ([("a", "b"), ("", "b")], r"= 'source' is empty; fix it"),
-    ([("a", "b"), ("\x00", "b")], r"knows \('\\x00'\); fix it"),
-    (
-      [("a", "b"), ("", "b"), (" ", "b")],
-      r"is empty, as in 2 of the 3 records read together, of which 0 have an "
-      r"empty data\.target_field = 'target': are the two fields swapped\?",
-    ),
-    (
-      [("", ""), ("", ""), ("", "b")],
-      r"as in 3 of the 3 records read together, of which 2 have an empty "
-      r"data\.target_field = 'target'; fix it",
-    ),
-  ],
-)
-def test_empty_sources_are_told_from_swapped_fields(
-  write_jsonl, encode, records, what
-):
-  path = write_jsonl(*({"source": s, "target": t} for s, t in records))
-  source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
-  with pytest.raises(ValueError, match=what):
-    encode(source)
-
-
-def test_a_source_that_is_quoted_is_bounded(write_jsonl, encode):
-  path = write_jsonl({"source": "\x00" * 9999, "target": "b"})
-  source = sources.open_source(f"jsonl:{path}", fields=("source", "target"))
-  with pytest.raises(ValueError, match="holds nothing that") as caught:
-    encode(source)
-  assert len(str(caught.value)) < 500
 
 
 def test_fingerprint_is_of_ids_and_tokens(make_pairs):

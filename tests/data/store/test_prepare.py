@@ -1,7 +1,6 @@
 """A prepared folder has the same bits, whatever happened on the way."""
 
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -11,34 +10,9 @@ import threading
 import pytest
 
 from data import sources
-from data.store import manifest, prepare, prepared, worker_processes
+from data.store import prepare, prepared, worker_processes
 
-SMALL = 4
-
-
-def bits(folder: pathlib.Path) -> dict[str, bytes]:
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-  monkeypatch.setattr(prepare, "_RECORDS", SMALL)
-
-
-@pytest.fixture
-def source(write_jsonl) -> sources.Source:
-  return open_pairs(write_jsonl, 22)
-
-
-def open_pairs(write_jsonl, size, name="pairs.jsonl", **options):
-  lines = [
-    {"source": "apple " + "very " * (i % 9), "target": "go " * (i % 7)}
-    for i in range(size)
-  ]
-  path = write_jsonl(*lines, name=name)
-  return sources.open_source(
-    f"jsonl:{path}", fields=("source", "target"), **options
-  )
+from .conftest import SMALL, bits, open_pairs
 
 
 @pytest.fixture
@@ -272,25 +246,6 @@ def test_another_source_or_tokenizer_is_noticed(
     prepared.verify(folder)
 
 
-def test_every_fact_has_a_folder_of_its_own(source, make_encoding, bpe):
-  changes = [
-    {},
-    {"source_field": "target"},
-    {"target_field": "source"},
-    {"source_tokenizer": bpe},
-    {"tokens": prepared.Tokens(start=1, end=0, source_pad=0, target_pad=0)},
-    {"tokens": prepared.Tokens(start=0, end=0, source_pad=0, target_pad=1)},
-    {"max_source_length": 9},
-    {"max_target_length": 9},
-    {"on_bad_record": "skip"},
-  ]
-  keys = [
-    manifest.key(manifest.facts(source, make_encoding(**change)))
-    for change in changes
-  ]
-  assert len(set(keys)) == len(changes)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_record_is_named_and_leaves_nothing(
   write_jsonl, make_encoding, tmp_path, workers
@@ -327,17 +282,6 @@ def test_a_source_that_cannot_be_read_is_not_a_full_disk(
   assert len(list(store.glob("*.partial/*.part"))) > 1
   prepare.prepare_set(source, make_encoding(), store, workers=1)
   assert bits(finished(store)) == whole
-
-
-def test_a_manifest_can_be_read_by_people(source, make_encoding, tmp_path):
-  pairs = prepare.prepare_set(source, make_encoding(), tmp_path, workers=1)
-  values = json.loads((pairs.folder / "manifest.json").read_text())
-  assert values["uri"] == source.name
-  assert values["facts"]["source"] == source.fingerprint
-  assert values["facts"]["max_target_length"] == 12
-  assert values["counts"]["pairs"] == 22
-  assert [shard["pairs"] for shard in values["shards"]] == [4, 4, 4, 4, 4, 2]
-  assert set(values["files"]) == set(bits(pairs.folder)) - {"manifest.json"}
 
 
 def test_shards_are_few_however_many_records():

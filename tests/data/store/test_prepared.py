@@ -65,11 +65,6 @@ def assert_same(pairs: Pairs, other: Pairs):
     assert pairs.record(index) == other.record(index)
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-  monkeypatch.setattr(prepare, "_RECORDS", 4)
-
-
 @pytest.fixture(scope="module")
 def make_encoding(wordpiece, bpe) -> Callable[..., Encoding]:
   settings = {

@@ -85,22 +85,6 @@ def test_a_folder_is_let_go_after_an_error(tmp_path):
   assert not (tmp_path / "new/run").exists()
 
 
-def test_a_lock_that_is_let_go_meanwhile_is_taken(tmp_path, monkeypatch):
-  """Its file was opened, and then removed by who had it."""
-  path, flock, removed = tmp_path / "lock", fcntl.flock, []
-
-  def remove_first(file, how):
-    if not removed:
-      removed.append(path.unlink())
-    flock(file, how)
-
-  monkeypatch.setattr(fcntl, "flock", remove_first)
-  with run_lock.held(tmp_path):
-    assert path.read_text().startswith("process ")
-    with pytest.raises(Refusal), run_lock.held(tmp_path):
-      pass
-
-
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_said(
   number, tmp_path, monkeypatch, caplog
