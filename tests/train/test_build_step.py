@@ -9,7 +9,6 @@ from configs import bert2gpt2_cnn_dailymail, dates
 from data.collate import abstract_batch
 from train import loop
 from train.build_step import build_step
-from train.errors import Refusal
 from train.mesh import MeshConfig, make_mesh
 from train.setup.modules import preset_module
 
@@ -65,11 +64,3 @@ def test_a_pod_of_full_size_is_lowered_from_presets():
   text = lowered(config).as_text()
   rows = config.train.batch_size // config.train.accumulate_steps
   assert f"tensor<{rows}x{config.data.max_source_length}x768xbf16>" in text
-
-
-@pytest.mark.parametrize("key", ["encoder", "decoder", "pair"])
-def test_files_of_the_hub_are_refused(key):
-  config = dates.get_config("smoke")
-  config.model[key] = "bert-base-uncased"
-  with pytest.raises(Refusal, match=f"model.{key} = .*is no preset"):
-    preset_module(config)

@@ -8,8 +8,6 @@ import pytest
 
 from train.errors import Refusal
 from train.modes import evaluate
-from train.setup import trained
-from train.workdir.metrics_file import read_rows
 
 
 def test_on_eight_devices_it_repeats_what_training_measured(
@@ -63,23 +61,6 @@ def test_text_of_some_examples_is_spread_over_the_set(
   lines = (run / "samples/valid-00000004.jsonl").read_text().splitlines()
   assert [json.loads(line)["id"] for line in lines] == [0, 7, 14]
   assert row["eval/again/loss"] == row["eval/valid/loss"]
-
-
-def test_the_best_is_what_the_run_called_best(finished, tmp_path, one_device):
-  """Whatever sets and metric the evaluation itself asks for."""
-  config, folder, _ = finished
-  config = config.copy_and_resolve_references()
-  rows = read_rows(folder / "metrics.jsonl")
-  losses = {
-    row["step"]: row["eval/valid/loss"]
-    for row in rows
-    if "eval/valid/loss" in row
-  }
-  assert len(losses) > 1
-  config.data.eval = config.data.eval.replace("valid=", "other=")
-  config.train.best_mode = "max"
-  this = trained.load(config, str(folder))
-  assert this.step == min(losses, key=losses.get)
 
 
 def test_a_folder_without_a_run_and_another_model_are_refused(

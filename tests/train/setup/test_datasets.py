@@ -1,6 +1,5 @@
 """The sets of a run: mixtures, and pairs that are not held out."""
 
-import json
 import logging
 
 import numpy as np
@@ -14,15 +13,11 @@ from train.setup import datasets
 from train.setup.task import build_task, record_task
 from train.workdir import recorded_config
 
-
-def _write(path, *words):
-  lines = [json.dumps({"source": w, "target": w}) + "\n" for w in words]
-  path.write_text("".join(lines))
-  return f"jsonl:{path}"
+from .conftest import write_words
 
 
 def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
-  uris = [_write(tmp_path / name, name * 2, name * 3) for name in "ab"]
+  uris = [write_words(tmp_path / name, name * 2, name * 3) for name in "ab"]
   tiny_config.data.train = f"3*{uris[0]},1*{uris[1]}"
   datasets.check(tiny_config, tmp_path)
   task = build_task(tiny_config, tmp_path / "run")
@@ -33,28 +28,17 @@ def test_a_mixture_holds_its_shares(tiny_config, tmp_path):
   assert [sum(i // 2 == part for i in seen) for part in (0, 1)] == [750, 250]
 
 
-def test_tokenizers_learn_from_all_of_a_mixture(tiny_config, tmp_path):
-  uris = [
-    _write(tmp_path / "one", *["alpha alpha"] * 9),
-    _write(tmp_path / "two", *["omega omega"] * 9),
-  ]
-  tiny_config.data.train = f"1*{uris[0]},2*{uris[1]}"
-  task = build_task(tiny_config, tmp_path / "run")
-  for word in ("alpha", "omega"):
-    assert task.source_tokenizer.token_id(word) is not None
-
-
 @pytest.fixture
 def sets(tmp_path, tiny_config):
   """A configuration whose sets overlap, and its sets."""
   words = [f"word {i}" for i in range(10)]
   data = tiny_config.data
-  data.train = _write(tmp_path / "train", *words)
+  data.train = write_words(tmp_path / "train", *words)
   data.eval = (
-    f"v={_write(tmp_path / 'v', 'new one', *words[:2])},"
-    f"w={_write(tmp_path / 'w', 'new', 'newer')}"
+    f"v={write_words(tmp_path / 'v', 'new one', *words[:2])},"
+    f"w={write_words(tmp_path / 'w', 'new', 'newer')}"
   )
-  data.test = f"t={_write(tmp_path / 't', words[7])}"
+  data.test = f"t={write_words(tmp_path / 't', words[7])}"
   task = build_task(tiny_config, tmp_path / "run")
   pairs = datasets.train_pairs(tiny_config, task, tmp_path / "run")
   return (

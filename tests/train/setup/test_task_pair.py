@@ -210,14 +210,6 @@ def _equal_sides(folder):
   return {"encoder_model": pair.encoder, "decoder_model": pair.decoder}
 
 
-def test_a_pair_named_as_a_side_says_what_to_set(
-  exported, tiny_config, tmp_path
-):
-  tiny_config.model.encoder = str(exported)
-  with pytest.raises(Refusal, match=r"set model\.pair to it"):
-    loop.build_run(tiny_config, tmp_path / "run")
-
-
 def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   config = tiny_config
   transformers.BertConfig().save_pretrained(tmp_path / "bert")

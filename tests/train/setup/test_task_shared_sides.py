@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import transformers
 
 from configs import dates
-from data.tokenizers import training
 from train import loop, validate
 from train.errors import Refusal
 from train.modes import export
@@ -59,33 +57,3 @@ def test_sides_that_start_apart_cannot_share(share, key, value, other):
     validate.check_values(config)
   for part in (f"model.share = {share!r}", f"{key} = {value!r}", other):
     assert part in str(caught.value)
-
-
-def test_tokenizers_that_differ_cannot_share(
-  tiny_config, tmp_path, one_device, write_tokenizers
-):
-  config = _shared(tiny_config, "embeddings")
-  config.model.encoder, config.model.decoder = write_tokenizers
-  config.model.encoder_init = config.model.decoder_init = "random"
-  with pytest.raises(Refusal, match="differ: name one"):
-    loop.build_run(config, tmp_path / "run")
-
-
-@pytest.fixture
-def write_tokenizers(tmp_path) -> list[str]:
-  """Folders of two models of one shape, each with words of its own."""
-
-  names = []
-  for name, words in (("one", "red blue"), ("other", "black white")):
-    folder = str(tmp_path / name)
-    tokenizer = training.train_wordpiece([f"{words} 0123456789"] * 9, 300)
-    tokenizer.save(folder)
-    transformers.BertConfig(
-      vocab_size=tokenizer.vocab_size,
-      hidden_size=32,
-      num_hidden_layers=1,
-      num_attention_heads=2,
-      intermediate_size=64,
-    ).save_pretrained(folder)
-    names.append(folder)
-  return names

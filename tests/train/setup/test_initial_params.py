@@ -1,0 +1,146 @@
+"""The parameters that a run starts from are those of its checkpoints."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from encdec import hub
+from train import loop
+from train.errors import Refusal
+from train.setup import initial_params, tokenizers
+from train.setup.task import record_task, restore_task
+
+
+@pytest.mark.usefixtures("one_device")
+def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
+  folder, encoder, decoder = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.decoder = str(folder / "gpt2")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  this = loop.build_run(config, folder / "run")
+  params = loop.first_state(this).params
+  for side, table in (
+    ("encoder", encoder.embeddings.word_embeddings),
+    ("decoder", decoder.transformer.wte),
+  ):
+    ours = np.asarray(params[side]["embeddings"]["tokens"]["embedding"])
+    theirs = table.weight.detach().numpy()
+    np.testing.assert_array_equal(ours[: len(theirs)], theirs)
+    # Rows up to the multiple are padding.
+    assert len(ours) % 128 == 0 and not ours[len(theirs) :].any()
+  cross = params["decoder"]["layers"]["cross_attention"]["query"]["kernel"]
+  assert np.asarray(cross).std() > 0
+  tokens = this.task.batch_tokens
+  assert (tokens.start, tokens.end, tokens.target_pad) == (0, 0, 0)
+
+  # A random decoder has the shape of its folder and nothing else of it.
+  config.model.decoder_init = "random"
+  mixed = initial_params.first_params(config, this.task.module)
+  np.testing.assert_array_equal(
+    np.asarray(mixed["encoder"]["embeddings"]["tokens"]["embedding"]),
+    np.asarray(params["encoder"]["embeddings"]["tokens"]["embedding"]),
+  )
+  drawn = mixed["decoder"]["embeddings"]["tokens"]["embedding"]
+  assert (np.asarray(drawn) != ours).any()
+  config.model.encoder_init = "random"
+  assert initial_params.first_params(config, this.task.module) is None
+
+
+def _add_tokens(folder, tokens):
+  inner = transformers.AutoTokenizer.from_pretrained(str(folder))
+  assert inner.add_tokens(tokens) == len(tokens)
+  inner.save_pretrained(str(folder))
+  return len(inner)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
+  """Rows as PyTorch's resize_token_embeddings draws them: at the mean."""
+  folder, encoder, decoder = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.decoder = str(folder / "gpt2")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  name, theirs = {
+    "encoder": ("bert", encoder),
+    "decoder": ("gpt2", decoder),
+  }[side]
+  size = _add_tokens(folder / name, ["<hl>", "<sep2>"])
+  kind = tokenizers.SIDES[side]
+  with pytest.raises(
+    Refusal,
+    match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
+    rf"{size - 2}: .*model\.grow_vocabulary=True",
+  ):
+    loop.build_run(config, folder / "refused")
+  config.model.grow_vocabulary = True
+  this = loop.build_run(config, folder / "run")
+  assert getattr(this.task.hub_config, side).vocab_size == size
+  rows = np.asarray(
+    loop.first_state(this).params[side]["embeddings"]["tokens"]["embedding"]
+  )
+  torch.manual_seed(0)
+  theirs.resize_token_embeddings(size)
+  table = theirs.get_input_embeddings().weight.detach().numpy()
+  np.testing.assert_array_equal(rows[: size - 2], table[: size - 2])
+  # PyTorch adds noise of a variance of 1e-9 times that of the rows.
+  mean = table[: size - 2].astype(np.float64).mean(axis=0)
+  np.testing.assert_allclose(rows[size - 2 : size], [mean, mean], atol=1e-6)
+  np.testing.assert_allclose(table[size - 2 :], [mean, mean], atol=1e-4)
+  # The rest is padding, as ever.
+  assert len(rows) % 128 == 0 and not rows[size:].any()
+  # The other side is as it was.
+  other = tokenizers.SIDES.keys() - {side}
+  for name in other:
+    sizes = {"encoder": encoder, "decoder": decoder}
+    assert (
+      getattr(this.task.hub_config, name).vocab_size
+      == sizes[name].config.vocab_size
+    )
+
+
+@pytest.mark.usefixtures("one_device")
+def test_what_sides_lack_is_drawn_with_a_warning_or_left_out(
+  folders, tiny_config, tmp_path, caplog
+):
+  """A BERT without pooler as encoder, and without head as decoder."""
+  folder, encoder, _ = folders
+  bare = transformers.BertModel(encoder.config, add_pooling_layer=False)
+  bare.save_pretrained(folder / "bert")
+  config = tiny_config
+  config.model.encoder = config.model.decoder = str(folder / "bert")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  this = loop.build_run(config, folder / "run")
+  with caplog.at_level("WARNING", logger="absl"):
+    state = loop.first_state(this)
+  assert "holds no language-model head" in caplog.text
+  assert "pooler" not in state.params["encoder"]
+  record_task(this.task, folder / "run")
+  again = restore_task(config, folder / "run")
+  assert again.module == this.task.module
+  assert not again.module.config.encoder.pooler
+  hub.save_folder(tmp_path / "hub", state.params, again.hub_config)
+  _, info = transformers.EncoderDecoderModel.from_pretrained(
+    tmp_path / "hub", output_loading_info=True
+  )
+  pooler = {f"encoder.pooler.dense.{name}" for name in ("weight", "bias")}
+  assert info["missing_keys"] == pooler and not info["unexpected_keys"]
+
+
+@pytest.mark.usefixtures("one_device")
+def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
+  folder, _, decoder = folders
+  config = tiny_config
+  config.model.decoder = str(folder / "gpt2")
+  config.model.decoder_init = "pretrained"
+  state = decoder.state_dict()
+  del state["transformer.ln_f.weight"]
+  decoder.save_pretrained(folder / "gpt2", state_dict=state)
+  with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
+    loop.first_state(loop.build_run(config, folder / "run"))
