@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import math
 import time
 
@@ -14,7 +13,6 @@ from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train.progress import throughput
-from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import (
   Speed,
   peak_flops,
@@ -158,21 +156,6 @@ def test_the_peaks_of_devices_add_up():
   chips = [FakeTpu("TPU v4", num_cores=2)] * 4
   cores = [FakeTpu("TPU v4")] * 8
   assert total_peak_flops(chips) == total_peak_flops(cores) == 4 * 275e12
-
-
-def test_a_run_says_once_that_a_peak_is_unknown(monkeypatch, caplog):
-  def start(devices):
-    monkeypatch.setattr(jax, "devices", lambda: devices)
-    reader = StepReader(RunTotals(), total=1, log_every=1, explain=str)
-    reader.close()
-
-  with caplog.at_level(logging.INFO):
-    start([FakeGpu("NVIDIA H200")])
-    start([FakeGpu("cpu", "cpu")])
-    assert not caplog.messages
-    start([FakeGpu("NVIDIA X1"), FakeGpu("NVIDIA H200"), FakeGpu("NVIDIA X1")])
-  (said,) = caplog.messages
-  assert "no time/mfu" in said and "'NVIDIA H200' and 'NVIDIA X1'" in said
 
 
 @dataclasses.dataclass
