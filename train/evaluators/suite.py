@@ -13,10 +13,10 @@ from jaxtyping import Float64
 from data.pipeline import eval_batches
 from data.store.pairs import Pairs
 from encdec.types import Params
-from train.cli.setting_names import naming
 from train.config import Config
 from train.evaluators import loss, permuted, text
 from train.mesh import batch_sharding
+from train.setting_names import naming
 from train.setup import datasets
 from train.setup.task import Task
 from train.state import TrainState

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import jax
 from absl import logging
 
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import refusing
 from train.evaluators.suite import Result, Suite, write_samples
+from train.setting_names import naming
 from train.setup import datasets, trained
 
 

@@ -18,11 +18,11 @@ from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import processes, text_generator
 from train.cli import paths
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal, refusing
 from train.modes.prediction_file import Output
 from train.modes.prediction_inputs import URI, Input, Inputs, open_inputs
+from train.setting_names import naming
 from train.setup import trained
 from train.setup.trained import Trained
 from train.text_generator import GeneratedTexts, GenerationRequest

@@ -18,8 +18,8 @@ from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
 from train import processes, validate
 from train.cli import paths
-from train.cli.setting_names import naming
 from train.config import Config
+from train.setting_names import naming
 from train.setup import tokenizers
 from train.setup.task import Task
 

@@ -9,8 +9,8 @@ from encdec import hub
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
-from train.cli.setting_names import naming
 from train.config import Config
+from train.setting_names import naming
 from train.setup.tokenizers import SIDES
 
 # What to change in a configuration when weights do not fit.

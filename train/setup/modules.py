@@ -10,10 +10,10 @@ from encdec.config import Role
 from encdec.layers.activations import activation
 from encdec.model import FlaxEncoderDecoderModule
 from train import validate
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal
 from train.mesh import sharding_rules
+from train.setting_names import naming
 from train.setup import side_configs
 from train.setup.tokenizers import SIDES
 

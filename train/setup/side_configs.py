@@ -9,9 +9,9 @@ from data.tokenizers.tokenizer import Tokenizer
 from encdec import hub
 from encdec.config import Role
 from train import validate
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal
+from train.setting_names import naming
 from train.setup import languages
 from train.setup.tokenizers import SIDES
 

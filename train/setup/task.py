@@ -23,10 +23,10 @@ from encdec.special_tokens import (
   resolve_special_tokens,
 )
 from train import processes, validate
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal
 from train.mesh import platform_of, sharding_rules
+from train.setting_names import naming
 from train.setup import generation_settings, languages, side_configs, tokenizers
 from train.setup.generation_settings import GenerationSettings
 from train.setup.modules import build_module

@@ -14,9 +14,9 @@ from data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from encdec import hub
 from encdec.archs import ARCHS
 from train import validate
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import Refusal
+from train.setting_names import naming
 from train.setup import languages
 
 SIDES = {"encoder": "source", "decoder": "target"}

@@ -14,10 +14,10 @@ from encdec.sharding import param_specs
 from encdec.types import Params
 from train import validate
 from train.checkpoint import Checkpoints
-from train.cli.setting_names import naming
 from train.config import Config
 from train.errors import refusing
 from train.mesh import MeshConfig, make_mesh, sharding_rules
+from train.setting_names import naming
 from train.setup.task import Task, restore_task
 from train.workdir import recorded_config
 

@@ -13,8 +13,8 @@ import pytest
 
 from data.io import atomic_write
 from train.cli import machine_errors
-from train.cli.setting_names import naming
 from train.errors import Refusal, refusing
+from train.setting_names import naming
 
 ROOT = Path(__file__).parents[3]
 SMOKE = "--config=configs/dates.py:smoke"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.cli.setting_names import naming
+from train.setting_names import naming
 
 
 def test_a_keyword_becomes_the_key_that_was_given_for_it():
