@@ -20,10 +20,11 @@ from encdec.masks import token_positions
 from encdec.sharding import Rules
 from encdec.sharing import expand
 from encdec.types import Params
+from train import generation_settings
 from train.config import Config
+from train.generation_settings import GenerationSettings
 from train.mesh import batch_sharding, batch_shards
-from train.setup import datasets, generation_settings
-from train.setup.generation_settings import GenerationSettings
+from train.setup import datasets
 from train.setup.task import Task
 
 Key = TypeVar("Key")

@@ -14,14 +14,14 @@ from encdec.config import EncDecConfig
 from encdec.layers.kernels.select import IMPLEMENTATIONS
 from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
+from train import generation_settings
 from train.build_step import step_config
 from train.config import Config
 from train.errors import Refusal, refusing
+from train.generation_settings import UNSET, GenerationSettings
 from train.mesh import MeshConfig
 from train.optim import OptimConfig
 from train.setting_names import naming
-from train.setup import generation_settings
-from train.setup.generation_settings import UNSET, GenerationSettings
 
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),

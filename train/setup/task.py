@@ -22,13 +22,13 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from train import processes, validate
+from train import generation_settings, processes, validate
 from train.config import Config
 from train.errors import Refusal
+from train.generation_settings import GenerationSettings
 from train.mesh import platform_of, sharding_rules
 from train.setting_names import naming
-from train.setup import generation_settings, languages, side_configs, tokenizers
-from train.setup.generation_settings import GenerationSettings
+from train.setup import languages, side_configs, tokenizers
 from train.setup.modules import build_module
 from train.setup.tokenizers import SIDES
 from train.workdir import json_files

@@ -10,7 +10,7 @@ from data.io.error_text import plain, quoted
 from train import validate
 from train.config import Config
 from train.errors import Refusal
-from train.setup.generation_settings import UNSET
+from train.generation_settings import UNSET
 from train.workdir import json_files
 
 # Values that leave a key unset, as JSON has them.

@@ -2,9 +2,9 @@
 
 import pytest
 
-from train import loop, validate
+from train import generation_settings, loop, validate
 from train.errors import Refusal
-from train.setup import generation_settings, trained
+from train.setup import trained
 from train.setup.task import restore_task
 
 

@@ -12,10 +12,10 @@ import transformers
 from data.tokenizers import training
 from data.tokenizers.tokenizer import load_tokenizer
 from encdec import FlaxEncoderDecoderModel, hub
-from train import loop
+from train import generation_settings, loop
 from train.errors import Refusal
 from train.modes import export
-from train.setup import generation_settings, trained
+from train.setup import trained
 from train.setup.task import build_task
 from train.workdir import json_files, recorded_config
 
