@@ -38,8 +38,13 @@ ROOMS = {
   "data.schemes": {"data.sources", "data.store", "data.tokenizers"},
   "data.tokenizers": {"data.schemes", "data.sources", "data.store"},
   "train.evaluators": {"train.loop", "train.modes"},
-  "train.setup": {"train.loop", "train.modes"},
-  "train.workdir": {"train.loop", "train.modes"},
+  "train.setup": {
+    "train.evaluators",
+    "train.loop",
+    "train.modes",
+    "train.text_generator",
+  },
+  "train.workdir": {"train.loop", "train.modes", "train.setup"},
 }
 # The public face: names of the hub, and transformers' own config class.
 FACE = "encdec.__init__"

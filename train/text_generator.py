@@ -101,7 +101,7 @@ class TextGenerator:
         rows = zip(texts.tokens, texts.lengths, strict=True)
         yield GeneratedTexts(
           source.key,
-          tuple(text_of(self.task, ids[1:length]) for ids, length in rows),
+          tuple(self.task.text_of(ids[1:length]) for ids, length in rows),
           tuple(map(float, texts.scores)),
         )
 
@@ -141,12 +141,6 @@ def _by_bucket(
   while requests := list(itertools.islice(sources, window)):
     yield from sorted(requests, key=bucket, reverse=descending)
     descending = not descending
-
-
-def text_of(task: Task, ids: Int32[np.ndarray, " T"]) -> str:
-  """The text of target ids: without start, end and other special tokens."""
-  plain = [int(i) for i in ids if int(i) not in task.tokens.end]
-  return task.target_tokenizer.decode(plain)
 
 
 def search_options(settings: GenerationSettings, task: Task) -> SearchOptions:

@@ -14,7 +14,6 @@ from data.store.pairs import encode_pairs
 from data.tokenizers import round_trip
 from data.tokenizers.round_trip import RoundTrips
 from encdec.archs import ARCHS
-from train import text_generator
 from train.config import Config
 from train.setup import datasets
 from train.setup.task import Task
@@ -54,7 +53,7 @@ def _round_trips(
   )
   encoded = encode_pairs(sample, whole)
   for index in range(len(encoded)):
-    back = text_generator.text_of(task, encoded[index].target)
+    back = task.text_of(encoded[index].target)
     yield encoded.record(index)[config.data.target_field], back
 
 

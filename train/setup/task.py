@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int32
 from transformers import EncoderDecoderConfig
 
 from data.examples import Tokens
@@ -79,6 +81,11 @@ class Task:
   def width(self) -> int:
     """The decoder's, by which a "noam" schedule scales."""
     return self.module.config.decoder.width
+
+  def text_of(self, ids: Int32[np.ndarray, " T"]) -> str:
+    """The text of target ids: without start, end and other special tokens."""
+    plain = [int(i) for i in ids if int(i) not in self.tokens.end]
+    return self.target_tokenizer.decode(plain)
 
   def generation_settings(self, config: Config) -> GenerationSettings:
     """How `config` generates with this model.
