@@ -100,12 +100,12 @@ def test_inspection_and_the_start_of_a_run_say_it(
   def stop(*_, **__):
     raise Stopped
 
-  monkeypatch.setattr(loop, "jit_train_step", stop)
+  monkeypatch.setattr(loop, "Suite", stop)
   with caplog.at_level(logging.INFO), pytest.raises(Stopped):
     loop.build_run(emails, tmp_path / "run")
   assert not compilations
   info, warning = (
-    record for record in caplog.records if record.filename == "targets.py"
+    record for record in caplog.records if record.filename == "target_check.py"
   )
   assert said in info.getMessage()
   assert warning.levelno == logging.WARNING
