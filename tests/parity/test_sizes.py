@@ -34,7 +34,7 @@ CASES = [
 
 
 def _hub(name: str, size: str) -> transformers.PretrainedConfig:
-  return side_config(ARCHS[name].PRESETS[size])
+  return side_config({**ARCHS[name].PRESETS[size], "model_type": name})
 
 
 def _pytorch_count(config: transformers.PretrainedConfig, role: Role) -> int:
