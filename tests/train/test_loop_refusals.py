@@ -142,6 +142,9 @@ def test_bad_input_is_refused_before_anything_compiles(
 def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
   pairs_folder, tiny_config, compilations, monkeypatch
 ):
+  # Scalars of the options are converted when a process makes them first.
+  loop.build_run(tiny_config, pairs_folder / "other")
+  compilations.clear()
   monkeypatch.setattr(machine_errors, "_memory", lambda: 1000)
   with pytest.raises(
     Refusal, match=r"train\.batch_size = \d+: the arrays of a batch"
