@@ -50,15 +50,24 @@ def argmax(
   """`jnp.argmax` over V of numbers; with NaN among them, any place in it."""
   if platform != "cpu":
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
-  # In two passes: XLA's one keeps a number and its place, one after another.
-  rows, vocab = scores.shape[:-1], scores.shape[-1]
-  axis = 0 if vocab_major else len(rows)
-  scores = _vocab_major(scores) if vocab_major else scores
-  best = jnp.max(scores, axis=axis, keepdims=True)
-  places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-  places = jnp.where(scores == best, places, vocab)
-  # None is equal to a best that is NaN.
-  return (jnp.min(places, axis=axis) % vocab).reshape(rows)
+  # The best tile, then its best token: an argmax over V compares one number
+  # after another, and a search for the places of the largest number could
+  # find none, since XLA may compute scores once a pass and round otherwise.
+  short = padded_size(scores.shape[-1]) - scores.shape[-1]
+  padding = [(0, 0, 0)] * (scores.ndim - 1) + [(0, short, 0)]
+  lowest = jnp.asarray(-jnp.inf, scores.dtype)
+  scores = jax.lax.pad(scores, lowest, padding)
+  if vocab_major:
+    columns = _vocab_major(scores)
+    tiles = columns.reshape(-1, TILE, columns.shape[1])
+    tile = jnp.argmax(jnp.max(tiles, axis=1), axis=0)
+    inside = tiles[tile, :, jnp.arange(tile.size, dtype=jnp.int32)]
+  else:
+    tiles = scores.reshape(-1, scores.shape[-1] // TILE, TILE)
+    tile = jnp.argmax(jnp.max(tiles, axis=-1), axis=-1)
+    inside = jnp.take_along_axis(tiles, tile[:, None, None], axis=1)[:, 0]
+  best = tile * TILE + jnp.argmax(inside, axis=-1)
+  return best.astype(jnp.int32).reshape(scores.shape[:-1])
 
 
 def top_k(

@@ -41,13 +41,22 @@ def _ban(scores: Scores, where: Bool[Array, "B N V"]) -> Scores:
   return jnp.where(where, -jnp.inf, scores)
 
 
-def _kth(scores: Scores, k: int) -> Float[Array, "B N 1"]:
-  """The k-th largest; ties with it are kept by all warps."""
-  return jax.lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]
+def _below_best(scores: Scores, k: int) -> Bool[Array, "B N V"]:
+  """Where scores are below the k-th largest; ties with it are kept by all."""
+  best, at = jax.lax.top_k(scores, min(k, scores.shape[-1]))
+  # By index too: XLA may compute scores once more to compare them, and round
+  # otherwise.
+  return _spare(scores < best[..., -1:], at)
+
+
+def _spare(
+  drop: Bool[Array, "B N V"], at: Int[Array, "B N K"]
+) -> Bool[Array, "B N V"]:
+  return jax.vmap(jax.vmap(lambda row, at: row.at[at].set(False)))(drop, at)
 
 
 def _top_k(scores: Scores, k: int) -> Scores:
-  return _ban(scores, scores < _kth(scores, k))
+  return _ban(scores, _below_best(scores, k))
 
 
 def _top_p(scores: Scores, top_p: Float[Array, ""], keep: int) -> Scores:
@@ -74,8 +83,7 @@ def _min_p(scores: Scores, min_p: Float[Array, ""], keep: int) -> Scores:
   drop = p < min_p * jnp.max(p, axis=-1, keepdims=True)
   # Exactly `keep` are safe here, whatever ties with them.
   _, best = jax.lax.top_k(p, min(keep, p.shape[-1]))
-  save = jax.vmap(jax.vmap(lambda row, at: row.at[at].set(False)))
-  return _ban(scores, save(drop, best))
+  return _ban(scores, _spare(drop, best))
 
 
 def _entropy(log_p: Scores) -> Float[Array, "B N 1"]:
@@ -102,4 +110,4 @@ def _typical(scores: Scores, mass: Float[Array, ""], keep: int) -> Scores:
 def _cutoff(scores: Scores, least: Float[Array, "..."], keep: int) -> Scores:
   """Drops what is less likely than `least`, but for the best `keep`."""
   p = jax.nn.softmax(scores, axis=-1)
-  return _ban(scores, (p < least) & (scores < _kth(scores, keep)))
+  return _ban(scores, (p < least) & _below_best(scores, keep))

@@ -45,6 +45,20 @@ def test_the_best_is_the_first_of_equals(vocab, vocab_major):
   }
 
 
+@pytest.mark.parametrize("vocab_major", [False, True])
+def test_the_best_where_the_largest_is_rounded_otherwise(
+  vocab_major, monkeypatch
+):
+  """As where XLA computes scores once for their largest, once to find it."""
+  largest = jnp.max
+  monkeypatch.setattr(
+    jnp, "max", lambda *args, **kwargs: largest(*args, **kwargs) * 1.0000002
+  )
+  scores = jax.random.normal(jax.random.key(0), (3, 2, 700))
+  found = topk.argmax(scores, "cpu", vocab_major=vocab_major)
+  np.testing.assert_array_equal(found, jnp.argmax(scores, axis=-1))
+
+
 def test_log_probabilities_of_scores_that_are_vocab_major():
   logits = jax.random.normal(jax.random.key(0), (3, 4, 500)) * 30
   logits = logits.at[..., 7].set(-jnp.inf)

@@ -78,3 +78,24 @@ def test_temperature_comes_first():
   np.testing.assert_array_equal(found, flat)
   sharp = run(SCORES, Warps(top_p=p), keep=1)
   assert np.isfinite(found).sum() > np.isfinite(sharp).sum()
+
+
+@pytest.mark.parametrize(
+  "warps",
+  [Warps(top_k=1), Warps(epsilon_cutoff=jnp.float32(0.99))],
+  ids=["top_k", "epsilon_cutoff"],
+)
+def test_the_best_stays_where_the_bound_is_rounded_otherwise(
+  warps, monkeypatch
+):
+  """As where XLA computes scores once to rank them, once to compare them."""
+  top_k = jax.lax.top_k
+
+  def rounded_up(scores, k):
+    best, at = top_k(scores, k)
+    return best + 1e-6, at
+
+  monkeypatch.setattr(jax.lax, "top_k", rounded_up)
+  kept = np.isfinite(warp(jnp.asarray(SCORES), warps, keep=1))
+  np.testing.assert_array_equal(kept.sum(axis=-1), 1)
+  np.testing.assert_array_equal(kept.argmax(axis=-1), SCORES.argmax(axis=-1))
