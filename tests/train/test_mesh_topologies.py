@@ -12,8 +12,8 @@ import jax
 import pytest
 from jax.experimental import topologies
 
+from train.costs.chips import total_peak_flops
 from train.mesh import MeshConfig, make_mesh
-from train.progress.throughput import total_peak_flops
 
 pytestmark = pytest.mark.skipif(
   (sys.platform, platform.machine()) != ("linux", "x86_64"),

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 from absl import logging
 
+from train.costs.chips import total_peak_flops
 from train.errors import Failure
 from train.progress.progress_bar import ProgressBar
-from train.progress.throughput import Speed, total_peak_flops
+from train.progress.throughput import Speed
 
 COUNTS = ("pairs", "source_tokens", "target_tokens")
 
@@ -133,7 +134,7 @@ def _known_peak(devices: Sequence[Any], chief: bool) -> float | None:
     kinds = sorted({device.device_kind for device in devices})
     logging.info(
       "metrics.jsonl will have no time/mfu: the peak FLOP/s of %s is not known "
-      "(train/progress/throughput.py has those that are)",
+      "(train/costs/chips.py has those that are)",
       " and ".join(map(repr, kinds)),
     )
   return peak

@@ -1,92 +1,13 @@
 """How fast a run is: useful tokens a second, share of the chip's peak, ETA."""
 
 import contextlib
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from encdec.config import EncDecConfig, HeadKind, StackConfig
 
-# Dense bf16 FLOP/s, from the vendors' data sheets. Of one core of a TPU, by its
-# `device_kind`: a JAX device is a core of v2, v3 and 7x, and a chip of v4 and
-# v5p, whose two cores work as one unless the runtime is told otherwise.
-_TPU_CORES = {
-  "TPU v2": 23e12,
-  "TPU v3": 61.5e12,
-  "TPU v4": 137.5e12,
-  "TPU v5 lite": 197e12,
-  "TPU v5e": 197e12,
-  "TPU v5": 229.5e12,
-  "TPU v5p": 229.5e12,
-  "TPU v6 lite": 918e12,
-  "TPU v6e": 918e12,
-  "TPU7x": 1153.5e12,
-  "TPU v7x": 1153.5e12,
-}
-_TWO_CORES = ("TPU v4", "TPU v5", "TPU v5p")
-# Of a GPU, by the first words of its `device_kind`; memory and socket follow.
-# Those before Ampere have no bf16.
-_GPUS = {
-  "NVIDIA A100": 312e12,
-  "NVIDIA A800": 312e12,
-  "NVIDIA A10": 125e12,
-  "NVIDIA A10G": 70e12,
-  "NVIDIA A30": 165e12,
-  "NVIDIA A40": 149.7e12,
-  "NVIDIA RTX A6000": 154.8e12,
-  "NVIDIA L4": 121e12,
-  "NVIDIA L20": 119.5e12,
-  "NVIDIA L40": 181e12,
-  "NVIDIA L40S": 362e12,
-  "NVIDIA H20": 148e12,
-  "NVIDIA H100": 989e12,
-  "NVIDIA H100 PCIe": 756e12,
-  "NVIDIA H100 NVL": 835e12,
-  "NVIDIA H800": 989e12,
-  "NVIDIA H800 PCIe": 756e12,
-  "NVIDIA H200": 989e12,
-  "NVIDIA H200 NVL": 835e12,
-  "NVIDIA GH200": 989e12,
-  "NVIDIA B200": 2250e12,
-  "NVIDIA GB200": 2500e12,
-  "NVIDIA B300": 2250e12,
-  "NVIDIA GB300": 2500e12,
-}
-# A part of a GPU that is shared: "... MIG 1g.10gb", "NVIDIA A40-8Q".
-_PART = re.compile(r" MIG |-\d+[ABCQ]$")
-
-
 T = TypeVar("T")
-
-
-def peak_flops(device_kind: str, num_cores: int | None = None) -> float | None:
-  """Dense bf16 FLOP/s of a JAX device; None where it is not known.
-
-  Args:
-    num_cores: of the device, where it says so: a TPU does.
-  """
-  if device_kind in _TPU_CORES:
-    cores = num_cores or (2 if device_kind in _TWO_CORES else 1)
-    return cores * _TPU_CORES[device_kind]
-  if _PART.search(device_kind):
-    return None
-  known = [
-    name
-    for name in _GPUS
-    if re.match(re.escape(name) + r"(?![0-9A-Za-z])", device_kind)
-  ]
-  return _GPUS[max(known, key=len)] if known else None
-
-
-def total_peak_flops(devices: Sequence[Any]) -> float | None:
-  """Dense bf16 FLOP/s of some JAX devices; None where one's is not known."""
-  peaks = [
-    peak_flops(device.device_kind, getattr(device, "num_cores", None))
-    for device in devices
-  ]
-  known = [peak for peak in peaks if peak is not None]
-  return sum(known) if len(known) == len(peaks) else None
 
 
 def train_step_flops(

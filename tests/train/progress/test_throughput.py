@@ -13,12 +13,7 @@ from encdec import archs
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train.progress import throughput
-from train.progress.throughput import (
-  Speed,
-  peak_flops,
-  total_peak_flops,
-  train_step_flops,
-)
+from train.progress.throughput import Speed, train_step_flops
 
 
 def _config(encoder: dict, decoder: dict) -> EncDecConfig:
@@ -88,74 +83,6 @@ def test_the_forward_pass_is_what_the_compiler_counts(config):
   assert counted == pytest.approx(
     train_step_flops(config, b, s, t) / 3, rel=0.08
   )
-
-
-@pytest.mark.parametrize(
-  ("kind", "teraflops"),
-  [
-    ("TPU v4", 275),
-    ("TPU v5 lite", 197),
-    ("TPU v5", 459),
-    ("TPU v5p", 459),
-    ("TPU v6 lite", 918),
-    ("NVIDIA H100 80GB HBM3", 989),
-    ("NVIDIA H100 PCIe", 756),
-    ("NVIDIA H200", 989),
-    ("NVIDIA A100-SXM4-40GB", 312),
-    ("NVIDIA L40S", 362),
-    ("NVIDIA L4", 121),
-    ("NVIDIA A100 80GB PCIe", 312),
-    ("NVIDIA A10", 125),
-    ("NVIDIA A10G", 70),
-    ("NVIDIA GH200 480GB", 989),
-    ("NVIDIA H20", 148),
-  ],
-)
-def test_the_peak_of_a_chip(kind, teraflops):
-  assert peak_flops(kind) == teraflops * 1e12
-
-
-@pytest.mark.parametrize(
-  "kind",
-  [
-    "cpu",
-    "NVIDIA L400",
-    "TPU v50",
-    "TPU",
-    "TPU v4 lite",
-    # It has no bf16.
-    "Tesla V100-SXM2-16GB",
-    # Parts of a GPU.
-    "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-    "NVIDIA A40-8Q",
-  ],
-)
-def test_the_peak_of_an_unknown_chip_is_unknown(kind):
-  assert peak_flops(kind) is None
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeGpu:
-  """As much of a device as its peak needs."""
-
-  device_kind: str
-  platform: str = "gpu"
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeTpu(FakeGpu):
-  num_cores: int = 1
-  platform: str = "tpu"
-
-
-def test_the_peaks_of_devices_add_up():
-  gpus = [FakeGpu("NVIDIA H200"), FakeGpu("NVIDIA A100-SXM4-80GB")]
-  assert total_peak_flops(gpus) == (989 + 312) * 1e12
-  assert total_peak_flops([*gpus, FakeGpu("NVIDIA X1")]) is None
-  # Chips, or each of their cores.
-  chips = [FakeTpu("TPU v4", num_cores=2)] * 4
-  cores = [FakeTpu("TPU v4")] * 8
-  assert total_peak_flops(chips) == total_peak_flops(cores) == 4 * 275e12
 
 
 @dataclasses.dataclass

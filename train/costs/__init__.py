@@ -1,0 +1,1 @@
+"""What a program costs: its memory, its work, its communication, its time."""
