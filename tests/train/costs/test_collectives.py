@@ -1,0 +1,126 @@
+"""Collectives of a program: their bytes, and the axes that they go over."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from train.costs import hlo
+from train.costs.collectives import Collective, collectives
+
+AXES = ("slice", "data", "fsdp", "tensor")
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  devices = np.asarray(jax.devices()).reshape(1, 2, 2, 2)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def found(mesh, function, specs, out, *shapes):
+  given = [
+    jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+    for shape, spec in zip(shapes, specs, strict=True)
+  ]
+  jitted = jax.jit(function, out_shardings=NamedSharding(mesh, out))
+  text = jitted.lower(*given).compile().as_text()
+  return collectives(hlo.parse(text), mesh)
+
+
+@pytest.mark.parametrize("axes", [("data",), ("fsdp",), ("data", "tensor")])
+def test_a_sum_over_axes_is_one_reduction_of_its_bytes(mesh, axes):
+  (one,) = found(mesh, lambda x: x.sum(0), [P(axes)], P(), (8, 100))
+  assert one == Collective("all-reduce", axes, 2 ** len(axes), 1, 400)
+  assert one.sent == pytest.approx(2 * 400 * (1 - 0.5 ** len(axes)))
+
+
+def test_a_gather_has_the_bytes_that_it_makes(mesh):
+  (one,) = found(mesh, lambda x: x * 2.0, [P("fsdp")], P(), (8, 100))
+  assert one == Collective("all-gather", ("fsdp",), 2, 1, 3200)
+  assert one.sent == 1600
+
+
+def test_what_is_scanned_counts_with_its_trips(mesh):
+  def function(x, w):
+    def body(c, layer):
+      whole = NamedSharding(mesh, P())
+      layer = jax.lax.with_sharding_constraint(layer, whole)
+      return jnp.tanh(c @ layer), None
+
+    return jax.lax.scan(body, x, w)[0]
+
+  listed = found(
+    mesh,
+    function,
+    [P("data"), P(None, "fsdp")],
+    P("data"),
+    (4, 16),
+    (5, 16, 16),
+  )
+  assert [one.axes for one in listed] == [("fsdp",)] * len(listed)
+  assert {one.count for one in listed} == {5}
+
+
+def test_nothing_is_said_of_a_program_on_one_device(mesh):
+  text = jax.jit(jnp.sin).lower(jnp.ones(3)).compile().as_text()
+  assert collectives(hlo.parse(text), mesh) == []
+
+
+GROUPS = [
+  "replica_groups={{0,1},{2,3},{4,5},{6,7}}",
+  "replica_groups=[4,2]<=[8]",
+  "replica_groups=mesh['x'=4,'y'=2] {'y'}",
+  "replica_groups=mesh['x'=4,'y'=2], device_ids=([8]) {'y'}",
+]
+OTHER_GROUPS = [
+  "replica_groups={{0,4},{1,5},{2,6},{3,7}}",
+  "replica_groups=[4,2]<=[2,4]T(1,0)",
+  "replica_groups=mesh['x'=2,'y'=4] {'x'}",
+  "replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}",
+]
+
+
+@pytest.mark.parametrize("written", GROUPS)
+@pytest.mark.parametrize("other", OTHER_GROUPS)
+def test_groups_are_read_in_every_form(mesh, written, other):
+  text = f"""
+ENTRY %main (a: f32[2]) -> f32[2] {{
+  %a = f32[2]{{0}} parameter(0)
+  %b = f32[2]{{0}} all-reduce(%a), channel_id=1, {written}, to_apply=%add
+  ROOT %c = f32[2]{{0}} all-reduce(%b), channel_id=2, {other}, to_apply=%add
+}}
+"""
+  listed = collectives(hlo.parse(text), mesh)
+  assert [one.axes for one in listed] == [("data",), ("tensor",)]
+
+
+def test_one_that_runs_beside_work_is_one(mesh):
+  """It begins in one fusion and ends in another, by one channel."""
+  gather = (
+    "all-gather(%p), channel_id=7, replica_groups={{0,1},{2,3},{4,5},{6,7}}"
+  )
+  text = f"""
+%begun (p: f32[2]) -> f32[4] {{
+  %p = f32[2]{{0}} parameter(0)
+  ROOT %g = f32[4]{{0}} {gather}
+}}
+
+%all-reduce-scatter.1 (p: f32[4]) -> f32[2] {{
+  %p = f32[4]{{0}} parameter(0)
+  %r = f32[4]{{0}} all-reduce(%p), channel_id=8, replica_groups=[4,2]<=[8]
+  ROOT %s = f32[2]{{0}} slice(%r), slice={{[0:2]}}
+}}
+
+ENTRY %main (a: f32[2]) -> f32[2] {{
+  %a = f32[2]{{0}} parameter(0)
+  %b = f32[4]{{0}} fusion(%a), kind=kCustom, calls=%begun
+  %c = f32[4]{{0}} fusion(%a), kind=kCustom, calls=%begun
+  ROOT %d = f32[2]{{0}} fusion(%c), kind=kCustom, calls=%all-reduce-scatter.1
+}}
+"""
+  assert collectives(hlo.parse(text), mesh) == [
+    Collective("all-gather", ("tensor",), 2, 1, 16),
+    Collective("reduce-scatter", ("tensor",), 2, 1, 16),
+  ]

@@ -1,0 +1,133 @@
+"""Operations and bytes of small programs are those of their definition."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from train.costs import hlo
+from train.costs.work import place_of, work
+
+KERNEL = 'custom_call_target="tpu_custom_call"'
+
+
+def work_of(function, *shapes, unknown_trips=1):
+  given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  text = jax.jit(function).lower(*given).compile().as_text()
+  return work(hlo.parse(text), unknown_trips)
+
+
+@pytest.mark.parametrize(
+  ("equation", "shapes", "flops"),
+  [
+    ("ij,jk->ik", [(16, 32), (32, 8)], 2 * 16 * 32 * 8),
+    ("bij,bjk->bik", [(3, 16, 32), (3, 32, 8)], 3 * 2 * 16 * 32 * 8),
+    ("btd,dhk->bthk", [(2, 5, 32), (32, 4, 8)], 2 * 2 * 5 * 32 * 32),
+  ],
+)
+def test_products_count_twice_their_multiplications(equation, shapes, flops):
+  found = work_of(functools.partial(jnp.einsum, equation), *shapes)
+  assert found.flops == flops
+  assert found.kernels == ()
+
+
+@pytest.mark.parametrize("unknown_trips", [1, 4])
+def test_a_loop_counts_with_its_trips(unknown_trips):
+  def function(x):
+    x = jax.lax.scan(lambda c, _: (c @ c, None), x, None, 6)[0]
+    return jax.lax.while_loop(lambda c: jnp.sum(c) < 1e9, lambda c: c @ c, x)
+
+  found = work_of(function, (16, 16), unknown_trips=unknown_trips)
+  assert found.flops == (6 + unknown_trips) * 2 * 16**3
+
+
+@pytest.mark.parametrize(
+  ("padding", "strides", "dilation", "pairs"),
+  [
+    # Pairs of an output and a place of the window that meet an input: 8 of
+    # them all along, less at the ends.
+    ("VALID", 1, 1, 6 * 3),
+    ("SAME", 1, 1, 8 * 3 - 2),
+    ("VALID", 2, 1, 3 * 3),
+    ("SAME", 1, 2, 8 * 3 - 4),
+  ],
+)
+def test_a_convolution_counts_no_padding(padding, strides, dilation, pairs):
+  text = """
+ENTRY %main (a: f32[2,8,4], b: f32[3,4,5]) -> f32[2,8,5] {
+  %a = f32[2,8,4]{2,1,0} parameter(0)
+  %b = f32[3,4,5]{2,1,0} parameter(1)
+  ROOT %c = f32[2,{out},5]{2,1,0} convolution(%a, %b), {window}
+}
+"""
+  span = (3 - 1) * dilation
+  pad = span // 2 if padding == "SAME" else 0
+  out = (8 + 2 * pad - span - 1) // strides + 1
+  window = (
+    f"window={{size=3 stride={strides} pad={pad}_{pad} rhs_dilate={dilation}}}"
+    ", dim_labels=b0f_0io->b0f"
+  )
+  text = text.replace("{out}", str(out)).replace("{window}", window)
+  assert work(hlo.parse(text)).flops == 2 * 2 * pairs * 4 * 5
+
+
+def test_what_is_moved_is_read_and_written():
+  found = work_of(lambda x, y: jnp.tanh(x) + y, (1000,), (1000,))
+  assert found.bytes == 3 * 4000
+  assert sum(moved for _, moved in found.terms) == found.bytes
+
+
+def test_a_slice_of_a_stack_is_not_the_stack():
+  """Layers that are scanned are each read once."""
+
+  def function(x, layers):
+    return jax.lax.scan(lambda c, layer: (c @ layer, None), x, layers)[0]
+
+  stack = 20 * 32 * 32 * 4
+  found = work_of(function, (32, 32), (20, 32, 32))
+  # A slice is made, and read by the product: never the whole of it each time.
+  assert stack < found.bytes < 8 * stack
+
+
+def test_a_kernel_that_nobody_knows_is_named():
+  text = """
+ENTRY %main (a: f32[2]) -> f32[2] {
+  %a = f32[2]{0} parameter(0)
+  ROOT %fancy.3 = f32[2]{0} custom-call(%a), KERNEL
+}
+""".replace("KERNEL", KERNEL)
+  found = work(hlo.parse(text))
+  assert found.kernels == ("fancy",)
+  assert found.flops == 0
+
+
+@pytest.mark.parametrize(
+  ("kernel", "results", "products"),
+  [
+    ("splash_mha_fwd_residuals.1", "f32[2,4,16,8]", 2),
+    ("splash_mha_dq_no_residuals", "f32[2,4,16,8]", 3),
+    ("splash_mha_dkv_no_residuals.2", "f32[2,4,32,8]", 4),
+    ("splash_mha_dkv_no_residuals", "(f32[1,2,4,16,8], f32[2,4,32,8])", 5),
+  ],
+)
+def test_fused_attention_counts_by_its_formula(kernel, results, products):
+  text = f"""
+ENTRY %main (q: bf16[2,4,16,8], k: bf16[2,4,32,8]) -> f32[2] {{
+  %i = s8[1,1,1]{{2,1,0}} parameter(2)
+  %q = bf16[2,4,16,8]{{3,2,1,0}} parameter(0)
+  %k = bf16[2,4,32,8]{{3,2,1,0}} parameter(1)
+  ROOT %{kernel} = {results} custom-call(%i, %q, %k, %k), {KERNEL}
+}}
+"""
+  flops = products * 2 * 2 * 4 * 16 * 32 * 8
+  assert work(hlo.parse(text)).flops == flops
+
+
+def test_places_are_named_shortly():
+  name = (
+    "jit(step)/transpose(jvp(Module.encode))/encoder/encoder._scan/while/body/"
+    "closed_call/checkpoint/EncoderBlock/EncoderBlock._mlp/mlp/up/dot_general"
+  )
+  assert place_of(name) == "mlp/up/dot_general (backward)"
+  assert place_of("") == ""

@@ -1,0 +1,60 @@
+"""The step of a configuration, compiled for devices that need not be here."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data.collate import abstract_batch
+from encdec.model import FlaxEncoderDecoderModule
+from train.build_step import StepProgram, build_step
+from train.config import Config
+from train.costs.program_costs import ProgramCosts, program_costs
+from train.mesh import check_batch_size, sharding_rules
+
+Shape = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class AheadOfTime:
+  """A compiled program, what it costs, and the seconds that compiling took."""
+
+  compiled: Any
+  costs: ProgramCosts
+  seconds: float
+
+
+def compile_step(
+  config: Config, module: FlaxEncoderDecoderModule, mesh: Mesh, shape: Shape
+) -> AheadOfTime:
+  """Compiles the training step for a mesh, without arrays.
+
+  Args:
+    shape: (S, T) of a batch.
+
+  Raises:
+    ValueError: the model or the mesh cannot do what the configuration asks.
+  """
+  rows, parts = config.train.batch_size, config.train.accumulate_steps
+  rules = sharding_rules(config)
+  check_batch_size("train.batch_size", rows, parts, mesh, rules)
+  program = build_step(config, module, mesh)
+  return compile_program(program, mesh, shape, rows)
+
+
+def compile_program(
+  program: StepProgram, mesh: Mesh, shape: Shape, rows: int
+) -> AheadOfTime:
+  """Compiles a step that is built, for batches of `rows` rows."""
+  begun = time.monotonic()
+  # A topology's devices are of no backend that runs here.
+  platform = mesh.devices.flat[0].platform
+  with jax.set_mesh(mesh):
+    traced = program.step.trace(program.state, abstract_batch(shape, rows))
+    compiled = traced.lower(lowering_platforms=(platform,)).compile()
+  seconds = time.monotonic() - begun
+  return AheadOfTime(
+    compiled, program_costs(compiled, program.state, mesh), seconds
+  )

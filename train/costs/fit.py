@@ -1,0 +1,68 @@
+"""Whether a program fits the memory of a device, and what would."""
+
+from typing import Any
+
+from train.config import Config
+from train.costs.memory import Memory
+from train.errors import Refusal
+
+
+def memory_limit(device: Any) -> int | None:
+  """Bytes that programs may have on a device; None where it does not say."""
+  try:
+    stats = device.memory_stats()
+  except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+    # Devices of a topology have no memory, and say so by an error.
+    return None
+  return (stats or {}).get("bytes_limit")
+
+
+def check_fits(memory: Memory, limit: int, config: Config) -> None:
+  """Raises Refusal where a step needs more memory than a device has.
+
+  The message names flags that, by the measured parts, would be enough.
+  """
+  if memory.total <= limit:
+    return
+  remedies = "; or ".join(_remedies(memory, limit, config))
+  raise Refusal(
+    f"the step needs {memory.total / 1e9:.2f} GB of a device's memory, which "
+    f"has {limit / 1e9:.2f}: parameters {memory.parameters / 1e9:.2f}, "
+    f"optimizer {memory.optimizer / 1e9:.2f}, temporary "
+    f"{memory.temporary / 1e9:.2f}. {remedies}"
+  )
+
+
+def _remedies(memory: Memory, limit: int, config: Config) -> list[str]:
+  fixed = memory.total - memory.temporary
+  left = limit - fixed
+  if left <= 0:
+    # Parameters and optimizer alone: more devices must share them.
+    parts = _least_parts(memory.parameters + memory.optimizer, limit)
+    return [
+      f"Set mesh.fsdp={parts} or more, with mesh.data=-1: devices then share "
+      "the state",
+      "choose a smaller model",
+    ]
+  train = config.train
+  rows = train.batch_size // train.accumulate_steps
+  times = -(-memory.temporary // left)
+  fewer = next((n for n in range(times, rows + 1) if rows % n == 0), rows)
+  remedies = [
+    f"Set train.accumulate_steps={train.accumulate_steps * fewer}: "
+    f"{rows // fewer} rows at a time",
+    f"train.batch_size={max(1, train.batch_size // fewer)}",
+  ]
+  if config.model.remat != "full":
+    remedies.append("model.remat='full', which keeps least")
+  if train.loss_chunks == 1:
+    remedies.append("train.loss_chunks=4")
+  return remedies
+
+
+def _least_parts(state: int, limit: int) -> int:
+  """The least power of two that brings the state to half of a device."""
+  parts = 2
+  while state / parts > limit / 2:
+    parts *= 2
+  return parts
