@@ -31,8 +31,8 @@ from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
 from train import processes
-from train.cli import command_line, config_file, machine_errors
-from train.errors import Failure, Refusal
+from train.cli import command_line, machine_errors
+from train.errors import Failure
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -139,27 +139,16 @@ KEPT = {
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses flags; a mistyped config key ends with a suggestion."""
-  try:
-    # Those of a --flagfile too: overrides are told from flags by their names.
-    argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
-    overrides, rest, tail = command_line.split(argv)
-    # The file alone first, so that overrides can be compared with its keys.
-    with config_file.reading(command_line.value_of("config", rest)):
-      flags.FLAGS(rest)
-      command_line.check_flags(
-        CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
-      )
-    command_line.check_overrides(overrides, CONFIG.value)
+  """Parses the command line, and checks what it says of this command."""
+
+  def check() -> None:
+    command_line.check_flags(
+      CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
+    )
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
     command_line.check_mode(MODE.value, given, OF_MODES)
-    ARGUMENTS[:] = [*rest, *overrides, *tail]
-    return flags.FLAGS(list(ARGUMENTS))
-  except Failure:
-    raise
-  except (flags.Error, ValueError) as error:
-    reason = command_line.explain(error, flags.FLAGS["config"].value)
-    raise Refusal(reason) from error
+
+  return command_line.parse(argv, CONFIG, ARGUMENTS, check)
 
 
 def main(argv: list[str]) -> None:

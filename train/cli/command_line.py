@@ -5,15 +5,16 @@ Like `validate`, it refuses with the thing, its value and the fix.
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections.config_flags import tuple_parser
 
+from train.cli import config_file
 from train.cli.paths import check_path
 from train.config import Config
-from train.errors import Refusal
+from train.errors import Failure, Refusal
 from train.validate import flatten, suggest
 
 OVERRIDE = re.compile(r"^--?(no)?config\.([\w.]+)")
@@ -56,6 +57,40 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
   return overrides, rest, tail
 
 
+def parse(
+  argv: Sequence[str],
+  config: flags.FlagHolder,
+  arguments: list[str],
+  check: Callable[[], None],
+) -> list[str]:
+  """Parses flags; a mistyped config key ends with a suggestion.
+
+  Args:
+    config: the flag that names the configuration.
+    arguments: filled with where config_flags looks for overrides.
+    check: of the flags, before overrides are.
+
+  Raises:
+    Refusal: what the command line says cannot be understood.
+  """
+  try:
+    # Those of a --flagfile too: overrides are told from flags by their names.
+    argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
+    overrides, rest, tail = split(argv)
+    # The file alone first, so that overrides can be compared with its keys.
+    with config_file.reading(value_of("config", rest)):
+      flags.FLAGS(rest)
+      check()
+    check_overrides(overrides, config.value)
+    arguments[:] = [*rest, *overrides, *tail]
+    return flags.FLAGS(list(arguments))
+  except Failure:
+    raise
+  except (flags.Error, ValueError) as error:
+    reason = explain(error, flags.FLAGS["config"].value)
+    raise Refusal(reason) from error
+
+
 def value_of(flag: str, arguments: Sequence[str]) -> str:
   """The last value that a flag is given; empty: none."""
   value = ""
@@ -87,8 +122,21 @@ def check_flags(
   config: Any, workdir: str, mode: str, modes: Sequence[str]
 ) -> None:
   """The flags that every run needs."""
+  check_mode_name(mode, modes)
+  check_config(config)
+  if not workdir:
+    raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
+  check_path("workdir", workdir)
+
+
+def check_mode_name(mode: str, modes: Sequence[str]) -> None:
+  """The mode is one that there is."""
   if mode not in modes:
     raise Refusal(f"--mode={mode}: choose one of {', '.join(modes)}")
+
+
+def check_config(config: Any) -> None:
+  """The file that --config names has given a configuration."""
   if config is None and not flags.FLAGS["config"].present:
     raise Refusal(
       "--config is missing: pass a file, --config=configs/quickstart.py"
@@ -103,9 +151,6 @@ def check_flags(
       f"--config: get_config() returns a {type(config).__name__}, not a "
       "configuration: begin with that of configs/common.py, and return it"
     )
-  if not workdir:
-    raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
-  check_path("workdir", workdir)
 
 
 def check_mode(
