@@ -194,6 +194,12 @@ def pack_shape(config: Config) -> Shape:
   )
 
 
+def largest_shape(config: Config) -> Shape:
+  """The shape of the longest batches of training."""
+  packed = config.data.packing == "pack"
+  return pack_shape(config) if packed else buckets(config)[-1]
+
+
 def buckets(config: Config) -> tuple[Shape, ...]:
   """The shapes that a batch may have that is not packed, smallest first."""
   data = config.data
