@@ -1,0 +1,131 @@
+"""Compiles a run's own program for chips that are not here, and prints costs.
+
+  python -m launch.aot --config=configs/bert2bert_cnn_dailymail.py \
+    --topology=v5e:4x4 --config.train.batch_size=512
+  python -m launch.aot --config=... --topology=v5e:16x16 --num_slices=2
+  python -m launch.aot --config=... --topology=v5e:4x4 --search
+
+Neither weights, data nor network are needed: a Hub id stands for its known
+shape, or --shapes=ENCODER,DECODER names two presets. Compiling for a pod takes
+minutes on a laptop, and as long for 256 chips as for 4.
+
+--search tries rows a chip, accumulation, remat, loss chunks and meshes that
+fit the memory of a chip, and prints the fastest first, as flags to copy.
+"""
+
+from launch import early
+
+if __name__ == "__main__":
+  early.watch()
+
+import os
+import sys
+from pathlib import Path
+
+# What runs here is a CPU; the programs are for other devices.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from absl import app, flags, logging
+from jax.sharding import Mesh
+from ml_collections.config_flags import config_flags
+
+from train import validate
+from train.cli import command_line
+from train.config import Config
+from train.costs import ahead, report, search, topology
+from train.costs.ahead import AheadOfTime
+from train.errors import Failure, Refusal, refusing
+from train.mesh import MeshConfig, make_mesh
+from train.setup import datasets
+from train.setup.known_shapes import without_files
+from train.setup.modules import preset_module
+
+ARGUMENTS: list[str] = []
+CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "A file of configs/, with :variant.",
+  lock_config=True,
+  sys_argv=ARGUMENTS,
+)
+TOPOLOGY = flags.DEFINE_string(
+  "topology", "", "Kind of chip and shape of a slice: v5e:4x4."
+)
+SLICES = flags.DEFINE_integer(
+  "num_slices", 1, "Slices joined by a network.", lower_bound=1
+)
+SHAPES = flags.DEFINE_list(
+  "shapes", [], "Presets of encoder and decoder: bert:base,gpt2:base."
+)
+SEARCH = flags.DEFINE_bool("search", False, "Find the fastest that fits.")
+SAVE = flags.DEFINE_string("save", "", "Keep the compiled program here.")
+
+
+def check() -> None:
+  """The flags that this command needs."""
+  command_line.check_config(CONFIG.value)
+  if not TOPOLOGY.value:
+    raise Refusal("--topology is missing: pass one such as --topology=v5e:4x4")
+  if SEARCH.value and SAVE.value:
+    raise Refusal("--save keeps one program: leave it or --search out")
+  if SAVE.value and Path(SAVE.value).exists():
+    raise Refusal(f"--save={SAVE.value} exists: name a new file")
+
+
+def parse(argv: list[str]) -> list[str]:
+  return command_line.parse(argv, CONFIG, ARGUMENTS, check)
+
+
+def main(argv: list[str]) -> None:
+  command_line.check_arguments(argv[1:])
+  with refusing():
+    config = without_files(CONFIG.value, SHAPES.value)
+    with config.unlocked():
+      if config.mesh.slice == 1:
+        config.mesh.slice = SLICES.value
+    validate.check_values(config)
+    devices = topology.devices(TOPOLOGY.value, SLICES.value)
+    if SEARCH.value:
+      print_search(config, devices)
+      return
+    mesh = make_mesh(MeshConfig(**config.mesh.to_dict()), devices)
+    compiled = compile_train(config, mesh)
+  print(report.table(compiled, mesh, pairs_of(config)))
+  if SAVE.value:
+    save(compiled, Path(SAVE.value))
+
+
+def compile_train(config: Config, mesh: Mesh) -> AheadOfTime:
+  """The training step, for the largest shape of its batches."""
+  shape = datasets.largest_shape(config)
+  return ahead.compile_step(config, preset_module(config), mesh, shape)
+
+
+def pairs_of(config: Config) -> int | None:
+  """Pairs of a step; how many are packed into a row is not known here."""
+  packed = config.data.packing == "pack"
+  return None if packed else config.train.batch_size
+
+
+def print_search(config: Config, devices) -> None:
+  """The table of what fits, the fastest first."""
+  shape = datasets.largest_shape(config)
+  tried = search.search(config, preset_module(config), devices, shape)
+  print(search.table(tried))
+
+
+def save(compiled: AheadOfTime, path: Path) -> None:
+  """Keeps the serialized program, which JAX loads on such devices."""
+  from jax.experimental import serialize_executable
+
+  program, _, _ = serialize_executable.serialize(compiled.compiled)
+  path.write_bytes(program)
+  print(f"kept the program: {path}, {len(program) / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+  logging.set_verbosity(logging.INFO)
+  try:
+    app.run(main, flags_parser=parse)
+  except Failure as error:
+    sys.exit(f"error: {error}")
