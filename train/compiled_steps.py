@@ -32,6 +32,14 @@ class CompiledSteps:
     """
     self.step.trace(state, batch)
 
+  def compile(
+    self, state: Any, batch: Mapping[str, jax.ShapeDtypeStruct]
+  ) -> Any:
+    """The program of a bucket, from shapes alone; it is the one that runs."""
+    program = self.step.lower(state, batch).compile()
+    self.programs[shape(batch)] = program
+    return program
+
   def is_new(self, batch: Batch) -> bool:
     """Whether this batch will be compiled for."""
     return shape(batch) not in self.programs
@@ -48,7 +56,9 @@ class CompiledSteps:
     return self.programs[bucket](state, batch)
 
 
-def shape(batch: Batch) -> tuple[int, int]:
+def shape(
+  batch: Batch | Mapping[str, jax.ShapeDtypeStruct],
+) -> tuple[int, int]:
   """(S, T) of a batch."""
   source, target = batch["encoder_tokens"], batch["decoder_inputs"]
   return source.shape[1], target.shape[1]

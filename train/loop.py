@@ -20,6 +20,9 @@ from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
 from train.config import Config
+from train.costs import fit
+from train.costs.program_costs import program_costs
+from train.costs.report import summary
 from train.errors import refusing
 from train.evaluators.suite import Suite, write_samples
 from train.mesh import (
@@ -70,10 +73,11 @@ def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
     ) as checkpoints,
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
   ):
+    if (checkpoints.latest_step() or 0) < config.train.steps:
+      compile_step(this)
     this, state, progress = begin(this, checkpoints)
     writer.cut(progress.step if progress.step else -1)
     if progress.step < config.train.steps:
-      logging.info("the first step compiles; that takes a while")
       train(this, state, progress, checkpoints, writer, saving)
   if saving.received:
     logging.warning("stopped: all is saved; run again for its figures")
@@ -147,6 +151,29 @@ def check_step(this: Run) -> None:
   machine_errors.check_batch("train.batch_size", batch)
   with jax.set_mesh(this.mesh):
     this.step.check(this.program.state, batch)
+
+
+def compile_step(this: Run) -> None:
+  """Compiles for the longest batches, says what a step costs, and checks it.
+
+  Raises:
+    Refusal: no device's memory holds it; nothing was allocated.
+  """
+  logging.info("the step compiles; that takes a while")
+  rows = this.pipeline.batch_size
+  batch = abstract_batch(this.pipeline.shapes[-1], rows)
+  compiled = this.step.compile(this.program.state, batch)
+  costs = program_costs(compiled, this.program.state, this.mesh)
+  if jax.process_index() == 0:
+    packed = this.pipeline.packing == "pack"
+    pairs = rows * (this.pipeline.fill().pairs_per_row if packed else 1)
+    for line in summary(costs, this.mesh, pairs):
+      logging.info("%s", line)
+  limit = fit.memory_limit(jax.local_devices()[0])
+  if limit is not None:
+    fit.check_fits(costs.memory, limit, this.config)
+  elif jax.process_index() == 0:
+    logging.info("this device does not say how much memory it has")
 
 
 def begin(
