@@ -66,7 +66,9 @@ def _model() -> Any:
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
-  # Implementation of attention; "auto" takes the first that does not refuse.
+  # Implementation of attention over whole rows; steps of decoding are "xla"'s.
+  # "auto": "splash" on TPUs with rows of 128 keys or more and "values" dropout,
+  # else "xla". On a CPU "splash" is interpreted, for tests.
   model.attention = "auto"
   # "values": one draw per key and head (T5's); "weights": PyTorch's.
   model.attention_dropout = "values"

@@ -327,8 +327,8 @@ def init_params(
   `encdec.sharing.expand` makes of them.
   """
   ids = jnp.zeros((1, 1), jnp.int32)
-  # The row of one token has no batch to lay over a mesh.
-  variables: Any = module.clone(rules=None).init(
+  # The row of one token has no batch to lay over a mesh, and suits no kernel.
+  variables: Any = module.clone(rules=None, attention="xla").init(
     key,
     encoder_tokens=ids,
     encoder_segments=ids,

@@ -1,5 +1,6 @@
 """A side of the model: embeddings, layers scanned or looped over, a head."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -82,11 +83,14 @@ class Stack(nn.Module):
     if c.head != HeadKind.NONE:
       self.head = Head(c, self.vocab_rows, self.compute)
 
-  def _block(self) -> Any:
+  def _block(self, whole_rows: bool = True) -> Any:
     """One layer, applied to parameters that it is given."""
     blocks = {Role.ENCODER: EncoderBlock, Role.DECODER: DecoderBlock}
-    block = blocks[self.config.role]
-    return block(self.config, self.compute, parent=None)
+    block, compute = blocks[self.config.role], self.compute
+    if not whole_rows:
+      # Kernels take no row of one token, and no mask that is written out.
+      compute = dataclasses.replace(compute, attention="xla")
+    return block(self.config, compute, parent=None)
 
   def _init_layers(self, key: Key[Array, ""]) -> Params:
     states = jnp.zeros((1, 1, self.config.width), self.compute.dtype)
@@ -96,7 +100,8 @@ class Stack(nn.Module):
 
     def init(key: Key[Array, ""]) -> Params:
       layer = jnp.zeros((), jnp.int32)
-      return self._block().init(key, states, layer, inputs)["params"]
+      block = self._block(whole_rows=False)
+      return block.init(key, states, layer, inputs)["params"]
 
     return jax.vmap(init)(jax.random.split(key, self.config.stored_layers))
 
@@ -228,7 +233,7 @@ class Stack(nn.Module):
       beams_per_slot=beams_per_slot,
       separate_beams=view.separate_beams,
     )
-    block, held = self._block(), []
+    block, held = self._block(whole_rows=False), []
     for index, params in enumerate(self._decoding_layers()):
       states, outputs = block.apply(
         {"params": params},

@@ -12,6 +12,8 @@ from encdec.layers.dense import Dense
 from encdec.layers.kernels.facts import (
   AttentionDropout,
   AttentionFacts,
+  facts_of_mask,
+  facts_of_mesh,
   key_shape,
 )
 from encdec.layers.kernels.select import select
@@ -26,6 +28,7 @@ def attention(
   *,
   scale: float,
   platform: str,
+  rules: sharding.Rules | None = None,
   bias: Float[Array, "#B #H T S"] | None = None,
   softcap: float | None = None,
   sinks: Float[Array, "H"] | None = None,
@@ -39,6 +42,10 @@ def attention(
   gets a finite output. Weights come back in float32, before dropout, and only
   when asked for.
 
+  Args:
+    rules: where q, k and v lie on the mesh, by their batch and their heads.
+    implementation: see `encdec.layers.kernels.select`.
+
   Raises:
     ValueError: the named implementation does not exist or refuses the call.
   """
@@ -48,12 +55,13 @@ def attention(
     key_shape=key_shape(k),
     key_blocks=isinstance(k, KeyBlocks),
     dtype=str(q.dtype),
-    dense=mask.dense is not None,
     bias=bias is not None,
     softcap=softcap is not None,
     sinks=sinks is not None,
     weights_dropout=dropout is not None and dropout.mode == "weights",
     return_weights=return_weights,
+    **facts_of_mask(mask),
+    **facts_of_mesh(rules),
   )
   return select(implementation, facts)(
     q,
@@ -62,6 +70,7 @@ def attention(
     mask,
     scale=scale,
     platform=platform,
+    rules=rules,
     bias=bias,
     softcap=softcap,
     sinks=sinks,
@@ -130,6 +139,7 @@ class Attention(nn.Module):
       mask,
       scale=self.config.attention_scale,
       platform=self.compute.platform,
+      rules=rules,
       dropout=dropout,
       implementation=self.compute.attention,
       return_weights=return_weights,
@@ -137,7 +147,6 @@ class Attention(nn.Module):
     if separate_beams:
       context = self._as_queries(context, states.shape[1])
     context = sharding.constrain(context, axes, rules)
-    context = checkpoint_name(context, "ctx")
     out = self.out(context)
     return out.astype(jnp.dtype(self.compute.dtype)), weights
 

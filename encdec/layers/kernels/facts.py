@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float, Key
 
 from encdec import sharding
-from encdec.types import KeyBlocks
+from encdec.types import AttentionMask, KeyBlocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +32,75 @@ class AttentionDropout:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionFacts:
-  """The static facts of a call; an implementation may refuse by them."""
+  """The static facts of a call; an implementation may refuse by them.
+
+  Attributes:
+    positions: whether positions that the mask names decide who sees whom, and
+      not the index in the row.
+    mesh: whether a mesh of several devices is set.
+    rules: whether there are rules by which arrays lie on a mesh.
+    shards: the parts into which rules and mesh split the batch, the heads and
+      the key/value heads.
+  """
 
   platform: str
   query_shape: tuple[int, ...]
   key_shape: tuple[int, ...]
   key_blocks: bool
   dtype: str
+  causal: bool
+  window: tuple[int | None, int | None]
+  positions: bool
   dense: bool
   bias: bool
   softcap: bool
   sinks: bool
   weights_dropout: bool
   return_weights: bool
+  mesh: bool
+  rules: bool
+  shards: tuple[int, int, int]
 
 
 @runtime_checkable
 class Implementation(Protocol):
-  def refuses(self, facts: AttentionFacts) -> str | None: ...
+  """A way to compute attention; see `encdec.layers.attention.attention`.
+
+  It names "ctx" (`jax.ad_checkpoint.checkpoint_name`) what it returns, and what
+  else of its forward pass its backward pass cannot do without.
+  """
+
+  def refuses(self, facts: AttentionFacts) -> str | None:
+    """Why it cannot serve a call; None where it can."""
+    ...
+
+  def auto_skips(self, facts: AttentionFacts) -> str | None:
+    """Why "auto" shall pass over it where it could serve."""
+    ...
 
   def __call__(self, *arrays: Any, **options: Any) -> Any: ...
+
+
+def facts_of_mask(mask: AttentionMask) -> dict[str, Any]:
+  """The facts that a mask states."""
+  named = mask.query_positions is not None or mask.key_positions is not None
+  ordered = mask.causal or mask.window != (None, None)
+  return {
+    "causal": mask.causal,
+    "window": mask.window,
+    "positions": named and ordered,
+    "dense": mask.dense is not None,
+  }
+
+
+def facts_of_mesh(rules: sharding.Rules | None) -> dict[str, Any]:
+  """The facts of the mesh that is set, and of the rules by which it is used."""
+  axes = ("batch", "heads", "kv_heads")
+  return {
+    "mesh": jax.sharding.get_abstract_mesh().size > 1,
+    "rules": rules is not None,
+    "shards": tuple(sharding.shards(axis, rules) for axis in axes),
+  }
 
 
 def key_shape(

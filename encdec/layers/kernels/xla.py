@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from encdec import sharding
 from encdec.layers import dropout as dropout_lib
 from encdec.layers.kernels.facts import (
   AttentionDropout,
@@ -22,6 +24,10 @@ class XlaAttention:
     del facts
     return None
 
+  def auto_skips(self, facts: AttentionFacts) -> str | None:
+    del facts
+    return None
+
   def __call__(
     self,
     q: Float[Array, "B T H K"],
@@ -31,16 +37,18 @@ class XlaAttention:
     *,
     scale: float,
     platform: str,
+    rules: sharding.Rules | None,
     bias: Float[Array, "#B #H T S"] | None,
     softcap: float | None,
     sinks: Float[Array, "H"] | None,
     dropout: AttentionDropout | None,
     return_weights: bool,
   ) -> tuple[Float[Array, "B T H K"], Float[Array, "B H T S"] | None]:
+    del rules  # The compiler splits its products as q, k and v lie.
     batch, queries, heads, width = q.shape
     _, keys, groups, _ = key_shape(k)
     if dropout is not None and dropout.mode == "values":
-      v = _drop_values(v, dropout)
+      v = drop_values(v, dropout)
     q = q.reshape(batch, queries, groups, heads // groups, width)
     q = q.transpose(0, 2, 3, 1, 4).reshape(batch, groups, -1, width)
     logits = _products(q, k, platform).reshape(batch, heads, queries, keys)
@@ -64,7 +72,7 @@ class XlaAttention:
     # In the order in which products come out: another one transposes v.
     out = jnp.einsum("BGRTS,BSGK->BGRTK", weights, v)
     out = out.reshape(batch, heads, queries, width).swapaxes(1, 2)
-    return out, returned
+    return checkpoint_name(out, "ctx"), returned
 
 
 def _products(
@@ -115,9 +123,10 @@ def _drop_weights(
   return dropout_lib.keep(weights, mask, dropout.rate)
 
 
-def _drop_values(
+def drop_values(
   v: Float[Array, "B S G K"], dropout: AttentionDropout
 ) -> Float[Array, "B S G K"]:
+  """Values with a draw a key and head, which is alike for all queries."""
   batch, keys, groups, _ = v.shape
   # Keys last: the draws are paired along an axis that is never sharded.
   shape, axes = (batch, groups, keys), ("batch", "kv_heads", None)

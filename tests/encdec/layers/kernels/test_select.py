@@ -1,5 +1,7 @@
 """Which implementation of attention serves a call, and why others do not."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import pytest
 from absl import logging
@@ -21,7 +23,8 @@ def implementations(monkeypatch):
   """By name; "fussy" comes first, and refuses a bias."""
   table = {"fussy": Refusing(), **select.IMPLEMENTATIONS}
   monkeypatch.setattr(select, "IMPLEMENTATIONS", table)
-  select._explain.cache_clear()
+  select._print_choice.cache_clear()
+  select._print_reason.cache_clear()
   return table
 
 
@@ -32,28 +35,60 @@ def _facts(bias: bool) -> AttentionFacts:
     key_shape=(1, 3, 2, 4),
     key_blocks=False,
     dtype="float32",
+    causal=False,
+    window=(None, None),
+    positions=False,
     dense=False,
     bias=bias,
     softcap=False,
     sinks=False,
     weights_dropout=False,
     return_weights=False,
+    mesh=False,
+    rules=False,
+    shards=(1, 1, 1),
   )
 
 
 def test_auto_takes_the_first_that_does_not_refuse(
   implementations, monkeypatch
 ):
+  """What it takes, and why not another, is printed once."""
   said = []
   monkeypatch.setattr(logging, "info", lambda text, *a: said.append(text % a))
-  assert select.select("auto", _facts(False)) is implementations["fussy"]
-  assert not said
+  for _ in range(2):
+    assert select.select("auto", _facts(False)) is implementations["fussy"]
+  assert said == ["attention: fussy serves queries and keys of other numbers"]
   for _ in range(2):
     assert select.select("auto", _facts(True)) is implementations["xla"]
-  assert said == ["attention: fussy does not serve: it has no bias"]
+  assert "attention: fussy is not taken: it has no bias" in said
+  assert said[-1] == "attention: xla serves queries and keys of other numbers"
+  assert len(said) == len(set(said))
   del implementations["xla"]
   with pytest.raises(ValueError, match="no attention implementation serves"):
     select.select("auto", _facts(True))
+
+
+@pytest.mark.parametrize(
+  "name, changes",
+  [
+    ("splash", {}),
+    ("xla", {"platform": "cpu"}),
+    ("xla", {"key_shape": (2, 127, 2, 64)}),
+    ("xla", {"rules": False}),
+    ("xla", {"dense": True}),
+  ],
+)
+def test_auto_takes_the_kernel_where_it_is_worth_it(name, changes):
+  facts = dataclasses.replace(
+    _facts(False),
+    platform="tpu",
+    query_shape=(2, 128, 2, 64),
+    key_shape=(2, 512, 2, 64),
+    rules=True,
+  )
+  facts = dataclasses.replace(facts, **changes)
+  assert select.select("auto", facts) is select.IMPLEMENTATIONS[name]
 
 
 def test_a_named_implementation_raises_its_reason(implementations):
@@ -68,5 +103,5 @@ def test_a_named_implementation_raises_its_reason(implementations):
     attend(bias=bias, implementation="fussy")
   attend(implementation="fussy")
   attend(bias=bias)
-  with pytest.raises(ValueError, match="'flesh' is not one of auto, fussy, x"):
+  with pytest.raises(ValueError, match="'flesh' is not one of auto, fussy, s"):
     attend(implementation="flesh")
