@@ -35,6 +35,7 @@ from train.mesh import (
 from train.optim import OptimConfig, describe_schedule_change
 from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import train_step_flops
+from train.setting_names import naming
 from train.setup import datasets, target_check
 from train.setup.initial_params import first_params
 from train.setup.task import Task, build_task, record_task
@@ -149,7 +150,7 @@ def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
   batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
   machine_errors.check_batch("train.batch_size", batch)
-  with jax.set_mesh(this.mesh):
+  with naming(attention="model.attention"), jax.set_mesh(this.mesh):
     this.step.check(this.program.state, batch)
 
 

@@ -36,10 +36,12 @@ def select(name: str, facts: AttentionFacts) -> Implementation:
     raise ValueError(f"no attention implementation serves {facts}")
   if name not in IMPLEMENTATIONS:
     known = ", ".join(["auto", *IMPLEMENTATIONS])
-    raise ValueError(f"attention implementation {name!r} is not one of {known}")
+    raise ValueError(f"attention={name!r} is not one of {known}")
   reason = IMPLEMENTATIONS[name].refuses(facts)
   if reason is not None:
-    raise ValueError(f"attention implementation {name!r} refuses: {reason}")
+    raise ValueError(
+      f"attention={name!r} cannot serve: {reason}; 'auto' takes one that can"
+    )
   _print_choice(name, _role(facts))
   return IMPLEMENTATIONS[name]
 

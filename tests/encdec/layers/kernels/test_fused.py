@@ -59,7 +59,7 @@ def _attend(mesh=None, **options):
   ],
 )
 def test_refusals(message, options):
-  with pytest.raises(ValueError, match=f"'splash' refuses: {message}"):
+  with pytest.raises(ValueError, match=f"'splash' cannot serve: {message}"):
     _attend(**options)
 
 

@@ -99,7 +99,7 @@ def test_a_named_implementation_raises_its_reason(implementations):
   def attend(**options):
     return attention(q, k, v, mask, scale=1.0, platform="cpu", **options)
 
-  with pytest.raises(ValueError, match="'fussy' refuses: it has no bias"):
+  with pytest.raises(ValueError, match="'fussy' cannot serve: it has no bias"):
     attend(bias=bias, implementation="fussy")
   attend(implementation="fussy")
   attend(bias=bias)
