@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from encdec import explicit_axes
 from encdec.config import EncDecConfig
-from encdec.types import AttentionMask
+from encdec.types import AttentionMask, RowLayout
 
 
 def dense_mask(
@@ -48,6 +48,33 @@ def _distance(
   if key is None:
     key = jnp.arange(keys, dtype=jnp.int32)[None]
   return query[:, None, :, None] - key[:, None, None, :]
+
+
+def rows_mask(
+  segments: Int[Array, "B T"],
+  key_segments: Int[Array, "B S"],
+  queries: Int[Array, "B T"] | None,
+  layout: RowLayout,
+  *,
+  dense: Bool[Array, "B #H T S"] | None = None,
+  causal: bool = False,
+) -> AttentionMask:
+  """The mask of whole rows, which tokens of equal segments may see.
+
+  Args:
+    queries: segments that tokens have as queries alone, in place of `segments`;
+      they follow no layout.
+    layout: of `segments` and `key_segments`.
+  """
+  if queries is not None:
+    segments, layout = queries, RowLayout.ANY
+  return AttentionMask(
+    query_segments=segments,
+    key_segments=key_segments,
+    dense=dense,
+    causal=causal,
+    row_layout=layout,
+  )
 
 
 def prompt_mask(

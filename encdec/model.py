@@ -1,6 +1,7 @@
 """The encoder-decoder pair as pure functions of one parameter tree."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from encdec.layers import kv_cache as cache_lib
 from encdec.layers.compute_config import ComputeConfig
 from encdec.layers.dense import Dense
 from encdec.layers.dropout import side_key, stack_keys
-from encdec.masks import prompt_mask
+from encdec.masks import prompt_mask, rows_mask
 from encdec.sharing import collapse
 from encdec.stacks import Stack
 from encdec.types import (
@@ -26,6 +27,7 @@ from encdec.types import (
   KeyValue,
   ModelOutput,
   Params,
+  RowLayout,
   SelfCache,
   StackOutput,
 )
@@ -47,6 +49,9 @@ class FlaxEncoderDecoderModule(nn.Module):
     attention_dropout: "values" or "weights", see
       `encdec.layers.kernels.facts.AttentionDropout`.
     attention: the implementation, see `encdec.layers.kernels.select`.
+    row_layout: what is promised of the segments of all rows that are encoded or
+      decoded whole, see `encdec.types.RowLayout`; of rows whose
+      `query_segments` are given nothing is.
     rules: where activations lie on the mesh; None leaves it to the compiler.
     platform, cores: what programs are compiled for; by default this machine's,
       looked up when the module is built, see `encdec.platform`.
@@ -59,6 +64,7 @@ class FlaxEncoderDecoderModule(nn.Module):
   scan_unroll: int = 1
   attention_dropout: str = "values"
   attention: str = "auto"
+  row_layout: RowLayout = RowLayout.ANY
   rules: sharding.Rules | None = None
   platform: str = dataclasses.field(default_factory=platform_lib.running)
   cores: int = dataclasses.field(default_factory=platform_lib.cores)
@@ -105,9 +111,8 @@ class FlaxEncoderDecoderModule(nn.Module):
     Face's rule, by which padding attends to the tokens.
     """
     self._check_axis_types(tokens=tokens, segments=segments, embeds=embeds)
-    queries = segments if query_segments is None else query_segments
-    mask = AttentionMask(
-      query_segments=queries, key_segments=segments, dense=dense
+    mask = rows_mask(
+      segments, segments, query_segments, self.row_layout, dense=dense
     )
     inputs = LayerInputs(
       mask,
@@ -154,15 +159,13 @@ class FlaxEncoderDecoderModule(nn.Module):
       encoder_states=encoder_states,
       encoder_segments=encoder_segments,
     )
-    queries = segments if query_segments is None else query_segments
+    mask = functools.partial(
+      rows_mask, segments, queries=query_segments, layout=self.row_layout
+    )
     inputs = LayerInputs(
-      AttentionMask(
-        query_segments=queries, key_segments=segments, dense=dense, causal=True
-      ),
+      mask(segments, dense=dense, causal=True),
       cross_states=self.project(encoder_states),
-      cross_mask=AttentionMask(
-        query_segments=queries, key_segments=encoder_segments
-      ),
+      cross_mask=mask(encoder_segments),
       dropout_keys=stack_keys(
         side_key(dropout_key, 1), self.config.decoder.num_layers
       ),

@@ -5,6 +5,7 @@ E embedding width, H heads, G key/value heads, K head width, F feed-forward
 width, V vocabulary rows, L layers, N beams.
 """
 
+import enum
 from typing import Any, TypeAlias
 
 from flax import struct
@@ -12,6 +13,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 # A nested dict of arrays; the paths in it are an interface.
 Params: TypeAlias = dict[str, Any]
+
+
+class RowLayout(enum.Enum):
+  """What is known of all rows' segments before any row is seen."""
+
+  # Nothing: padding may stand anywhere.
+  ANY = "any"
+  # Texts follow one another as segments 1, 2...; padding ends the row.
+  PACKED = "packed"
+  # A row is one text, segment 1, and padding after it.
+  SINGLE = "single"
 
 
 @struct.dataclass
@@ -22,6 +34,7 @@ class AttentionMask:
   Positions default to the index in the row; they matter when `causal` or
   `window` is set. `dense` serves beams and users' own 3-D and 4-D masks.
   `window` is (positions back, positions ahead) a query sees, None: no limit.
+  `row_layout` is what is promised of the segments; kernels may rely on it.
   """
 
   query_segments: Int[Array, "B T"] | None = None
@@ -33,6 +46,7 @@ class AttentionMask:
   window: tuple[int | None, int | None] = struct.field(
     pytree_node=False, default=(None, None)
   )
+  row_layout: RowLayout = struct.field(pytree_node=False, default=RowLayout.ANY)
 
 
 @struct.dataclass

@@ -139,6 +139,20 @@ def test_bad_input_is_refused_before_anything_compiles(
   assert not (pairs_folder / "run/config.json").exists()
 
 
+def test_a_kernel_of_another_platform_is_refused(
+  pairs_folder, tiny_config, compilations
+):
+  tiny_config.model.attention = "cudnn"
+  # Scalars of the options are converted when a process makes them first.
+  loop.build_run(tiny_config, pairs_folder / "other")
+  compilations.clear()
+  with pytest.raises(
+    Refusal, match=r"model\.attention = 'cudnn' cannot serve: .* NVIDIA"
+  ):
+    loop.run(tiny_config, str(pairs_folder / "run"))
+  assert not compilations
+
+
 def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
   pairs_folder, tiny_config, compilations, monkeypatch
 ):

@@ -9,6 +9,7 @@ from encdec import hub
 from encdec.config import Role
 from encdec.layers.activations import activation
 from encdec.model import FlaxEncoderDecoderModule
+from encdec.types import RowLayout
 from train import validate
 from train.config import Config
 from train.errors import Refusal
@@ -48,8 +49,15 @@ def build_module(
     scan_unroll=config.model.scan_unroll,
     attention_dropout=config.model.attention_dropout,
     attention=config.model.attention,
+    row_layout=_row_layout(config),
     rules=sharding_rules(config),
   )
+
+
+def _row_layout(config: Config) -> RowLayout:
+  """What data promises of a row; those of evaluation hold one pair always."""
+  packed = config.data.packing == "pack"
+  return RowLayout.PACKED if packed else RowLayout.SINGLE
 
 
 def preset_module(config: Config) -> FlaxEncoderDecoderModule:

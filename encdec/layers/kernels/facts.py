@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from encdec import sharding
-from encdec.types import AttentionMask, KeyBlocks
+from encdec.types import AttentionMask, KeyBlocks, RowLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class AttentionFacts:
   Attributes:
     positions: whether positions that the mask names decide who sees whom, and
       not the index in the row.
+    segments: whether segments do.
     mesh: whether a mesh of several devices is set.
     rules: whether there are rules by which arrays lie on a mesh.
     shards: the parts into which rules and mesh split the batch, the heads and
@@ -51,6 +52,8 @@ class AttentionFacts:
   causal: bool
   window: tuple[int | None, int | None]
   positions: bool
+  segments: bool
+  row_layout: RowLayout
   dense: bool
   bias: bool
   softcap: bool
@@ -66,8 +69,8 @@ class AttentionFacts:
 class Implementation(Protocol):
   """A way to compute attention; see `encdec.layers.attention.attention`.
 
-  It names "ctx" (`jax.ad_checkpoint.checkpoint_name`) what it returns, and what
-  else of its forward pass its backward pass cannot do without.
+  It names "ctx" (`jax.ad_checkpoint.checkpoint_name`) what it returns, and
+  where it can what else of its forward pass its backward pass needs.
   """
 
   def refuses(self, facts: AttentionFacts) -> str | None:
@@ -89,6 +92,10 @@ def facts_of_mask(mask: AttentionMask) -> dict[str, Any]:
     "causal": mask.causal,
     "window": mask.window,
     "positions": named and ordered,
+    "segments": (
+      mask.query_segments is not None and mask.key_segments is not None
+    ),
+    "row_layout": mask.row_layout,
     "dense": mask.dense is not None,
   }
 

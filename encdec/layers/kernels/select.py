@@ -9,6 +9,7 @@ import functools
 
 from absl import logging
 
+from encdec.layers.kernels.cudnn import CudnnAttention
 from encdec.layers.kernels.facts import AttentionFacts, Implementation
 from encdec.layers.kernels.splash import SplashAttention
 from encdec.layers.kernels.xla import XlaAttention
@@ -16,6 +17,7 @@ from encdec.layers.kernels.xla import XlaAttention
 # Those that "auto" prefers come first.
 IMPLEMENTATIONS: dict[str, Implementation] = {
   "splash": SplashAttention(),
+  "cudnn": CudnnAttention(),
   "xla": XlaAttention(),
 }
 

@@ -10,7 +10,7 @@ from encdec.layers.attention import attention
 from encdec.layers.kernels import select
 from encdec.layers.kernels.facts import AttentionFacts
 from encdec.layers.kernels.xla import XlaAttention
-from encdec.types import AttentionMask
+from encdec.types import AttentionMask, RowLayout
 
 
 class Refusing(XlaAttention):
@@ -38,6 +38,8 @@ def _facts(bias: bool) -> AttentionFacts:
     causal=False,
     window=(None, None),
     positions=False,
+    segments=False,
+    row_layout=RowLayout.ANY,
     dense=False,
     bias=bias,
     softcap=False,

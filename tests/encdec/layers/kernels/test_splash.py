@@ -13,7 +13,7 @@ from encdec.layers import attention as attention_lib
 from encdec.layers.kernels import splash
 from encdec.layers.kernels.facts import AttentionDropout, AttentionFacts
 from encdec.sharding import DEFAULT_RULES
-from encdec.types import AttentionMask
+from encdec.types import AttentionMask, RowLayout
 from train.mesh import MeshConfig, make_mesh
 
 K = 8
@@ -206,6 +206,8 @@ def test_refusals(message, changes):
     causal=False,
     window=(None, None),
     positions=False,
+    segments=True,
+    row_layout=RowLayout.ANY,
     dense=False,
     bias=False,
     softcap=False,
