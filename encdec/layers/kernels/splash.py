@@ -5,6 +5,7 @@ runs interpreted, for tests.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,8 @@ def _attend(
   # of blocks in place of seven. It writes the queries' gradient for each block
   # of keys, and sums it rounded: where there are several, two passes it is.
   one_pass = shape[1] == key_block
-  kernel = kernel_lib.make_splash_mha(
+  # Typed by JAX as what it is without `save_residuals` and with.
+  kernel: Any = kernel_lib.make_splash_mha(
     mask_lib.MultiHeadMask([_mask(shape, causal, window)] * q.shape[1]),
     block_sizes=kernel_lib.BlockSizes(
       block_q=query_block,
