@@ -86,7 +86,7 @@ def tiny_module():
 @pytest.fixture(scope="session")
 def tiny_params() -> dict:
   """Its stored parameters, on the host; the end token is favoured."""
-  params = init_params(_module(), jax.random.key(0))
+  params = jax.jit(init_params, static_argnums=0)(_module(), jax.random.key(0))
   bias = params["decoder"]["head"]["bias"]
   params["decoder"]["head"]["bias"] = bias.at[2].set(4.0)
   return jax.tree.map(np.asarray, params)

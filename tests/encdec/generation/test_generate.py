@@ -31,7 +31,7 @@ def model():
     bert.stack_config(hub, "encoder"), bert.stack_config(hub, "decoder")
   )
   module = FlaxEncoderDecoderModule(config)
-  params = init_params(module, jax.random.key(3))
+  params = jax.jit(init_params, static_argnums=0)(module, jax.random.key(3))
   bias = params["decoder"]["head"]["bias"]
   # A random model never ends; this one does, here and there.
   params["decoder"]["head"]["bias"] = bias.at[2].set(2.0).at[3].set(1.5)
