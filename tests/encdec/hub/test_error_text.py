@@ -50,6 +50,7 @@ def whole(tmp_path):
   return path, raw, length
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("flipped", [0x80, 0x01, 0x10, 0xFF])
 def test_no_flipped_byte_prints_the_header(whole, flipped):
   path, raw, length = whole
@@ -145,7 +146,7 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
 VALUES = [LONG, [LONG], {"a": LONG}, 10**4000, -1, None, "", True]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: repr(v)[:9])
 def test_no_value_of_a_config_is_printed_without_a_bound(tiny, tmp_path, value):
   tiny.save_pretrained(tmp_path)

@@ -48,6 +48,7 @@ def test_a_mask_for_each_query(tiny, batch):
     tiny.encode(ids, np.ones((2, length, length), np.float32))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("block", [kv_cache.BLOCK, 8])
 def test_a_cache_grows_and_says_where_it_ends(tiny, batch, set_constant, block):
   set_constant(kv_cache, "BLOCK", block)

@@ -95,6 +95,7 @@ MASK = IDS != 1
 LABELS = np.array([[5, 6, 4], [7, 4, -100]])
 
 
+@pytest.mark.sample(1)
 def test_calls(model, strict):
   def loss(params, ids, mask, labels):
     key = jax.random.key(0)
@@ -131,7 +132,7 @@ def test_calls(model, strict):
   model.decode(IDS[:, 2:], encoded, past_key_values=part.past_key_values)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("search", SEARCHES)
 def test_searches(model, strict, search):
   options = SEARCHES[search]

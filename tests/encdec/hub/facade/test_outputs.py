@@ -27,6 +27,7 @@ def test_an_output_crosses_jit(tiny, batch):
   assert dict(traced.items())["loss"] == traced.loss
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("beams", [1, 2])
 def test_results_lie_beside_other_arrays_as_inputs_do(tiny, batch, beams):
   """Committed to a device where the ids or parameters are, and only there."""

@@ -17,6 +17,7 @@ def test_generation_compiles_once_a_bucket(tiny, batch):
   assert programs.run._cache_size() == before + 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("beams", [1, 2])
 def test_a_new_shape_in_a_bucket_compiles_nothing(tiny, caplog, beams):
   """What the host gives is padded and cut there, prompts included."""
@@ -47,6 +48,7 @@ def test_a_new_shape_in_a_bucket_compiles_nothing(tiny, caplog, beams):
   assert compiled(8, 9, 40)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   "options",
   [

@@ -25,7 +25,7 @@ def _assert_side(model, side, torch_model):
     np.testing.assert_array_equal(leaf, wanted, err_msg=mapping.name)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
   ("encoder", "decoder"),
   [

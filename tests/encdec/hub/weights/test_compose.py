@@ -31,7 +31,7 @@ def test_initial_params_draws_a_side_without_a_name(saved):
   params, report = initial_params(
     module, key, encoder=saved["bert"][0], decoder=None, place=place
   )
-  drawn = init_params(module, key)
+  drawn = jax.jit(init_params, static_argnums=0)(module, key)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
     params["decoder"],

@@ -22,7 +22,7 @@ def test_cross_attention_is_the_modules_init(saved):
     compose(saved["bert"][0], saved["gpt2-lm"][0], seed=seed)
     for seed in (0, 0, 1)
   )
-  drawn = init_params(one.module, jax.random.key(0))
+  drawn = jax.jit(init_params, static_argnums=0)(one.module, jax.random.key(0))
 
   def cross(params):
     return params["decoder"]["layers"]["cross_attention"]["query"]["kernel"]

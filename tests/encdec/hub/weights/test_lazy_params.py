@@ -76,7 +76,7 @@ def _equal(one, other):
     np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   ("pair", "share"),
   [(pair, "none") for pair in PAIRS]
@@ -163,7 +163,7 @@ def test_a_file_that_was_replaced_is_still_there(folder, tmp_path, gone):
   _equal(tmp_path / "after", tmp_path / "before")
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize("under", ["jit", "grad", "vmap", "eval_shape"])
 def test_the_first_use_may_be_traced(folder, under, drawn):

@@ -24,6 +24,7 @@ def _cast(tree, dtype):
   return jax.tree.map(lambda leaf: np.asarray(leaf.astype(dtype)), tree)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("held", ["float32", "bfloat16", "float16"])
 def test_files_keep_or_cast_their_dtype(tiny, batch, tmp_path, held):
   params = jax.tree.map(lambda leaf: leaf.astype(held), tiny.params)

@@ -106,7 +106,7 @@ def test_a_longer_table(reserved):
   assert (one[reserved:] == table[reserved]).all()
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("extension", ["repeat_last", "interpolate"])
 @pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
 def test_composed_with_longer_tables(
