@@ -127,6 +127,7 @@ def test_given_positions_are_rows_of_the_table(both, inputs, assert_close):
   assert np.abs(ours.logits - without.logits).max() > 0.01
 
 
+@pytest.mark.sample(2)
 def test_embeddings_in_place_of_ids(both, inputs, assert_close):
   torch_model, model = both
   embeds = {
@@ -163,6 +164,7 @@ def test_encode_then_decode_is_the_whole_call(both, inputs):
   np.testing.assert_array_equal(again.logits, whole.logits)
 
 
+@pytest.mark.sample(2)
 def test_token_by_token_is_the_whole_call(both, inputs, assert_close):
   model = both[1]
   ids = np.maximum(inputs.decoder_tokens, PAD + 1)
@@ -192,6 +194,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.sample(1)
 def test_greedy_tokens_are_pytorchs(both, inputs):
   torch_model, model = both
   lengths = set()
@@ -216,6 +219,7 @@ def test_generate_without_a_mask_attends_to_padding(both, inputs):
   np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("begins", [True, False])
 def test_prompts(both, inputs, begins):
   torch_model, model = both
