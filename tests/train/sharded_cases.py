@@ -24,7 +24,10 @@ MESHES = ((8, 1, 1), (1, 8, 1), (1, 1, 8), MIXED)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A model and a step; reduced counts compare `meshes` with one device."""
+  """A model and a step.
+
+  Reduced counts compare MIXED, and one more of `meshes`, with one device.
+  """
 
   vocab_size: int
   dropout: float

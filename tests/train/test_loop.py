@@ -129,6 +129,7 @@ def events(monkeypatch):
   return seen
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.usefixtures("one_device")
 def test_a_signal_saves_and_the_same_command_goes_on(

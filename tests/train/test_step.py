@@ -329,6 +329,7 @@ def test_wrong_settings_are_refused_by_name(change, message):
     dataclasses.replace(step.StepConfig(seed=0), **change)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_needs_no_promotion_of_dtypes(mesh, dtype):
   module = module_of(0.1, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))

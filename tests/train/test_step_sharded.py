@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import random
 import re
 import tempfile
 from typing import Any
@@ -125,12 +126,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
   if "sizes" not in metafunc.fixturenames:
     return
   full = metafunc.config.option.full
+  # The tests of a run draw alike, since a run costs a compilation.
+  drawn = random.Random(metafunc.config.option.seed).choice(MESHES[:-1])
   metafunc.parametrize(
     ("name", "sizes"),
     [
       pytest.param(name, sizes, id=f"{name}-{'x'.join(map(str, sizes))}")
       for name, case in CASES.items()
       for sizes in (MESHES if full else case.meshes)
+      if full or sizes in (drawn, MIXED)
     ],
   )
 
