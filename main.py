@@ -56,6 +56,9 @@ INPUT = flags.DEFINE_string("input", "", "predict: a file or a URI.")
 OUTPUT = flags.DEFINE_string("output", "", "predict: .jsonl; export: a folder.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace an output.")
 PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
+PROFILE = flags.DEFINE_string(
+  "profile", "", "train: trace the steps FIRST:LAST into <workdir>/profile."
+)
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0.")
 PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Of this process.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Of the whole run.")
@@ -76,7 +79,7 @@ def inspect() -> None:
 def train() -> None:
   from train import loop
 
-  loop.run(CONFIG.value, WORKDIR.value)
+  loop.run(CONFIG.value, WORKDIR.value, PROFILE.value)
 
 
 def evaluate() -> None:
@@ -117,6 +120,7 @@ OF_MODES = {
   "output": ("predict", "export"),
   "overwrite": ("predict",),
   "push_to_hub": ("export",),
+  "profile": ("train",),
 }
 MODES: dict[str, Callable[[], None]] = {
   "train": train,

@@ -3,6 +3,7 @@
   python -m launch.aot --config=configs/bert2bert_cnn_dailymail.py \
     --topology=v5e:4x4 --config.train.batch_size=512
   python -m launch.aot --config=... --topology=v5e:16x16 --num_slices=2
+  python -m launch.aot --config=... --topology=v5e:4x4 --mode=predict
   python -m launch.aot --config=... --topology=v5e:4x4 --search
 
 Neither weights, data nor network are needed: a Hub id stands for its known
@@ -20,7 +21,9 @@ if __name__ == "__main__":
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 # What runs here is a CPU; the programs are for other devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -29,16 +32,20 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections.config_flags import config_flags
 
-from train import validate
+from train import text_generator, validate
 from train.cli import command_line
 from train.config import Config
 from train.costs import ahead, report, search, topology
 from train.costs.ahead import AheadOfTime
+from train.costs.ahead_generation import compile_generation
 from train.errors import Failure, Refusal, refusing
-from train.mesh import MeshConfig, make_mesh
+from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.setup import datasets
 from train.setup.known_shapes import without_files
 from train.setup.modules import preset_module
+
+# Programs by name, each with the pairs that a run of it takes.
+Programs: TypeAlias = dict[str, tuple[AheadOfTime, int | None]]
 
 ARGUMENTS: list[str] = []
 CONFIG = config_flags.DEFINE_config_file(
@@ -57,6 +64,7 @@ SLICES = flags.DEFINE_integer(
 SHAPES = flags.DEFINE_list(
   "shapes", [], "Presets of encoder and decoder: bert:base,gpt2:base."
 )
+MODE = flags.DEFINE_string("mode", "train", "train, or predict: generation.")
 SEARCH = flags.DEFINE_bool("search", False, "Find the fastest that fits.")
 SAVE = flags.DEFINE_string("save", "", "Keep the compiled program here.")
 
@@ -66,8 +74,10 @@ def check() -> None:
   command_line.check_config(CONFIG.value)
   if not TOPOLOGY.value:
     raise Refusal("--topology is missing: pass one such as --topology=v5e:4x4")
-  if SEARCH.value and SAVE.value:
-    raise Refusal("--save keeps one program: leave it or --search out")
+  command_line.check_mode_name(MODE.value, ("train", "predict"))
+  if SEARCH.value and (SAVE.value or MODE.value != "train"):
+    flag = "--save" if SAVE.value else f"--mode={MODE.value}"
+    raise Refusal(f"--search looks for training steps: leave it or {flag} out")
   if SAVE.value and Path(SAVE.value).exists():
     raise Refusal(f"--save={SAVE.value} exists: name a new file")
 
@@ -89,16 +99,31 @@ def main(argv: list[str]) -> None:
       print_search(config, devices)
       return
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()), devices)
-    compiled = compile_train(config, mesh)
-  print(report.table(compiled, mesh, pairs_of(config)))
+    programs = MODES[MODE.value](config, mesh)
+  for name, (compiled, pairs) in programs.items():
+    print(f"== {name}")
+    print(report.table(compiled, mesh, pairs))
   if SAVE.value:
     save(compiled, Path(SAVE.value))
 
 
-def compile_train(config: Config, mesh: Mesh) -> AheadOfTime:
+def compile_train(config: Config, mesh: Mesh) -> Programs:
   """The training step, for the largest shape of its batches."""
   shape = datasets.largest_shape(config)
-  return ahead.compile_step(config, preset_module(config), mesh, shape)
+  compiled = ahead.compile_step(config, preset_module(config), mesh, shape)
+  return {"train step": (compiled, pairs_of(config))}
+
+
+def compile_predict(config: Config, mesh: Mesh) -> Programs:
+  """Generation as evaluation and prediction do it, for the longest sources."""
+  rows = text_generator.rows_per_batch(config, mesh, sharding_rules(config))
+  source, _ = datasets.buckets(config)[-1]
+  module = preset_module(config)
+  compiled = compile_generation(config, module, mesh, rows, source)
+  return {name: (program, rows) for name, program in compiled.items()}
+
+
+MODES = {"train": compile_train, "predict": compile_predict}
 
 
 def pairs_of(config: Config) -> int | None:
@@ -107,7 +132,7 @@ def pairs_of(config: Config) -> int | None:
   return None if packed else config.train.batch_size
 
 
-def print_search(config: Config, devices) -> None:
+def print_search(config: Config, devices: Sequence[Any]) -> None:
   """The table of what fits, the fastest first."""
   shape = datasets.largest_shape(config)
   tried = search.search(config, preset_module(config), devices, shape)

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-Batch = Mapping[str, Array | np.ndarray]
+# Arrays, or their shapes.
+Batch = Mapping[str, Array | np.ndarray | jax.ShapeDtypeStruct]
 
 
 class CompiledSteps:
@@ -22,9 +23,7 @@ class CompiledSteps:
     self.buckets = tuple(buckets)
     self.programs: dict[tuple[int, int], Callable[..., Any]] = {}
 
-  def check(
-    self, state: Any, batch: Mapping[str, jax.ShapeDtypeStruct]
-  ) -> None:
+  def check(self, state: Any, batch: Batch) -> None:
     """Traces the step for a batch's shape and compiles nothing.
 
     Raises:
@@ -32,9 +31,7 @@ class CompiledSteps:
     """
     self.step.trace(state, batch)
 
-  def compile(
-    self, state: Any, batch: Mapping[str, jax.ShapeDtypeStruct]
-  ) -> Any:
+  def compile(self, state: Any, batch: Batch) -> Any:
     """The program of a bucket, from shapes alone; it is the one that runs."""
     program = self.step.lower(state, batch).compile()
     self.programs[shape(batch)] = program
@@ -56,9 +53,7 @@ class CompiledSteps:
     return self.programs[bucket](state, batch)
 
 
-def shape(
-  batch: Batch | Mapping[str, jax.ShapeDtypeStruct],
-) -> tuple[int, int]:
+def shape(batch: Batch) -> tuple[int, int]:
   """(S, T) of a batch."""
   source, target = batch["encoder_tokens"], batch["decoder_inputs"]
   return source.shape[1], target.shape[1]

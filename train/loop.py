@@ -20,9 +20,7 @@ from train.checkpoint import Checkpoints
 from train.cli import machine_errors, signals
 from train.cli.signals import Saving
 from train.config import Config
-from train.costs import fit
-from train.costs.program_costs import program_costs
-from train.costs.report import summary
+from train.costs import plan
 from train.errors import refusing
 from train.evaluators.suite import Suite, write_samples
 from train.mesh import (
@@ -33,6 +31,8 @@ from train.mesh import (
   sharding_rules,
 )
 from train.optim import OptimConfig, describe_schedule_change
+from train.progress import profiler
+from train.progress.profiler import Profiler
 from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import train_step_flops
 from train.setting_names import naming
@@ -44,10 +44,13 @@ from train.workdir import data_position, recorded_config, run_lock
 from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
-def run(config: Config, folder: str) -> dict[str, float]:
+def run(config: Config, folder: str, profile: str = "") -> dict[str, float]:
   """Trains until `train.steps`, from the newest good checkpoint in `folder`.
 
   Gives the last evaluation, in the first process; nothing in the others.
+
+  Args:
+    profile: "FIRST:LAST", steps that are traced into `folder`/profile.
 
   Raises:
     Refusal: the configuration cannot be run; nothing was compiled.
@@ -56,11 +59,14 @@ def run(config: Config, folder: str) -> dict[str, float]:
   """
   # Before anything is read there: two runs would each find a fresh folder.
   with signals.saving() as saving, run_lock.held(Path(folder)):
-    return _run(config, Path(folder), saving)
+    return _run(config, Path(folder), saving, profile)
 
 
-def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
+def _run(
+  config: Config, folder: Path, saving: Saving, profile: str
+) -> dict[str, float]:
   with refusing():
+    steps = profiler.parse_steps(profile, config.train.steps)
     this = build_run(config, folder)
     check_step(this)
   chief = jax.process_index() == 0
@@ -73,13 +79,14 @@ def _run(config: Config, folder: Path, saving: Saving) -> dict[str, float]:
       best_mode=config.train.best_mode,
     ) as checkpoints,
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
+    contextlib.closing(Profiler(steps, this.folder / "profile")) as tracer,
   ):
     if (checkpoints.latest_step() or 0) < config.train.steps:
       compile_step(this)
     this, state, progress = begin(this, checkpoints)
     writer.cut(progress.step if progress.step else -1)
     if progress.step < config.train.steps:
-      train(this, state, progress, checkpoints, writer, saving)
+      train(this, state, progress, checkpoints, writer, saving, tracer)
   if saving.received:
     logging.warning("stopped: all is saved; run again for its figures")
     raise SystemExit(saving.status)
@@ -155,26 +162,17 @@ def check_step(this: Run) -> None:
 
 
 def compile_step(this: Run) -> None:
-  """Compiles for the longest batches, says what a step costs, and checks it.
-
-  Raises:
-    Refusal: no device's memory holds it; nothing was allocated.
-  """
-  logging.info("the step compiles; that takes a while")
-  rows = this.pipeline.batch_size
-  batch = abstract_batch(this.pipeline.shapes[-1], rows)
-  compiled = this.step.compile(this.program.state, batch)
-  costs = program_costs(compiled, this.program.state, this.mesh)
-  if jax.process_index() == 0:
-    packed = this.pipeline.packing == "pack"
-    pairs = rows * (this.pipeline.fill().pairs_per_row if packed else 1)
-    for line in summary(costs, this.mesh, pairs):
-      logging.info("%s", line)
-  limit = fit.memory_limit(jax.local_devices()[0])
-  if limit is not None:
-    fit.check_fits(costs.memory, limit, this.config)
-  elif jax.process_index() == 0:
-    logging.info("this device does not say how much memory it has")
+  """Compiles for the longest batches; refuses what no memory holds."""
+  rows, shape = this.pipeline.batch_size, this.pipeline.shapes[-1]
+  packed = this.pipeline.packing == "pack"
+  plan.compile_step(
+    this.step,
+    this.program.state,
+    abstract_batch(shape, rows),
+    config=this.config,
+    mesh=this.mesh,
+    pairs=rows * (this.pipeline.fill().pairs_per_row if packed else 1),
+  )
 
 
 def begin(
@@ -231,6 +229,7 @@ def train(
   checkpoints: Checkpoints,
   writer: MetricsWriter,
   saving: Saving,
+  tracer: Profiler,
 ) -> None:
   """Step n done, evaluated if due, saved with its metrics; then step n + 1."""
   config, model = this.config, this.task.module.config
@@ -256,8 +255,10 @@ def train(
   with contextlib.closing(reader), contextlib.closing(batches):
     waited = reader.speed.waiting(batches, reader.idle_since)
     for step, batch in enumerate(waited, start=progress.step + 1):
+      tracer.begin(step)
       with reader.compiling(this.step.is_new(batch)):
         state, metrics = this.step(state, batch)
+      tracer.end(step, metrics)
       saving.begin()
       # Reading a step's metrics waits for it: read those of the one before.
       write(writer, step - 1, reader.read())

@@ -9,10 +9,12 @@ from jax.sharding import Mesh
 
 from data.collate import abstract_batch
 from encdec.model import FlaxEncoderDecoderModule
-from train.build_step import StepProgram, build_step
+from train.build_step import build_step
 from train.config import Config
+from train.costs import fit
 from train.costs.program_costs import ProgramCosts, program_costs
 from train.mesh import check_batch_size, sharding_rules
+from train.setting_names import naming
 
 Shape = tuple[int, int]
 
@@ -35,23 +37,21 @@ def compile_step(
     shape: (S, T) of a batch.
 
   Raises:
-    ValueError: the model or the mesh cannot do what the configuration asks.
+    ValueError: the model or the mesh cannot do what the configuration asks, or
+      it does not fit the memory of a device.
   """
   rows, parts = config.train.batch_size, config.train.accumulate_steps
   rules = sharding_rules(config)
   check_batch_size("train.batch_size", rows, parts, mesh, rules)
   program = build_step(config, module, mesh)
-  return compile_program(program, mesh, shape, rows)
-
-
-def compile_program(
-  program: StepProgram, mesh: Mesh, shape: Shape, rows: int
-) -> AheadOfTime:
-  """Compiles a step that is built, for batches of `rows` rows."""
   begun = time.monotonic()
   # A topology's devices are of no backend that runs here.
   platform = mesh.devices.flat[0].platform
-  with jax.set_mesh(mesh):
+  with (
+    naming(attention="model.attention"),
+    fit.compiling(config, program.state),
+    jax.set_mesh(mesh),
+  ):
     traced = program.step.trace(program.state, abstract_batch(shape, rows))
     compiled = traced.lower(lowering_platforms=(platform,)).compile()
   seconds = time.monotonic() - begun

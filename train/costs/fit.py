@@ -1,9 +1,14 @@
 """Whether a program fits the memory of a device, and what would."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from train.config import Config
-from train.costs.memory import Memory
+from train.costs.memory import Memory, device_bytes
 from train.errors import Refusal
 
 
@@ -15,6 +20,28 @@ def memory_limit(device: Any) -> int | None:
     # Devices of a topology have no memory, and say so by an error.
     return None
   return (stats or {}).get("bytes_limit")
+
+
+@contextlib.contextmanager
+def compiling(config: Config, state: Any) -> Iterator[None]:
+  """Inside, a compiler's refusal for lack of memory becomes a Refusal.
+
+  Args:
+    state: shapes and shardings of the state that the program updates.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    used = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", str(error))
+    if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
+      raise
+    total, limit = (round(float(n) * 2**30) for n in used.groups())
+    params = device_bytes(state.params)
+    optimizer = device_bytes(state.opt_state)
+    fixed = params + optimizer
+    memory = Memory(params, optimizer, fixed, 0, max(0, total - fixed), 0, 0, 0)
+    check_fits(memory, limit, config)
+    raise
 
 
 def check_fits(memory: Memory, limit: int, config: Config) -> None:

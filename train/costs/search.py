@@ -113,12 +113,9 @@ def _try(
     mesh = make_mesh(sizes, devices)
     found = ahead.compile_step(config, module.clone(remat=remat), mesh, shape)
   except ValueError as error:
-    return Tried(settings, pairs, None, str(error), is_refused=True)
-  except Exception as error:
-    # The compiler of a TPU refuses what does not fit its memory.
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    return Tried(settings, pairs, None, "it does not fit the memory")
+    # More recomputation helps against a lack of memory alone.
+    is_refused = "of a device's memory" not in str(error)
+    return Tried(settings, pairs, None, str(error), is_refused=is_refused)
   return Tried(settings, pairs, found.costs)
 
 

@@ -10,6 +10,7 @@ from train.costs.memory import Memory
 from train.costs.program_costs import ProgramCosts
 from train.costs.roofline import Roofline
 from train.costs.work import Work
+from train.errors import Refusal
 from train.setup.modules import preset_module
 
 V5E = CHIPS["v5e"]
@@ -44,7 +45,7 @@ def tried(config, monkeypatch):
     if mesh.shape["fsdp"] == config.train.loss_chunks > 1:
       raise ValueError("vocab has size 7, which fsdp does not divide")
     if rows * KEPT[module.remat] > 60e9:
-      raise RuntimeError("RESOURCE_EXHAUSTED: XLA:TPU compile, out of memory")
+      raise Refusal("the step needs 99 GB of a device's memory, which has 16")
     assert config.model.remat == module.remat
     slow = 1 + search.REMATS.index(module.remat)
     found = costs(rows * KEPT[module.remat], rows * slow * 1e-3)
@@ -87,7 +88,7 @@ def test_what_is_refused_says_why(tried):
   lines = search.table(tried).splitlines()
   refused = [line for line in lines if line.startswith("refused")]
   assert any("fsdp does not divide" in line for line in refused)
-  assert any("does not fit the memory" in line for line in refused)
+  assert any("needs 99 GB" in line for line in refused)
   first = tried[0]
   assert lines[0].endswith(
     " ".join(f"--config.{key}={value}" for key, value in first.overrides)
