@@ -155,6 +155,7 @@ def test_a_step_copies_no_cache(slots):
       AttentionMask(),
       scale=1.0,
       platform="cpu",
+      rules=None,
       bias=None,
       softcap=None,
       sinks=None,

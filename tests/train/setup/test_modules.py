@@ -3,6 +3,7 @@
 import pytest
 
 from configs import dates
+from encdec.types import RowLayout
 from train.errors import Refusal
 from train.setup.modules import preset_module
 
@@ -30,3 +31,17 @@ def test_a_module_is_what_the_configuration_says():
   config.model.share = "all"
   with pytest.raises(ValueError, match=r"model\.share"):
     preset_module(config)
+
+
+@pytest.mark.parametrize(
+  "packing, layout",
+  [
+    ("none", RowLayout.SINGLE),
+    ("bucket", RowLayout.SINGLE),
+    ("pack", RowLayout.PACKED),
+  ],
+)
+def test_data_promises_the_layout_of_rows(packing, layout):
+  config = dates.get_config("smoke")
+  config.data.packing = packing
+  assert preset_module(config).row_layout == layout
