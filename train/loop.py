@@ -234,7 +234,6 @@ def train(
   """Step n done, evaluated if due, saved with its metrics; then step n + 1."""
   config, model = this.config, this.task.module.config
   steps, size = config.train.steps, config.train.batch_size
-
   batches = train_batches(
     this.pipeline,
     progress.step,
@@ -242,11 +241,9 @@ def train(
     sharding=batch_sharding(this.mesh, this.task.rules),
     workers=config.data.workers,
   )
+  told = functools.partial(explain, this, checkpoints)
   reader = StepReader(
-    progress,
-    total=steps,
-    log_every=config.train.log_every_steps,
-    explain=functools.partial(explain, this, checkpoints),
+    progress, total=steps, log_every=config.train.log_every_steps, explain=told
   )
   if jax.process_count() > 1:
     # They stop together: none may end at once while others wait for its step.
