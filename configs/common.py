@@ -62,7 +62,9 @@ def _model() -> Any:
   # Of computation and of storage: "float32" or "bfloat16".
   model.dtype = "float32"
   model.param_dtype = "float32"
-  # What the backward pass recomputes: "none", "full", or a named policy.
+  # What the backward pass recomputes. "none": nothing; "full": all; names of a
+  # layer's values ("qkv", "ctx", "mlp") joined by "+": all but those.
+  # "ctx+host:mlp" stores the last one in the host's memory, on accelerators.
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
@@ -265,6 +267,10 @@ def _sharding() -> Any:
   """Logical axis -> axes of the mesh."""
   sharding = ConfigDict()
   sharding.batch = ("slice", "data", "fsdp")
+  # Tokens of a row, between sublayers: ("tensor",) splits there what attention
+  # and feed-forward layers split by heads and width (Korthikanti et al. 2022),
+  # so that activations take less memory. Lengths must divide.
+  sharding.sequence = ()
   sharding.vocab = ("fsdp", "tensor")
   sharding.embed = ("fsdp",)
   sharding.heads = ("tensor",)

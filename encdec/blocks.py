@@ -35,6 +35,11 @@ class LayerInputs:
   dropout_keys: Key[Array, "rows sites"] | None = None
   weights: bool = struct.field(pytree_node=False, default=False)
 
+  @property
+  def residual_axes(self) -> sharding.Axes:
+    """Logical axes of the states between sublayers; a step has no sequence."""
+    return ("batch", "sequence" if self.slot is None else None, None)
+
 
 @struct.dataclass
 class LayerOutputs:
@@ -80,8 +85,13 @@ class _Block(nn.Module):
     output: Array,
     keys: Key[Array, "sites"] | None,
     site: int,
+    axes: sharding.Axes,
   ) -> Array:
-    """The residual stream after a sublayer."""
+    """The residual stream after a sublayer.
+
+    Args:
+      axes: of the states; see `LayerInputs.residual_axes`.
+    """
     c, rules = self.config, self.compute.rules
     of_mlp = site == dropout_lib.MLP_OUTPUT
     output = dropout_lib.dropout(
@@ -89,8 +99,9 @@ class _Block(nn.Module):
       None if keys is None else keys[site],
       c.mlp_dropout if of_mlp else c.residual_dropout,
       rules,
+      axes,
     )
-    states = sharding.constrain(states + output, ("batch", None, None), rules)
+    states = sharding.constrain(states + output, axes, rules)
     match c.norm_position:
       case NormPosition.PRE:
         return states
@@ -142,17 +153,27 @@ class _Block(nn.Module):
       separate_beams=inputs.separate_beams,
     )
     states = self._after(
-      self.self_attention_norm, states, output, keys, dropout_lib.SELF_OUTPUT
+      self.self_attention_norm,
+      states,
+      output,
+      keys,
+      dropout_lib.SELF_OUTPUT,
+      inputs.residual_axes,
     )
     return states, weights, cache
 
-  def _mlp(self, states: Array, keys: Key[Array, "sites"] | None) -> Array:
+  def _mlp(
+    self,
+    states: Array,
+    keys: Key[Array, "sites"] | None,
+    axes: sharding.Axes,
+  ) -> Array:
     output = self.mlp(
       self._before(self.mlp_norm, states),
       None if keys is None else keys[dropout_lib.MLP_HIDDEN],
     )
     return self._after(
-      self.mlp_norm, states, output, keys, dropout_lib.MLP_OUTPUT
+      self.mlp_norm, states, output, keys, dropout_lib.MLP_OUTPUT, axes
     )
 
 
@@ -167,7 +188,8 @@ class EncoderBlock(_Block):
   ) -> tuple[Float[Array, "B T D"], LayerOutputs]:
     keys = _layer_keys(inputs, layer)
     states, weights, _ = self._self_attention(states, layer, inputs, keys, None)
-    return self._mlp(states, keys), LayerOutputs(attention=weights)
+    states = self._mlp(states, keys, inputs.residual_axes)
+    return states, LayerOutputs(attention=weights)
 
 
 class DecoderBlock(_Block):
@@ -211,10 +233,17 @@ class DecoderBlock(_Block):
       dropout=self._dropout(keys, dropout_lib.CROSS_ATTENTION),
       return_weights=inputs.weights,
     )
+    axes = inputs.residual_axes
     states = self._after(
-      self.cross_attention_norm, states, output, keys, dropout_lib.CROSS_OUTPUT
+      self.cross_attention_norm,
+      states,
+      output,
+      keys,
+      dropout_lib.CROSS_OUTPUT,
+      axes,
     )
-    return self._mlp(states, keys), LayerOutputs(weights, cross_weights, cache)
+    states = self._mlp(states, keys, axes)
+    return states, LayerOutputs(weights, cross_weights, cache)
 
 
 def _layer_keys(

@@ -23,6 +23,7 @@ Axes = tuple[str | None, ...]
 MESH_AXES = ("slice", "data", "fsdp", "tensor")
 LOGICAL_AXES = (
   "batch",
+  "sequence",
   "vocab",
   "embed",
   "heads",
@@ -134,6 +135,7 @@ class Rules:
 DEFAULT_RULES = Rules.from_mapping(
   {
     "batch": ("slice", "data", "fsdp"),
+    "sequence": (),
     "vocab": ("fsdp", "tensor"),
     "embed": ("fsdp",),
     "heads": ("tensor",),

@@ -32,6 +32,7 @@ from encdec.types import (
 )
 
 REMAT_NAMES = ("qkv", "ctx", "mlp")
+_ON_HOST = "host:"
 
 
 def remat_policy(
@@ -40,7 +41,8 @@ def remat_policy(
   """The `jax.checkpoint` policy of a name, and whether to checkpoint at all.
 
   "none" stores everything, "full" recomputes everything, and names joined by
-  "+" ("qkv+ctx") store just those values of a layer.
+  "+" ("qkv+ctx") store just those values of a layer; with "host:" before it a
+  value is stored in the host's memory ("ctx+host:mlp"), which a CPU has not.
 
   Raises:
     ValueError: a name that no layer gives.
@@ -50,13 +52,24 @@ def remat_policy(
   if name == "full":
     return jax.checkpoint_policies.nothing_saveable, True
   parts = name.split("+")
-  unknown = [part for part in parts if part not in REMAT_NAMES]
+  values = [part.removeprefix(_ON_HOST) for part in parts]
+  unknown = [value for value in values if value not in REMAT_NAMES]
   if unknown:
     raise ValueError(
       f"remat={name!r}: {unknown[0]!r} is unknown; use 'none', 'full' or names "
-      f"out of {', '.join(REMAT_NAMES)} joined by '+'"
+      f"out of {', '.join(REMAT_NAMES)} joined by '+', each with or without "
+      f"{_ON_HOST!r} before it"
     )
-  return jax.checkpoint_policies.save_only_these_names(*parts), True
+  moved = [v for v, p in zip(values, parts, strict=True) if v != p]
+  if moved:
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=[v for v in values if v not in moved],
+      names_which_can_be_offloaded=moved,
+      offload_src="device",
+      offload_dst="pinned_host",
+    )
+    return policy, True
+  return jax.checkpoint_policies.save_only_these_names(*values), True
 
 
 class Stack(nn.Module):
@@ -167,6 +180,11 @@ class Stack(nn.Module):
       return states, (states if hidden_states else None, outputs)
 
     policy, checkpointed = remat_policy(self.compute.remat)
+    if _ON_HOST in self.compute.remat and self.compute.platform == "cpu":
+      raise ValueError(
+        f"remat={self.compute.remat!r}: a CPU's memory is the host's already; "
+        f"leave {_ON_HOST!r} out"
+      )
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     scanned = layers if shared is None else None

@@ -157,7 +157,8 @@ def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
   batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
   machine_errors.check_batch("train.batch_size", batch)
-  with naming(attention="model.attention"), jax.set_mesh(this.mesh):
+  names = {"attention": "model.attention", "remat": "model.remat"}
+  with naming(**names), jax.set_mesh(this.mesh):
     this.step.check(this.program.state, batch)
 
 

@@ -67,11 +67,16 @@ def dropout(
   key: Key[Array, ""] | None,
   rate: float,
   rules: sharding.Rules | None,
+  axes: sharding.Axes = ("batch", None, None),
 ) -> Float[Array, "B T D"]:
-  """Zeroes entries with probability `rate` and scales up the others."""
+  """Zeroes entries with probability `rate` and scales up the others.
+
+  Args:
+    axes: logical axes of the states.
+  """
   if key is None or rate == 0.0:
     return states
-  mask = keep_mask(key, states.shape, rate, ("batch", None, None), rules)
+  mask = keep_mask(key, states.shape, rate, axes, rules)
   return keep(states, mask, rate)
 
 
