@@ -12,6 +12,7 @@ from train.config import Config
 from train.costs import fit
 from train.costs.program_costs import program_costs
 from train.costs.report import summary
+from train.mesh import batch_shards, sharding_rules
 
 
 def compile_step(
@@ -33,7 +34,8 @@ def compile_step(
     Refusal: the memory of a device does not hold it; the message names flags.
   """
   logging.info("the step compiles; that takes a while")
-  with fit.compiling(config, state):
+  shards = batch_shards(mesh, sharding_rules(config))
+  with fit.compiling(config, state, shards):
     compiled = step.compile(state, batch)
   costs = program_costs(compiled, state, mesh)
   chief = jax.process_index() == 0
@@ -42,6 +44,6 @@ def compile_step(
       logging.info("%s", line)
   limit = fit.memory_limit(jax.local_devices()[0])
   if limit is not None:
-    fit.check_fits(costs.memory, limit, config)
+    fit.check_fits(costs.memory, limit, config, shards)
   elif chief:
     logging.info("a device here does not say how much memory it has")

@@ -58,11 +58,11 @@ def test_a_compiler_that_lacks_memory_is_a_refusal(built):
   )
   with (
     pytest.raises(Refusal, match=r"39.73 GB .* has 16.91.*accumulate_steps="),
-    fit.compiling(config, program.state),
+    fit.compiling(config, program.state, 1),
   ):
     raise jax.errors.JaxRuntimeError(text)
   with (
     pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
-    fit.compiling(config, program.state),
+    fit.compiling(config, program.state, 1),
   ):
     raise jax.errors.JaxRuntimeError("INTERNAL: something else")
