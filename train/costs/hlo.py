@@ -41,7 +41,11 @@ _CALLED = re.compile(
 )
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+# What stands for an array that is elsewhere.
+_VIEWS = ("bitcast", "convert", "copy", "copy-done", "copy-start", "reshape")
 _HBM = 0
+# What runs the instructions of other computations, once.
+CALLS = ("async-start", "call", "call-start", "conditional")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +166,7 @@ class HloProgram:
         trips = self.trips(computation, instruction)
         inner *= unknown_trips if trips is None else trips
         called = instruction.called.get("body", ())
-      elif instruction.opcode in ("call", "async-start", "conditional"):
+      elif instruction.opcode in CALLS:
         called = sum(instruction.called.values(), ())
       for callee in called:
         yield from self._executed(callee, inner, unknown_trips)
@@ -180,61 +184,80 @@ class HloProgram:
     """How often a loop's body runs; None where that depends on values.
 
     The text states it, or the condition compares a counter, which starts from
-    a constant and rises by one, with a constant.
+    a constant and rises by one, with a constant. Any other has None.
     """
     stated = _TRIPS.search(loop.attributes)
     if stated:
       return int(stated.group(1))
     (condition,) = loop.called["condition"]
     limit = self._limit(self.computations[condition])
-    if limit is None:
+    given = computation.instructions[loop.operands[0]]
+    if limit is None or given.opcode != "tuple":
       return None
     bound, index = limit
-    start = self._start(computation, loop, index)
-    return None if start is None else max(0, bound - start)
+    start = _whole_number(source(computation, given.operands[index]))
+    if start is None or not self._rises_by_one(loop, index):
+      return None
+    return max(0, bound - start)
 
   def _limit(self, condition: Computation) -> tuple[int, int] | None:
     """(bound, place of the counter) of a condition `counter < bound`."""
-    root, scope = condition.root, condition.instructions
-    values = [scope[name] for name in root.operands if name in scope]
-    if root.opcode == "fusion":
-      (fused,) = root.called["calls"]
-      inner = self.computations[fused]
-      root = inner.root
-      given = inner.parameters()
-      numbers = {i.name: n for n, i in given.items()}
-      resolved = []
-      for name in root.operands:
-        if name in numbers:
-          resolved.append(values[numbers[name]])
-        else:
-          resolved.append(inner.instructions[name])
-      values = resolved
+    root, values = self._last(condition, condition.root)
     if root.opcode != "compare" or "direction=LT" not in root.attributes:
       return None
-    if len(values) != 2:
-      return None
-    counter, bound = values
-    while bound.opcode in ("copy", "bitcast", "convert"):
-      bound = scope[bound.operands[0]]
-    place = re.search(r"index=(\d+)", counter.attributes)
-    if bound.opcode != "constant" or place is None:
-      return None
-    return int(bound.arguments), int(place.group(1))
+    place, bound = _place(values[0]), _whole_number(values[1])
+    return None if place is None or bound is None else (bound, place)
 
-  def _start(
-    self, computation: Computation, loop: Instruction, index: int
-  ) -> int | None:
-    scope = computation.instructions
-    given = scope[loop.operands[0]]
-    if given.opcode != "tuple" or index >= len(given.operands):
-      return None
-    start = scope[given.operands[index]]
-    while start.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
-      start = scope[start.operands[0]]
-    if start.opcode != "constant":
-      return None
-    return int(start.arguments)
+  def _rises_by_one(self, loop: Instruction, index: int) -> bool:
+    (name,) = loop.called["body"]
+    body = self.computations[name]
+    if body.root.opcode != "tuple":
+      return False
+    after = source(body, body.root.operands[index])
+    root, values = self._last(body, after)
+    places = [_place(value) for value in values]
+    steps = [_whole_number(value) for value in values]
+    return root.opcode == "add" and index in places and 1 in steps
+
+  def _last(
+    self, computation: Computation, instruction: Instruction
+  ) -> tuple[Instruction, list[Instruction]]:
+    """An instruction, or the last one of its fusion, and what it is given."""
+    values = [source(computation, name) for name in instruction.operands]
+    if instruction.opcode != "fusion":
+      return instruction, values
+    (fused,) = instruction.called["calls"]
+    inner = self.computations[fused]
+    numbers = {i.name: n for n, i in inner.parameters().items()}
+    inside = [source(inner, name) for name in inner.root.operands]
+    return inner.root, [
+      values[numbers[i.name]] if i.name in numbers else i for i in inside
+    ]
+
+
+def source(computation: Computation, name: str) -> Instruction:
+  """What a name stands for, copies and views left out."""
+  instruction = computation.instructions[name]
+  while instruction.opcode in _VIEWS:
+    instruction = computation.instructions[instruction.operands[0]]
+  return instruction
+
+
+def _place(instruction: Instruction) -> int | None:
+  """Which part of a tuple an instruction takes; None: it takes none."""
+  if instruction.opcode != "get-tuple-element":
+    return None
+  place = re.search(r"\bindex=(\d+)", instruction.attributes)
+  return int(place.group(1)) if place else None
+
+
+def _whole_number(instruction: Instruction) -> int | None:
+  """The value of a constant; None where it is none, or is no whole number."""
+  if instruction.opcode != "constant":
+    return None
+  found = re.fullmatch(r"-?\d+", instruction.arguments.strip())
+  whole = instruction.types[0].dtype[:1] in "su"
+  return int(found.group()) if found and whole else None
 
 
 def parse(text: str) -> HloProgram:
@@ -252,7 +275,7 @@ def parse(text: str) -> HloProgram:
         name, lines = header.group(2), []
         if header.group(1):
           entry = name
-    elif line == "}":
+    elif line == "}" or line.startswith("}, execution_thread="):
       found = [_instruction(whole) for whole in lines]
       by_name = {i.name: i for i in found if i is not None}
       computations[name], lines = Computation(name, by_name), None

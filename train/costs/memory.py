@@ -6,9 +6,7 @@ from typing import Any
 
 import jax
 
-from train.costs.hlo import Computation, HloProgram, Instruction
-
-_VIEWS = ("copy", "bitcast", "copy-start", "copy-done", "reshape")
+from train.costs.hlo import Computation, HloProgram, source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +71,26 @@ def device_bytes(tree: Any) -> int:
 
 
 def _kept_for_backward(program: HloProgram) -> int:
-  """Bytes that one loop gives and another one is given."""
-  entry = program.computations[program.entry]
+  """Bytes that one loop gives and another one is given.
+
+  Those of a step stand beside each other, in a loop over microbatches if there
+  are several.
+  """
+  return max(_kept_between_loops(one) for one, _ in program.executed())
+
+
+def _kept_between_loops(computation: Computation) -> int:
   kept: dict[tuple[str, str], int] = {}
-  for loop in entry.instructions.values():
+  for loop in computation.instructions.values():
     if loop.opcode != "while":
       continue
-    given = entry.instructions[loop.operands[0]]
+    given = computation.instructions[loop.operands[0]]
     for name in given.operands:
-      source = _source(entry, name)
-      if source.opcode != "get-tuple-element":
+      part = source(computation, name)
+      if part.opcode != "get-tuple-element":
         continue
-      maker = entry.instructions[source.operands[0]]
+      maker = computation.instructions[part.operands[0]]
       if maker.opcode == "while" and maker.name != loop.name:
-        kept[maker.name, source.name] = source.types[0].bytes
+        held = computation.instructions[name]
+        kept[maker.name, part.name] = held.types[0].bytes
   return sum(kept.values())
-
-
-def _source(scope: Computation, name: str) -> Instruction:
-  instruction = scope.instructions[name]
-  while instruction.opcode in _VIEWS:
-    instruction = scope.instructions[instruction.operands[0]]
-  return instruction

@@ -56,6 +56,51 @@ def test_a_loop_that_ends_by_values_has_no_trips():
     assert max(n for _, n in program.executed(unknown)) == unknown
 
 
+@pytest.mark.parametrize(
+  ("step", "trips"),
+  [
+    (lambda i: i * 2, None),
+    (lambda i: i + 3, None),
+    # The control.
+    (lambda i: i + 1, 99),
+  ],
+)
+def test_a_loop_whose_counter_does_not_rise_by_one_has_no_trips(step, trips):
+  def function(x):
+    def body(carry):
+      return step(carry[0]), jnp.tanh(carry[1] @ carry[1])
+
+    return jax.lax.while_loop(lambda c: c[0] < 100, body, (1, x))[1]
+
+  text = without_stated_trips(text_of(function, (8, 8)))
+  (loop,) = hlo.parse(text).loops()
+  assert loop.trips == trips
+
+
+def test_a_bound_that_is_no_whole_number_gives_no_trips():
+  def function(x):
+    return jax.lax.while_loop(
+      lambda c: c[0] < 1e9, lambda c: (c[0] + 1.0, jnp.tanh(c[1])), (0.0, x)
+    )[1]
+
+  (loop,) = hlo.parse(text_of(function, (8,))).loops()
+  assert loop.trips is None
+
+
+def test_a_computation_of_another_thread_ends_as_others_do():
+  program = hlo.parse(
+    "%other (p: f32[2]) -> f32[2] {\n"
+    "  ROOT %p = f32[2]{0} parameter(0)\n"
+    '}, execution_thread="host"\n'
+    "\n"
+    "ENTRY %main (a: f32[2]) -> f32[2] {\n"
+    "  ROOT %a = f32[2]{0} parameter(0)\n"
+    "}\n"
+  )
+  assert list(program.computations) == ["other", "main"]
+  assert list(program.computations["other"].instructions) == ["p"]
+
+
 def test_types_have_bytes_and_a_memory():
   (instruction,) = (
     hlo.parse(

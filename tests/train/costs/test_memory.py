@@ -38,6 +38,23 @@ def test_activations_are_what_the_backward_pass_reads(layers):
   assert found.total >= found.inputs + found.temporary
 
 
+def test_activations_of_microbatches_are_those_of_one():
+  def step(w, rows):
+    def add(total, x):
+      return total + jax.grad(loss)(w, x), None
+
+    return jax.lax.scan(add, jnp.zeros_like(w), rows)[0]
+
+  given = [
+    jax.ShapeDtypeStruct(shape, jnp.float32)
+    for shape in ((4, 64, 64), (2, 256, 64))
+  ]
+  compiled = jax.jit(step).lower(*given).compile()
+  found = memory_of(compiled, hlo.parse(compiled.as_text()), given[0])
+  one = 256 * 64 * 4
+  assert 4 * one <= found.activations <= 3 * 4 * one
+
+
 def test_a_device_holds_its_part():
   mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
   tree = {
