@@ -42,7 +42,7 @@ class Collective:
 
   @property
   def sent(self) -> float:
-    """Bytes that a device sends, by the rings that reach every limit."""
+    """Bytes that a device sends by ring algorithms, which send the least."""
     share = (self.group - 1) / self.group
     match self.kind:
       case "all-reduce":
@@ -99,7 +99,7 @@ def _with_fused(
     if kind in _KINDS:
       scatter = scattered and kind == "all-reduce"
       yield "reduce-scatter" if scatter else kind, instruction
-    elif instruction.opcode in ("fusion", "async-start"):
+    elif instruction.opcode in ("fusion", "fusion-start"):
       for name in sum(instruction.called.values(), ()):
         fused = program.computations[name]
         yield from _with_fused(program, fused, name.startswith(_SCATTERED))
@@ -112,6 +112,8 @@ def _bytes(kind: str, instruction: Instruction) -> int:
   if instruction.opcode in ("all-gather-start", "all-to-all-start"):
     # Operands and results.
     return sum(sizes[len(sizes) // 2 :])
+  if instruction.opcode == "reduce-scatter-start":
+    return sum(sizes[: len(instruction.operands)])
   total = sum(sizes)
   if instruction.opcode == "reduce-scatter":
     found = _groups(instruction.attributes)

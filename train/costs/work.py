@@ -11,8 +11,10 @@ from train.costs.hlo import ArrayType, Computation, HloProgram, Instruction
 # counted on their own.
 _FREE = {
   "after-all",
+  "async-start",
   "bitcast",
   "call",
+  "call-start",
   "conditional",
   "constant",
   "get-tuple-element",
@@ -99,7 +101,7 @@ def _flops(
       return _convolution_flops(computation, instruction)
     case "custom-call":
       return _kernel_flops(computation, instruction, unknown)
-    case "fusion" | "async-start":
+    case "fusion" | "fusion-start":
       inside = [
         _flops(program, program.computations[name], inner, unknown)
         for name in sum(instruction.called.values(), ())
@@ -116,10 +118,13 @@ def _operand(
 
 
 def _dot_flops(computation: Computation, dot: Instruction) -> float:
+  """Of a product, as XLA's own instruction or as a call of cuBLAS."""
   left = _operand(computation, dot, 0)
-  contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
-  axes = contracted.group(1).split(",") if contracted else []
-  inner = math.prod(left.dims[int(axis)] for axis in axes if axis)
+  contracted = re.search(
+    r'lhs_contracting_dim(?:s=\{|ensions":\[)([^\]}]*)', dot.attributes
+  )
+  axes = re.findall(r"\d+", contracted.group(1)) if contracted else []
+  inner = math.prod(left.dims[int(axis)] for axis in axes)
   return 2.0 * inner * dot.types[0].elements
 
 
@@ -190,14 +195,22 @@ def _positions(
 # text states no cost. The backward pass makes the weights anew (Dao et al.
 # 2022, "FlashAttention", appendix B).
 _SPLASH = (("_fwd", 2), ("_dkv", 4), ("_dq", 3))
+# Targets of calls that compute products, and state no cost.
+_UNCOUNTED = ("__cudnn$", "__onednn$", "triton", "__gpu$")
 
 
 def _kernel_flops(
   computation: Computation, call: Instruction, unknown: set[str]
 ) -> float:
+  if call.target.startswith("__cublas$"):
+    return _dot_flops(computation, call)
+  if call.target.startswith(_UNCOUNTED):
+    unknown.add(call.target)
+    return 0.0
   if call.target != "tpu_custom_call":
     return 0.0
-  if "splash" not in call.name:
+  products = next((n for part, n in _SPLASH if part in call.name), 0)
+  if "splash" not in call.name or not products:
     unknown.add(re.sub(r"[.\d]+$", "", call.name))
     return 0.0
   # Queries `B H T K`, keys `B G S K` and values are the arrays of three
@@ -209,7 +222,6 @@ def _kernel_flops(
   ]
   wide = [a for a in arrays if len(a.dims) >= 3 and a.dtype[:1] in "bf"]
   queries, keys = wide[0], wide[1]
-  products = next(n for part, n in _SPLASH if part in call.name)
   # The kernel of both gives the queries' gradient too, a part a block of keys.
   if "_dkv" in call.name and any(len(t.dims) == 5 for t in call.types):
     products += 1
@@ -220,7 +232,7 @@ def _moved(
   program: HloProgram, computation: Computation, instruction: Instruction
 ) -> float:
   opcode = instruction.opcode
-  if opcode in _FREE or opcode.endswith("-done"):
+  if opcode in _FREE or opcode.endswith(("-done", "-update")):
     return 0.0
   if opcode == "custom-call" and instruction.target in _FREE_TARGETS:
     return 0.0
@@ -229,14 +241,21 @@ def _moved(
   if opcode == "fusion":
     (name,) = instruction.called["calls"]
     return _moved_by_fusion(program.computations[name], instruction, operands)
-  if opcode.endswith("-start"):
+  if opcode in ("copy-start", "dynamic-slice-start", "slice-start"):
     # The type repeats the operand's; last comes the copy's own handle.
     result = instruction.types[-2]
     spaces = [operands[0].types[0], result]
     if opcode == "copy-start":
       spaces = list(instruction.types[:2])
     return 1.0 * result.bytes * sum(t.in_main_memory for t in spaces)
-  written = [t for t in instruction.types if t.in_main_memory]
+  results = instruction.types
+  if instruction.target.startswith("__cublas$"):
+    results = results[:1]  # What follows is room to work in.
+  if opcode.endswith("-start"):
+    # The type of most repeats the operands' before the results'.
+    repeated = sum(len(operand.types) for operand in operands)
+    results = results[repeated:] or results
+  written = [t for t in results if t.in_main_memory]
   if opcode in _SLICES:
     return 2.0 * sum(t.bytes for t in written)
   if opcode == "dynamic-update-slice":

@@ -124,3 +124,28 @@ ENTRY %main (a: f32[2]) -> f32[2] {{
     Collective("all-gather", ("tensor",), 2, 1, 16),
     Collective("reduce-scatter", ("tensor",), 2, 1, 16),
   ]
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    "((f32[4]{0}), f32[2]{0}) reduce-scatter-start(%a), channel_id=1, GROUPS",
+    "f32[2]{0} reduce-scatter(%a), channel_id=1, GROUPS",
+    "((f32[4]{0}), f32[2]{0}) async-start(%a), calls=%side",
+  ],
+)
+def test_a_scatter_has_the_bytes_that_it_starts_from(mesh, call):
+  text = f"""
+%side (p: f32[4]) -> f32[2] {{
+  %p = f32[4]{{0}} parameter(0)
+  ROOT %r = f32[2]{{0}} reduce-scatter(%p), channel_id=1, GROUPS
+}}
+
+ENTRY %main (a: f32[4]) -> f32[4] {{
+  %a = f32[4]{{0}} parameter(0)
+  %s = {call}
+}}
+""".replace("GROUPS", "replica_groups=[4,2]<=[8]")
+  assert collectives(hlo.parse(text), mesh) == [
+    Collective("reduce-scatter", ("tensor",), 2, 1, 16)
+  ]

@@ -131,3 +131,70 @@ def test_places_are_named_shortly():
   )
   assert place_of(name) == "mlp/up/dot_general (backward)"
   assert place_of("") == ""
+
+
+STARTED = """
+%side (p: f32[8,8]) -> f32[8,8] {
+  %p = f32[8,8]{1,0} parameter(0)
+  ROOT %d = f32[8,8]{1,0} dot(%p, %p), lhs_contracting_dims={1}
+}
+
+ENTRY %main (a: f32[8,8]) -> f32[8,8] {
+  %a = f32[8,8]{1,0} parameter(0)
+  BODY
+}
+"""
+
+
+@pytest.mark.parametrize(
+  ("body", "moved"),
+  [
+    # What GPUs run beside other work; 256 bytes each.
+    ("%s = f32[8,8]{1,0} all-reduce-start(%a), to_apply=%add", 2 * 256),
+    (
+      "%s = (f32[8,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%a), "
+      "dimensions={0}",
+      256 + 512,
+    ),
+    (
+      "%s = ((f32[8,8]{1,0}), f32[4,8]{1,0}) reduce-scatter-start(%a), "
+      "dimensions={0}, to_apply=%add",
+      256 + 128,
+    ),
+    ("%s = f32[8,8]{1,0} all-reduce(%a), to_apply=%add", 2 * 256),
+  ],
+)
+def test_what_starts_beside_work_is_read_and_written_once(body, moved):
+  text = STARTED.replace("BODY", body)
+  assert work(hlo.parse(text)).bytes == moved
+
+
+def test_a_call_beside_work_counts_once():
+  for call in (
+    "((f32[8,8]{1,0}), f32[8,8]{1,0}) async-start(%a), calls=%side",
+    "((f32[8,8]{1,0}), f32[8,8]{1,0}) call-start(%a), to_apply=%side",
+    "f32[8,8]{1,0} call(%a), to_apply=%side",
+  ):
+    found = work(hlo.parse(STARTED.replace("BODY", f"%s = {call}")))
+    assert (found.flops, found.bytes) == (2 * 8**3, 3 * 256)
+
+
+def test_products_of_cublas_count_as_others():
+  gemm = """%s = (f32[8,8]{1,0}, s8[4194304]{0}) custom-call(%a, %a), \
+custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":\
+{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],\
+"rhs_contracting_dimensions":["0"],"lhs_batch_dimensions":[]}}}"""
+  found = work(hlo.parse(STARTED.replace("BODY", gemm)))
+  assert (found.flops, found.kernels) == (2 * 8**3, ())
+  # Without the room that it works in.
+  assert found.bytes == 3 * 256
+
+
+def test_fused_kernels_of_gpus_are_named():
+  call = '%s = f32[8,8]{1,0} custom-call(%a), custom_call_target="TARGET"'
+  for target, kernels in (
+    ("__cudnn$fmhaSoftmax", ("__cudnn$fmhaSoftmax",)),
+    ("Sharding", ()),
+  ):
+    text = STARTED.replace("BODY", call.replace("TARGET", target))
+    assert work(hlo.parse(text)).kernels == kernels
