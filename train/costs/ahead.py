@@ -13,7 +13,7 @@ from train.build_step import build_step
 from train.config import Config
 from train.costs import fit
 from train.costs.program_costs import ProgramCosts, program_costs
-from train.mesh import batch_shards, check_batch_size, sharding_rules
+from train.mesh import check_batch_size, sharding_rules
 from train.setting_names import naming
 
 Shape = tuple[int, int]
@@ -48,8 +48,8 @@ def compile_step(
   # A topology's devices are of no backend that runs here.
   platform = mesh.devices.flat[0].platform
   with (
-    naming(attention="model.attention", remat="model.remat"),
-    fit.compiling(config, program.state, batch_shards(mesh, rules)),
+    naming(attention="model.attention"),
+    fit.compiling(config, program.state, mesh),
     jax.set_mesh(mesh),
   ):
     traced = program.step.trace(program.state, abstract_batch(shape, rows))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from train.config import Config
 from train.costs.memory import Memory, device_bytes
 from train.errors import Refusal
+from train.mesh import batch_shards, sharding_rules
 
 
 def memory_limit(device: Any) -> int | None:
@@ -23,12 +25,11 @@ def memory_limit(device: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def compiling(config: Config, state: Any, shards: int) -> Iterator[None]:
+def compiling(config: Config, state: Any, mesh: Mesh) -> Iterator[None]:
   """Inside, a compiler's refusal for lack of memory becomes a Refusal.
 
   Args:
     state: shapes and shardings of the state that the program updates.
-    shards: see `check_fits`.
   """
   try:
     yield
@@ -41,65 +42,78 @@ def compiling(config: Config, state: Any, shards: int) -> Iterator[None]:
     optimizer = device_bytes(state.opt_state)
     fixed = params + optimizer
     memory = Memory(params, optimizer, fixed, 0, max(0, total - fixed), 0, 0, 0)
-    check_fits(memory, limit, config, shards)
-    raise
+    raise _refusal(memory, limit, config, mesh) from error
 
 
-def check_fits(memory: Memory, limit: int, config: Config, shards: int) -> None:
+def check_fits(memory: Memory, limit: int, config: Config, mesh: Mesh) -> None:
   """Raises Refusal where a step needs more memory than a device has.
 
   The message names flags that, by the measured parts, would be enough.
-
-  Args:
-    shards: parts into which the mesh splits the rows of a batch.
   """
-  if memory.total <= limit:
-    return
-  remedies = "; or ".join(_remedies(memory, limit, config, shards))
-  raise Refusal(
+  if memory.total > limit:
+    raise _refusal(memory, limit, config, mesh)
+
+
+def _refusal(memory: Memory, limit: int, config: Config, mesh: Mesh) -> Refusal:
+  remedies = "; or ".join(_remedies(memory, limit, config, mesh))
+  return Refusal(
     f"the step needs {memory.total / 1e9:.2f} GB of a device's memory, which "
     f"has {limit / 1e9:.2f}: parameters {memory.parameters / 1e9:.2f}, "
     f"optimizer {memory.optimizer / 1e9:.2f}, temporary "
-    f"{memory.temporary / 1e9:.2f}. {remedies}"
+    f"{memory.temporary / 1e9:.2f}. Set {remedies}; or choose a smaller model"
   )
 
 
 def _remedies(
-  memory: Memory, limit: int, config: Config, shards: int
+  memory: Memory, limit: int, config: Config, mesh: Mesh
 ) -> list[str]:
-  left = limit - (memory.total - memory.temporary)
-  if left <= 0:
+  fixed = memory.total - memory.temporary
+  if fixed >= limit:
     # Parameters and optimizer alone: more devices must share them.
-    parts = _least_parts(memory.parameters + memory.optimizer, limit)
-    return [
-      f"Set mesh.fsdp to {parts} times what it is, or more, with mesh.data=-1: "
-      "devices then share the state",
-      "choose a smaller model",
-    ]
+    return [_more_sharding(memory, limit, mesh)]
   train = config.train
-  # Rows of a microbatch on one device, and into how many parts they can be cut.
+  shards = batch_shards(mesh, sharding_rules(config))
   rows = train.batch_size // (train.accumulate_steps * shards)
-  times = -(-memory.temporary // left)
-  fewer = next((n for n in range(times, rows + 1) if rows % n == 0), None)
+  # Gradients, and their sum over microbatches, do not shrink with rows.
+  gradients = min(memory.temporary, 2 * memory.parameters)
+  left = limit - fixed - gradients
+  enough = [
+    n
+    for n in range(2, rows + 1)
+    if rows % n == 0 and (memory.temporary - gradients) / n <= left
+  ]
   remedies = []
-  if fewer is not None:
+  if enough:
+    fewer = enough[0]
     remedies = [
-      f"Set train.accumulate_steps={train.accumulate_steps * fewer}: "
-      f"{rows // fewer} rows a device at a time",
+      f"train.accumulate_steps={train.accumulate_steps * fewer}: "
+      f"{rows // fewer} rows of a device at a time",
       f"train.batch_size={train.batch_size // fewer}",
     ]
   if config.model.remat != "full":
     remedies.append("model.remat='full', which keeps least")
   if train.loss_chunks == 1:
     remedies.append("train.loss_chunks=4")
-  return remedies or [
-    "Shorten data.max_source_length, or choose a smaller model"
+  return remedies or [_more_sharding(memory, limit, mesh)]
+
+
+def _more_sharding(memory: Memory, limit: int, mesh: Mesh) -> str:
+  """The least `mesh.fsdp` that brings the state to half of a device."""
+  state, now = memory.parameters + memory.optimizer, mesh.shape["fsdp"]
+  there = mesh.shape["data"] * now
+  enough = [
+    n
+    for n in range(now + 1, there + 1)
+    if there % n == 0 and state * now / n <= limit / 2
   ]
-
-
-def _least_parts(state: int, limit: int) -> int:
-  """The least power of two that brings the state to half of a device."""
-  parts = 2
-  while state / parts > limit / 2:
+  if enough:
+    return (
+      f"mesh.fsdp={enough[0]} or more, with mesh.data=-1: devices then share "
+      "the state"
+    )
+  parts = 2 * now
+  while state * now / parts > limit / 2:
     parts *= 2
-  return parts
+  return (
+    f"mesh.fsdp={parts}, on as many devices or more: they then share the state"
+  )

@@ -51,18 +51,30 @@ def test_what_does_not_fit_is_refused(built, monkeypatch):
 
 
 def test_a_compiler_that_lacks_memory_is_a_refusal(built):
-  config, _, program = built
+  config, mesh, program = built
+  config = config.copy_and_resolve_references()
+  config.train.batch_size = 64
   text = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
     "memory space hbm. Used 37.00G of 15.75G hbm. Exceeded by 21.25G."
   )
   with (
     pytest.raises(Refusal, match=r"39.73 GB .* has 16.91.*accumulate_steps="),
-    fit.compiling(config, program.state, 1),
+    fit.compiling(config, program.state, mesh),
   ):
     raise jax.errors.JaxRuntimeError(text)
   with (
     pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
-    fit.compiling(config, program.state, 1),
+    fit.compiling(config, program.state, mesh),
   ):
     raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_a_program_that_cannot_be_read_ends_no_run(built, monkeypatch, caplog):
+  def unreadable(*_):
+    raise KeyError("a form of another compiler")
+
+  monkeypatch.setattr(plan, "program_costs", unreadable)
+  step, batch = compile_step(built)
+  assert not step.is_new(batch)
+  assert "what the step costs is not known" in caplog.text
