@@ -62,7 +62,7 @@ _PART = re.compile(r" MIG |-\d+[ABCQ]$")
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What one JAX device has to compute, to remember and to talk with.
+  """Peak, memory, bandwidths and links of one JAX device.
 
   Attributes:
     flops: dense bf16 FLOP/s.

@@ -1,7 +1,6 @@
 """The least time that a program takes: what each part of a chip allows."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,8 +62,12 @@ def roofline(
       network += between.sent / chip.network
       one = dataclasses.replace(one, group=inside)
     if one.group > 1:
-      axes = tuple(axis for axis in one.axes if axis != "slice")
-      interconnect += one.sent / _link_bandwidth(axes, chip, devices)
+      axes = [axis for axis in one.axes if axis != "slice"]
+      members = _members(axes, devices)
+      if _is_between_hosts(members, chip):
+        network += one.sent / chip.network
+      else:
+        interconnect += one.sent / _link_bandwidth(members, chip, devices)
   return Roofline(
     compute=work.flops / chip.flops,
     memory=work.bytes / chip.bandwidth,
@@ -73,27 +76,40 @@ def roofline(
   )
 
 
+def _members(axes: Sequence[str], devices: np.ndarray) -> np.ndarray:
+  """The devices of one group along these axes of the mesh."""
+  numbers = [MESH_AXES.index(axis) for axis in axes]
+  first = tuple(slice(None) if n in numbers else 0 for n in range(devices.ndim))
+  return devices[first].reshape(-1)
+
+
+def _is_between_hosts(members: np.ndarray, chip: Chip) -> bool:
+  """Whether GPUs are on several hosts: a torus of TPUs joins those itself."""
+  hosts = {getattr(device, "slice_index", 0) for device in members}
+  return not chip.ring and (len(hosts) > 1 or len(members) > chip.host_devices)
+
+
 def _link_bandwidth(
-  axes: Sequence[str], chip: Chip, devices: np.ndarray
+  members: np.ndarray, chip: Chip, devices: np.ndarray
 ) -> float:
-  """Bytes a second that a chip sends to others along these axes of the mesh.
+  """Bytes a second that a chip sends to the other members of its group.
 
   On a torus each of its axes that they cover carries traffic, in both
   directions where it is a ring; along a line a chip at its end has one link.
   """
-  numbers = [MESH_AXES.index(axis) for axis in axes]
   if not chip.ring:
-    group = math.prod([devices.shape[n] for n in numbers])
-    return chip.link if group <= chip.host_devices else chip.network
-  first = tuple(slice(None) if n in numbers else 0 for n in range(devices.ndim))
-  coords = _coords(devices[first].reshape(-1))
-  whole = _coords(devices[0].reshape(-1))
+    return chip.link
+  group, whole = _coords(members), _coords(devices[0].reshape(-1))
+  sides = [len(np.unique(along)) for along in whole.T]
+  closed = [side % chip.ring == 0 for side in sides]
+  if chip.links == 6 and not all(closed):
+    # A torus of three axes is one of whole cubes; less than a cube is a grid.
+    closed = [False] * len(sides)
   links = 0
-  for along, everywhere in zip(coords.T, whole.T, strict=True):
-    size, side = len(np.unique(along)), len(np.unique(everywhere))
+  for along, side, is_closed in zip(group.T, sides, closed, strict=True):
+    size = len(np.unique(along))
     if size > 1:
-      is_ring = size == side and side % chip.ring == 0
-      links += 2 if is_ring else 1
+      links += 2 if is_closed and size == side else 1
   return max(links, 1) * chip.link
 
 

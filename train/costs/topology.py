@@ -28,7 +28,7 @@ _EXAMPLES = {
   "tpu7x": "2x2x1",
 }
 # Chips of the largest slice.
-_POD = {"v4": 4096, "v5e": 256, "v5p": 8960, "v6e": 256, "tpu7x": 9216}
+_POD = {"v4": 4096, "v5e": 256, "v5p": 6144, "v6e": 256, "tpu7x": 9216}
 
 
 def devices(name: str, num_slices: int = 1) -> Sequence[Any]:

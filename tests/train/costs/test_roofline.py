@@ -1,6 +1,7 @@
 """The least time of a program: what binds it, over which links."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ class FakeChip:
   coords: tuple[int, int, int]
 
 
-def grid(x: int, y: int, sizes) -> np.ndarray:
+def grid(x: int, y: int, sizes, z: int = 1) -> np.ndarray:
   """Chips of a grid, as slice x data x fsdp x tensor."""
-  chips = [FakeChip((i, j, 0)) for i in range(x) for j in range(y)]
+  places = itertools.product(range(x), range(y), range(z))
+  chips = [FakeChip(place) for place in places]
   devices = np.empty(len(chips), object)
   devices[:] = chips
   return np.resize(devices, sizes)
@@ -75,3 +77,41 @@ def test_between_slices_a_part_a_chip_goes_over_the_network():
   # Reduced in the slice first: a sixteenth is left to each chip.
   assert network == pytest.approx(2 * 0.5 * 1e9 / 3.125e9)
   assert inside == pytest.approx(2 * 15 / 16 * 16e9 / (2 * 50e9))
+
+
+@pytest.mark.parametrize(
+  ("shape", "links"),
+  [
+    # Less than a cube of 4 x 4 x 4 has no rings; a cube has three.
+    ((2, 2, 4), 3),
+    ((4, 4, 4), 6),
+    ((4, 4, 8), 6),
+  ],
+)
+def test_a_torus_of_three_axes_is_one_of_whole_cubes(shape, links):
+  x, y, z = shape
+  chips = x * y * z
+  mesh = grid(x, y, (1, chips, 1, 1), z)
+  gather = Collective("all-gather", ("data",), chips, 1, 10**9)
+  found = roofline(NOTHING, [gather], CHIPS["v5p"], mesh)
+  expected = (chips - 1) / chips * 1e9 / (links * 100e9)
+  assert found.interconnect == pytest.approx(expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeGpu:
+  slice_index: int
+
+
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
+def test_between_hosts_gpus_use_the_network(axis):
+  """However few of them: two hosts of four, `fsdp` in a host."""
+  gpus = np.empty(8, object)
+  gpus[:] = [FakeGpu(i // 4) for i in range(8)]
+  mesh = gpus.reshape(1, 2, 4, 1)
+  group = mesh.shape[MESH_AXES.index(axis)]
+  gather = Collective("all-gather", (axis,), group, 1, 10**9)
+  found = roofline(NOTHING, [gather], CHIPS["h100"], mesh)
+  sent = (group - 1) / group * 1e9
+  expected = (0.0, sent / 50e9) if axis == "data" else (sent / 450e9, 0.0)
+  assert (found.interconnect, found.network) == pytest.approx(expected)
