@@ -52,12 +52,15 @@ class Profiler:
     self.steps = steps
     self.folder = folder
     self.tracing = False
+    self.has_traced = False
 
   def begin(self, step: int) -> None:
-    """Before a step is launched."""
-    if self.steps and step == self.steps.first:
+    """Before a step is launched; a run may go on among those to trace."""
+    if self.steps is None or self.tracing:
+      return
+    if self.steps.first <= step <= self.steps.last:
       jax.profiler.start_trace(str(self.folder))
-      self.tracing = True
+      self.tracing = self.has_traced = True
 
   def end(self, step: int, results: Any) -> None:
     """After a step was launched; waits for the last one that is traced."""
@@ -66,8 +69,14 @@ class Profiler:
       self.close()
 
   def close(self) -> None:
-    """Writes what was traced so far."""
+    """Writes what was traced so far; warns where that is nothing."""
     if self.tracing:
       self.tracing = False
       jax.profiler.stop_trace()
       logging.info("the trace is in %s", self.folder)
+    elif self.steps and not self.has_traced:
+      logging.warning(
+        "--profile=%d:%d: none of these steps was taken, so there is no trace",
+        self.steps.first,
+        self.steps.last,
+      )

@@ -28,7 +28,7 @@ def test_steps_are_read():
   assert parse_steps("3:5", 20) == Steps(3, 5)
 
 
-def run(steps, folder, monkeypatch, until=8):
+def run(steps, folder, monkeypatch, first=1):
   """Which steps were launched while a trace was written."""
   state = {"on": False, "written": 0}
 
@@ -43,7 +43,7 @@ def run(steps, folder, monkeypatch, until=8):
   monkeypatch.setattr(jax.profiler, "start_trace", start)
   monkeypatch.setattr(jax.profiler, "stop_trace", stop)
   tracer, traced = Profiler(steps, folder), []
-  for step in range(1, until):
+  for step in range(first, 8):
     tracer.begin(step)
     if state["on"]:
       traced.append(step)
@@ -59,3 +59,13 @@ def test_those_steps_are_traced(tmp_path, monkeypatch):
   assert run(None, tmp_path, monkeypatch) == ([], 0)
   # A run that is stopped writes what it has.
   assert run(Steps(6, 9), tmp_path, monkeypatch) == ([6, 7], 1)
+
+
+def test_a_run_that_goes_on_among_them_traces_the_rest(
+  tmp_path, monkeypatch, caplog
+):
+  assert run(Steps(3, 5), tmp_path, monkeypatch, first=4) == ([4, 5], 1)
+  assert not caplog.records
+  # Nothing is left of them, and that is said.
+  assert run(Steps(3, 5), tmp_path, monkeypatch, first=6) == ([], 0)
+  assert "--profile=3:5: none of these steps was taken" in caplog.text
