@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 
 from encdec.model import FlaxEncoderDecoderModule
@@ -22,7 +23,7 @@ _LOSS_CHUNKS = (1, 4)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
+class Trial:
   """Settings, as overrides of the configuration, and what they cost.
 
   Attributes:
@@ -55,13 +56,13 @@ def search(
   module: FlaxEncoderDecoderModule,
   devices: Sequence[Any],
   shape: Shape,
-) -> list[Tried]:
+) -> list[Trial]:
   """Compiles what may be fastest; those that fit first, fastest first.
 
   Of each mesh, number of rows and loss chunks the remat policies are tried
   from the one that recomputes least, until one fits.
   """
-  tried: list[Tried] = []
+  tried: list[Trial] = []
   for mesh, rows, chunks in _settings(config, len(devices)):
     for remat in REMATS:
       one = _try(config, module, devices, shape, mesh, rows, chunks, remat)
@@ -75,17 +76,21 @@ def search(
 def _settings(
   config: Config, devices: int
 ) -> Iterator[tuple[MeshConfig, int, int]]:
-  """Meshes of plain and fully sharded data parallelism, rows, loss chunks."""
-  slices = config.mesh.slice
-  per_slice = devices // slices
-  meshes = [MeshConfig(slices, per_slice, 1, 1)]
+  """Meshes of plain and fully sharded data parallelism, rows, loss chunks.
+
+  `mesh.slice` and `mesh.tensor` stay as they are.
+  """
+  slices, tensor = config.mesh.slice, max(1, config.mesh.tensor)
+  shards = devices // tensor
+  per_slice = shards // slices
+  meshes = [MeshConfig(slices, per_slice, 1, tensor)]
   if per_slice > 1:
-    meshes.append(MeshConfig(slices, 1, per_slice, 1))
+    meshes.append(MeshConfig(slices, 1, per_slice, tensor))
   if per_slice > 8:
-    meshes.append(MeshConfig(slices, per_slice // 8, 8, 1))
+    meshes.append(MeshConfig(slices, per_slice // 8, 8, tensor))
   rows = config.train.batch_size
-  batches = sorted({max(devices, n) for n in (rows, 2 * rows, rows // 2)})
-  batches = [n for n in batches if n % devices == 0]
+  batches = sorted({max(shards, n) for n in (rows, 2 * rows, rows // 2)})
+  batches = [n for n in batches if n % shards == 0]
   return itertools.product(meshes, batches, _LOSS_CHUNKS)
 
 
@@ -98,7 +103,7 @@ def _try(
   rows: int,
   chunks: int,
   remat: str,
-) -> Tried:
+) -> Trial:
   overrides: dict[str, int | str] = {
     "train.batch_size": rows,
     "train.loss_chunks": chunks,
@@ -112,14 +117,15 @@ def _try(
   try:
     mesh = make_mesh(sizes, devices)
     found = ahead.compile_step(config, module.clone(remat=remat), mesh, shape)
-  except ValueError as error:
-    # More recomputation helps against a lack of memory alone.
+  except (ValueError, jax.errors.JaxRuntimeError) as error:
+    # A compiler's own failure ends one try, not all. And more recomputation
+    # helps against a lack of memory alone.
     is_refused = "of a device's memory" not in str(error)
-    return Tried(settings, pairs, None, str(error), is_refused=is_refused)
-  return Tried(settings, pairs, found.costs)
+    return Trial(settings, pairs, None, str(error), is_refused=is_refused)
+  return Trial(settings, pairs, found.costs)
 
 
-def describe(tried: Tried) -> str:
+def describe(tried: Trial) -> str:
   """The settings as flags, and what came out."""
   flags = " ".join(f"--config.{key}={value}" for key, value in tried.overrides)
   if tried.costs is None:
@@ -129,6 +135,6 @@ def describe(tried: Tried) -> str:
   return f"{memory:.2f} GB{fits}, {tried.pairs_per_second:.4g} pairs/s: {flags}"
 
 
-def table(tried: Sequence[Tried]) -> str:
+def table(tried: Sequence[Trial]) -> str:
   """One line each."""
   return "\n".join(describe(one) for one in tried)

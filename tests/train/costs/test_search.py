@@ -102,3 +102,30 @@ def test_other_errors_are_not_results(config, monkeypatch):
   monkeypatch.setattr(ahead, "compile_step", broken)
   with pytest.raises(RuntimeError, match="a bug"):
     search.search(config, preset_module(config), jax.devices()[:1], (16, 8))
+
+
+def test_what_a_compiler_cannot_do_is_a_result(config, monkeypatch):
+  """A search of hours goes on after it."""
+
+  def fails(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: memory space vmem")
+
+  monkeypatch.setattr(ahead, "compile_step", fails)
+  found = search.search(
+    config, preset_module(config), jax.devices()[:1], (16, 8)
+  )
+  assert found and all("vmem" in one.reason for one in found)
+
+
+def test_tensor_parallelism_stays_as_it_is(config, monkeypatch):
+  shapes = []
+
+  def compile_step(config, module, mesh, shape):
+    shapes.append(dict(mesh.shape))
+    return ahead.AheadOfTime(None, costs(1e9, 1e-3), 1.0)
+
+  monkeypatch.setattr(ahead, "compile_step", compile_step)
+  config.mesh.tensor = 2
+  search.search(config, preset_module(config), jax.devices(), (16, 8))
+  assert {shape["tensor"] for shape in shapes} == {2}
+  assert {shape["fsdp"] for shape in shapes} == {1, 4}
