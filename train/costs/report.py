@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from train.costs.ahead import AheadOfTime
 from train.costs.collectives import Collective
+from train.costs.hlo import Loop
 from train.costs.program_costs import ProgramCosts
 from train.costs.work import place_of
 
@@ -57,13 +58,15 @@ def summary(costs: ProgramCosts, mesh: Mesh, pairs: float | int) -> list[str]:
   memory = costs.memory
   of = f" of {costs.chip.memory / 1e9:.1f}" if costs.chip else ""
   moved = sum(one.bytes for one in costs.collectives)
+  kernels = ", ".join(costs.work.kernels)
+  missing = f", without the FLOPs of {kernels}" if kernels else ""
   lines = [
     f"the step runs on {describe(mesh)}",
     f"memory of a device: {memory.total / 1e9:.2f}{of} GB: parameters "
     f"{memory.parameters / 1e9:.2f}, optimizer {memory.optimizer / 1e9:.2f}, "
     f"temporary {memory.temporary / 1e9:.2f}",
     f"work of a device: {costs.work.flops / 1e12:.3g} TFLOP, "
-    f"{costs.work.bytes / 1e9:.3g} GB of its memory",
+    f"{costs.work.bytes / 1e9:.3g} GB of its memory{missing}",
     f"communication of a device: {moved / 1e9:.3g} GB in "
     f"{sum(one.count for one in costs.collectives)} collectives",
   ]
@@ -121,9 +124,13 @@ def _collective_lines(found: Sequence[Collective]) -> list[str]:
 
 def _loop_names(costs: ProgramCosts) -> list[str]:
   return [
-    f"{loop.trips or 'unknown'} x {place_of(loop.op_name) or loop.name}"
+    f"{_trips(loop)} x {place_of(loop.op_name) or loop.name}"
     for loop in costs.loops
   ]
+
+
+def _trips(loop: Loop) -> str:
+  return "unknown" if loop.trips is None else str(loop.trips)
 
 
 def _roofline_lines(costs: ProgramCosts, pairs: int | None) -> list[str]:

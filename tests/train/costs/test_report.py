@@ -1,6 +1,9 @@
 """What a program costs, in words."""
 
+import dataclasses
+
 from train.costs import report
+from train.costs.hlo import Loop
 
 
 def test_the_report_has_every_part(data_parallel):
@@ -13,3 +16,16 @@ def test_the_report_has_every_part(data_parallel):
   # A CPU has no figures, and there is no time without them.
   assert "pairs/s" not in text
   assert len(report.summary(found.costs, mesh, 8)) == 5
+
+
+def test_what_is_not_counted_is_said(data_parallel):
+  found, mesh = data_parallel
+  costs = dataclasses.replace(
+    found.costs,
+    work=dataclasses.replace(found.costs.work, kernels=("fancy",)),
+    loops=(Loop("a", "", None), Loop("b", "", 0)),
+  )
+  assert "without the FLOPs of fancy" in report.summary(costs, mesh, 8)[2]
+  assert "without" not in report.summary(found.costs, mesh, 8)[2]
+  text = report.table(dataclasses.replace(found, costs=costs), mesh)
+  assert "loops: unknown x a, 0 x b" in text
