@@ -48,7 +48,7 @@ def compile_step(
   # A topology's devices are of no backend that runs here.
   platform = mesh.devices.flat[0].platform
   with (
-    naming(attention="model.attention"),
+    naming(attention="model.attention", remat="model.remat"),
     fit.compiling(config, program.state, mesh),
     jax.set_mesh(mesh),
   ):
