@@ -10,8 +10,8 @@ Neither weights, data nor network are needed: a Hub id stands for its known
 shape, or --shapes=ENCODER,DECODER names two presets. Compiling for a pod takes
 minutes on a laptop, and as long for 256 chips as for 4.
 
---search tries rows a chip, accumulation, remat, loss chunks and meshes that
-fit the memory of a chip, and prints the fastest first, as flags to copy.
+--search tries rows a chip, remat, loss chunks and meshes, and prints those that
+fit the memory of a chip, the fastest first, as flags to copy.
 """
 
 from launch import early
@@ -20,6 +20,7 @@ if __name__ == "__main__":
   early.watch()
 
 import os
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from ml_collections.config_flags import config_flags
 
 from train import text_generator, validate
 from train.cli import command_line
+from train.cli.paths import check_path
 from train.config import Config
 from train.costs import ahead, report, search, topology
 from train.costs.ahead import AheadOfTime
@@ -78,8 +80,22 @@ def check() -> None:
   if SEARCH.value and (SAVE.value or MODE.value != "train"):
     flag = "--save" if SAVE.value else f"--mode={MODE.value}"
     raise Refusal(f"--search looks for training steps: leave it or {flag} out")
-  if SAVE.value and Path(SAVE.value).exists():
-    raise Refusal(f"--save={SAVE.value} exists: name a new file")
+  if SAVE.value:
+    check_save(Path(SAVE.value))
+
+
+def check_save(path: Path) -> None:
+  """A program can be written there, which is tried after minutes."""
+  check_path("save", str(path))
+  if MODE.value != "train":
+    raise Refusal(
+      "--save keeps one program, and generation is two: leave out --save or "
+      f"--mode={MODE.value}"
+    )
+  if path.exists():
+    raise Refusal(f"--save={path} exists: name a new file")
+  if not path.parent.is_dir():
+    raise Refusal(f"--save={path}: there is no folder {path.parent}; make it")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -140,10 +156,13 @@ def print_search(config: Config, devices: Sequence[Any]) -> None:
 
 
 def save(compiled: AheadOfTime, path: Path) -> None:
-  """Keeps the serialized program, which JAX loads on such devices."""
+  """Keeps what `serialize_executable.deserialize_and_load` takes, pickled.
+
+  It loads on such devices: a program, and the trees that it takes and gives.
+  """
   from jax.experimental import serialize_executable
 
-  program, _, _ = serialize_executable.serialize(compiled.compiled)
+  program = pickle.dumps(serialize_executable.serialize(compiled.compiled))
   path.write_bytes(program)
   print(f"kept the program: {path}, {len(program) / 1e6:.0f} MB")
 

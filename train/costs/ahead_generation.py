@@ -18,6 +18,7 @@ from encdec.sharing import expand
 from encdec.special_tokens import SpecialTokens
 from train import generation_settings
 from train.config import Config
+from train.costs import fit
 from train.costs.ahead import AheadOfTime
 from train.costs.program_costs import program_costs
 from train.mesh import batch_sharding, platform_of, replicated, sharding_rules
@@ -42,7 +43,8 @@ def compile_generation(
     rows: of a batch, all devices together.
 
   Raises:
-    ValueError: options of generation that contradict each other.
+    ValueError: options of generation that contradict each other, or it does
+      not fit the memory of a device.
   """
   settings = generation_settings.resolve(config)
   options = generation_settings.search_options(
@@ -50,7 +52,11 @@ def compile_generation(
   )
   rules = sharding_rules(config)
   module = module.clone(platform=platform_of(mesh), rules=rules)
-  with naming(attention="model.attention"), jax.set_mesh(mesh):
+  with (
+    naming(attention="model.attention"),
+    fit.compiling_generation(rows),
+    jax.set_mesh(mesh),
+  ):
     return _compile(
       module, mesh, options, (rows, source_length), settings.max_length
     )

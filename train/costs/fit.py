@@ -34,15 +34,40 @@ def compiling(config: Config, state: Any, mesh: Mesh) -> Iterator[None]:
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    used = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", str(error))
-    if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
+    needed = _lack(error)
+    if needed is None:
       raise
-    total, limit = (round(float(n) * 2**30) for n in used.groups())
+    total, limit = needed
     params = device_bytes(state.params)
     optimizer = device_bytes(state.opt_state)
     fixed = params + optimizer
     memory = Memory(params, optimizer, fixed, 0, max(0, total - fixed), 0, 0, 0)
     raise _refusal(memory, limit, config, mesh) from error
+
+
+@contextlib.contextmanager
+def compiling_generation(rows: int) -> Iterator[None]:
+  """As `compiling`, of the programs that write texts for `rows` sources."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    needed = _lack(error)
+    if needed is None:
+      raise
+    total, limit = needed
+    raise Refusal(
+      f"generation for {rows} rows needs {total / 1e9:.2f} GB of a device's "
+      f"memory, which has {limit / 1e9:.2f}. Lower eval.batch_size (0: "
+      "train.batch_size), generation.num_beams or generation.max_length"
+    ) from error
+
+
+def _lack(error: Exception) -> tuple[int, int] | None:
+  """(needed, there) in bytes where a TPU's compiler lacks memory."""
+  used = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", str(error))
+  if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
+    return None
+  return round(float(used[1]) * 2**30), round(float(used[2]) * 2**30)
 
 
 def check_fits(memory: Memory, limit: int, config: Config, mesh: Mesh) -> None:

@@ -64,6 +64,11 @@ def test_a_compiler_that_lacks_memory_is_a_refusal(built):
   ):
     raise jax.errors.JaxRuntimeError(text)
   with (
+    pytest.raises(Refusal, match=r"generation for 8 rows .*eval.batch_size"),
+    fit.compiling_generation(8),
+  ):
+    raise jax.errors.JaxRuntimeError(text)
+  with (
     pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
     fit.compiling(config, program.state, mesh),
   ):
