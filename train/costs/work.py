@@ -85,7 +85,7 @@ def place_of(op_name: str) -> str:
   backward = "transpose" in parts
   rest = [p for p in parts if p not in ("transpose", "jvp", "step")]
   name = "/".join(rest[-3:])
-  return f"{name} (backward)" if backward else name
+  return f"{name} (backward)" if backward and name else name
 
 
 def _flops(

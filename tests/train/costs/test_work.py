@@ -131,6 +131,8 @@ def test_places_are_named_shortly():
   )
   assert place_of(name) == "mlp/up/dot_general (backward)"
   assert place_of("") == ""
+  # A loop of no module: its own name is all that there is.
+  assert place_of("jit(step)/transpose(jvp())/while") == ""
 
 
 STARTED = """
