@@ -20,6 +20,11 @@ _KINDS = (
 )
 # What a TPU's compiler calls a reduction whose result is cut at once.
 _SCATTERED = "all-reduce-scatter"
+# Between slices a TPU's program sends its part to the hosts' network.
+_BETWEEN_SLICES = re.compile(
+  r'_xla_megascale_target="\{(?P<slices>[\d,:]+)\}.*'
+  r'_xla_megascale_transfer_type="(?P<kind>\w+)"'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,12 @@ def collectives(
   found: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
   for computation, times in program.executed(unknown_trips):
     for kind, instruction, size in _in(program, computation):
-      axes, group = _place(instruction, mesh)
+      slices = _slices(instruction)
+      axes, group = ("slice",), slices
+      if not slices:
+        axes, group = _place(instruction, mesh)
+      elif kind == "all-gather":
+        size *= slices
       if group > 1:
         total = found[kind, axes, group]
         total[0] += times
@@ -80,15 +90,18 @@ def _in(
   """Kind, instruction and bytes of each collective that a computation runs.
 
   One that runs beside other work stands in several fusions, by one channel.
+  Outside of fusions, and between slices, others may have the same channel.
   """
-  by_channel: dict[str, tuple[str, Instruction, int]] = {}
+  found: dict[tuple[str, ...], tuple[str, Instruction, int]] = {}
   for kind, instruction in _with_fused(program, computation, False):
     size = _bytes(kind, instruction)
-    channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-    key = channel.group(1) if channel else instruction.name
-    if key not in by_channel or size > by_channel[key][2]:
-      by_channel[key] = kind, instruction, size
-  yield from by_channel.values()
+    channel = re.search(r"channel_id=\d+", instruction.attributes)
+    key: tuple[str, ...] = (instruction.name,)
+    if channel and instruction.name not in computation.instructions:
+      key = (kind, channel.group())
+    if key not in found or size > found[key][2]:
+      found[key] = kind, instruction, size
+  yield from found.values()
 
 
 def _with_fused(
@@ -99,14 +112,36 @@ def _with_fused(
     if kind in _KINDS:
       scatter = scattered and kind == "all-reduce"
       yield "reduce-scatter" if scatter else kind, instruction
+    elif _slices(instruction):
+      yield _kind_between_slices(instruction), instruction
     elif instruction.opcode in ("fusion", "fusion-start"):
       for name in sum(instruction.called.values(), ()):
         fused = program.computations[name]
         yield from _with_fused(program, fused, name.startswith(_SCATTERED))
 
 
+def _slices(instruction: Instruction) -> int:
+  """Slices that exchange what an instruction sends; 0: it sends to none."""
+  found = _BETWEEN_SLICES.search(instruction.attributes)
+  if instruction.opcode != "send" or not found:
+    return 0
+  count = 0
+  for part in found["slices"].split(","):
+    first, _, last = part.partition(":")
+    count += int(last or first) - int(first) + 1
+  return count
+
+
+def _kind_between_slices(instruction: Instruction) -> str:
+  found = _BETWEEN_SLICES.search(instruction.attributes)
+  kind = found["kind"].lower().replace("_", "-") if found else ""
+  return kind if kind in _KINDS else "collective-permute"
+
+
 def _bytes(kind: str, instruction: Instruction) -> int:
   sizes = [type_.bytes for type_ in instruction.types]
+  if instruction.opcode == "send":
+    return sizes[0]
   if kind == "collective-permute":
     return sizes[-1] if instruction.opcode == kind else sizes[1]
   if instruction.opcode in ("all-gather-start", "all-to-all-start"):

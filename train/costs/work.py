@@ -248,6 +248,8 @@ def _moved(
     if opcode == "copy-start":
       spaces = list(instruction.types[:2])
     return 1.0 * result.bytes * sum(t.in_main_memory for t in spaces)
+  if opcode == "send":
+    return float(_bytes(operands[0].types))
   results = instruction.types
   if instruction.target.startswith("__cublas$"):
     results = results[:1]  # What follows is room to work in.

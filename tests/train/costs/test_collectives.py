@@ -149,3 +149,52 @@ ENTRY %main (a: f32[4]) -> f32[4] {{
   assert collectives(hlo.parse(text), mesh) == [
     Collective("reduce-scatter", ("tensor",), 2, 1, 16)
   ]
+
+
+def test_two_of_one_channel_are_two(mesh):
+  """A TPU's program may use a channel again, and a host's transfer too."""
+  text = """
+ENTRY %main (a: f32[2], b: f32[2]) -> f32[4] {
+  %a = f32[2]{0} parameter(0)
+  %b = f32[2]{0} parameter(1)
+  %c = f32[4]{0} all-gather(%a), channel_id=7, replica_groups=[4,2]<=[8]
+  ROOT %d = f32[4]{0} all-gather(%b), channel_id=7, replica_groups=[4,2]<=[8]
+}
+"""
+  (one,) = collectives(hlo.parse(text), mesh)
+  assert (one.count, one.bytes) == (2, 2 * 16)
+
+
+@pytest.mark.parametrize(
+  ("transfer", "kind", "size"),
+  [
+    ("ALL_REDUCE", "all-reduce", 4000),
+    ("REDUCE_SCATTER", "reduce-scatter", 4000),
+    # Of both slices.
+    ("ALL_GATHER", "all-gather", 8000),
+    ("ONE_TO_ONE", "collective-permute", 4000),
+  ],
+)
+def test_slices_exchange_by_their_hosts(mesh, transfer, kind, size):
+  """As the program of a TPU of two slices of four chips says it."""
+  attributes = (
+    "is_host_transfer=true, frontend_attributes={"
+    '_xla_host_transfer_handler_name="xla_megascale_runtime",'
+    '_xla_megascale_target="{SLICES}x{0:3}",'
+    f'_xla_megascale_transfer_type="{transfer}"}}'
+  )
+  text = f"""
+ENTRY %main (a: f32[1000]) -> f32[1000] {{
+  %a = f32[1000]{{0}} parameter(0)
+  %t = token[] after-all()
+  %s = (f32[1000]{{0}}, u32[], token[]) send(%a, %t), channel_id=2, {attributes}
+  %r = (f32[1000]{{0}}, u32[], token[]) recv(%t), channel_id=1, {attributes}
+  %x = token[] send-done(%s), channel_id=2, is_host_transfer=true
+  ROOT %y = (f32[1000]{{0}}, token[]) recv-done(%r), channel_id=1
+}}
+"""
+  for slices in ("1,2", "1:2"):
+    program = hlo.parse(text.replace("SLICES", slices))
+    assert collectives(program, mesh) == [
+      Collective(kind, ("slice",), 2, 1, size)
+    ]
