@@ -98,13 +98,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
   config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-  """Of a test marked `sample(n)`, n cases by the seed; all at full counts."""
+  """Of a test marked `sample(n)`, n cases by the seed; all at full counts.
+
+  With `group="..."` it is n of all cases that are marked with that group.
+  """
   if config.option.full:
     return
   cases: dict[str, list[pytest.Item]] = {}
   for item in items:
-    if item.get_closest_marker("sample"):
-      cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    if marker := item.get_closest_marker("sample"):
+      name = marker.kwargs.get("group") or item.nodeid.partition("[")[0]
+      cases.setdefault(name, []).append(item)
   left: set[pytest.Item] = set()
   for name, group in cases.items():
     marker = group[0].get_closest_marker("sample")

@@ -79,6 +79,7 @@ def _losses(attention: str, sizes: tuple[int, int, int]):
   return np.reshape(found, (2, STEPS))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("sizes", [ONE, MIXED], ids=["one", "mesh"])
 def test_ten_steps_by_splash_lose_what_xlas_lose(sizes):
   expected, found = _losses("xla", ONE), _losses("splash", sizes)

@@ -127,8 +127,15 @@ def read_pickle(path: Path, stream: io.BytesIO) -> Pickle:
   try:
     for code, argument, _ in pickletools.genops(stream):
       machine.step(code.name, argument)
-  # Raised by an empty stack, an unknown memo index, a wrong type, bad bytes.
-  except (ValueError, IndexError, KeyError, TypeError) as error:
+  # Raised by an empty stack, an unknown memo index, a wrong type, bad bytes; a
+  # text with an escape that is none is a warning, which may be an error.
+  except (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    DeprecationWarning,
+  ) as error:
     if isinstance(error, WeightFileError):
       raise
     raise WeightFileError(

@@ -159,6 +159,7 @@ def main(one_device_env, tmp_path):
   return run
 
 
+@pytest.mark.sample(2, group="whole runs")
 def test_a_run_goes_on_when_there_is_room_again(main, tmp_path):
   run = tmp_path / "run"
   arguments = [f"--workdir={run}", "--config.eval.text_examples=-1"]

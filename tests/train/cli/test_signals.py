@@ -139,7 +139,7 @@ def test_while_it_trains_and_predicts(start, tmp_path):
   training = [SMOKE, "--config.train.log_every_steps=3"]
   # Grain's processes too, which begin while it compiles.
   process = start(*training, "--config.data.workers=1")
-  read_until(process, "the first step compiles")
+  read_until(process, "the step compiles")
   [line] = stopped(process, signal.SIGINT, group=True)
   assert line.startswith("stopped by SIGINT: no step was done")
   assert not list(run.glob("checkpoints/[0-9]*"))

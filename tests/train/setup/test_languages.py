@@ -119,6 +119,7 @@ def _check_inputs(kind, config, folder, theirs):
   return task
 
 
+@pytest.mark.sample(1)
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
   ("kind", "both", "start", "first"),

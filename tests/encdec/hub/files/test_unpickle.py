@@ -105,3 +105,11 @@ def test_values_that_share_parts_without_end_are_not_printed(tmp_path):
   with pytest.raises(WeightFileError) as caught:
     unpickle.read_pickle(tmp_path / NAME, io.BytesIO(laughs + b"g60\n."))
   assert len(str(caught.value)) < 1000
+
+
+def test_a_text_that_python_warns_of_is_damage(tmp_path):
+  """Warnings are errors here, as for users who make them so."""
+  path = tmp_path / NAME
+  stream = io.BytesIO(b"\x80\x02S'a\\.b'\n.")
+  with pytest.raises(WeightFileError, match="damaged pickle"):
+    unpickle.read_pickle(path, stream)
