@@ -37,6 +37,8 @@ class Collective:
     count: how often a device takes part.
     bytes: of the arrays that a device ends with (gathers, permutes) or starts
       from (reductions), all together.
+    members: of one group, as places in the flattened mesh; empty between
+      slices. A group may be a part of its axes.
   """
 
   kind: str
@@ -44,6 +46,7 @@ class Collective:
   group: int
   count: int
   bytes: int
+  members: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
   @property
   def sent(self) -> float:
@@ -71,16 +74,20 @@ def collectives(
   for computation, times in program.executed(unknown_trips):
     for kind, instruction, size in _in(program, computation):
       slices = _slices(instruction)
-      axes, group = ("slice",), slices
+      axes, group, members = ("slice",), slices, ()
       if not slices:
-        axes, group = _place(instruction, mesh)
+        axes, members = _place(instruction, mesh)
+        group = len(members)
       elif kind == "all-gather":
         size *= slices
       if group > 1:
-        total = found[kind, axes, group]
+        total = found[kind, axes, group, members]
         total[0] += times
         total[1] += times * size
-  listed = [Collective(*key, *total) for key, total in found.items()]
+  listed = [
+    Collective(kind, axes, group, count, size, members)
+    for (kind, axes, group, members), (count, size) in found.items()
+  ]
   return sorted(listed, key=lambda one: (-one.bytes, one.kind, one.axes))
 
 
@@ -156,8 +163,10 @@ def _bytes(kind: str, instruction: Instruction) -> int:
   return total
 
 
-def _place(instruction: Instruction, mesh: Mesh) -> tuple[tuple[str, ...], int]:
-  """Axes over which the devices of a group differ, and their number."""
+def _place(
+  instruction: Instruction, mesh: Mesh
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+  """Axes over which devices of a group differ; the largest group's devices."""
   pairs = re.search(r"source_target_pairs=\{(.*?\})\}", instruction.attributes)
   if pairs:
     found = re.findall(r"\{(\d+),(\d+)\}", pairs.group(1))
@@ -171,7 +180,7 @@ def _place(instruction: Instruction, mesh: Mesh) -> tuple[tuple[str, ...], int]:
     differ = (places != places[:, :1]).any(axis=1)
     axes |= set(np.flatnonzero(differ).tolist())
   names = tuple(mesh.axis_names[axis] for axis in sorted(axes))
-  return names, max((len(group) for group in groups), default=1)
+  return names, tuple(max(groups, key=len, default=()))
 
 
 def _groups(text: str) -> Sequence[Sequence[int]] | None:

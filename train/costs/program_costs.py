@@ -19,8 +19,9 @@ class ProgramCosts:
   """One run of a program on each device of a mesh.
 
   Attributes:
-    loops: those of the program; `unknown_trips` counts where one has None.
+    loops: those of the program.
     roofline: None where the chip's figures are not known.
+    unknown_trips: with which loops were counted whose trips are None.
   """
 
   memory: Memory
@@ -29,6 +30,7 @@ class ProgramCosts:
   loops: tuple[Loop, ...]
   chip: Chip | None
   roofline: Roofline | None
+  unknown_trips: int = 1
 
 
 def program_costs(
@@ -53,4 +55,5 @@ def program_costs(
     loops=tuple(program.loops()),
     chip=chip,
     roofline=roof,
+    unknown_trips=unknown_trips,
   )

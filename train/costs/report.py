@@ -124,13 +124,15 @@ def _collective_lines(found: Sequence[Collective]) -> list[str]:
 
 def _loop_names(costs: ProgramCosts) -> list[str]:
   return [
-    f"{_trips(loop)} x {place_of(loop.op_name) or loop.name}"
+    f"{_trips(loop, costs)} x {place_of(loop.op_name) or loop.name}"
     for loop in costs.loops
   ]
 
 
-def _trips(loop: Loop) -> str:
-  return "unknown" if loop.trips is None else str(loop.trips)
+def _trips(loop: Loop, costs: ProgramCosts) -> str:
+  # Where its end depends on values, what it was counted with.
+  known = loop.trips is not None
+  return str(loop.trips) if known else f"at most {costs.unknown_trips}"
 
 
 def _roofline_lines(costs: ProgramCosts, pairs: int | None) -> list[str]:

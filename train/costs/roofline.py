@@ -62,8 +62,11 @@ def roofline(
       network += between.sent / chip.network
       one = dataclasses.replace(one, group=inside)
     if one.group > 1:
-      axes = [axis for axis in one.axes if axis != "slice"]
-      members = _members(axes, devices)
+      if one.members and slices == 1:
+        members = devices.reshape(-1)[list(one.members)]
+      else:
+        axes = [axis for axis in one.axes if axis != "slice"]
+        members = _members(axes, devices)
       if _is_between_hosts(members, chip):
         network += one.sent / chip.network
       else:

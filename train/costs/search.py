@@ -27,12 +27,13 @@ class Trial:
   """Settings, as overrides of the configuration, and what they cost.
 
   Attributes:
+    rows: of a batch; a row is a pair unless packed.
     costs: None where there is no program, for `reason`.
     is_refused: no recomputation would help.
   """
 
   overrides: tuple[tuple[str, int | str], ...]
-  pairs: int
+  rows: int
   costs: ProgramCosts | None
   reason: str = ""
   is_refused: bool = False
@@ -45,10 +46,10 @@ class Trial:
     return costs.memory.total <= MOST * costs.chip.memory
 
   @property
-  def pairs_per_second(self) -> float:
+  def rows_per_second(self) -> float:
     if self.costs is None or self.costs.roofline is None:
       return 0.0
-    return self.pairs / self.costs.roofline.seconds
+    return self.rows / self.costs.roofline.seconds
 
 
 def search(
@@ -70,7 +71,7 @@ def search(
       logging.info("%s", describe(one))
       if one.fits or one.is_refused:
         break
-  return sorted(tried, key=lambda one: (not one.fits, -one.pairs_per_second))
+  return sorted(tried, key=lambda one: (not one.fits, -one.rows_per_second))
 
 
 def _settings(
@@ -113,7 +114,6 @@ def _try(
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(overrides)
   settings = tuple(overrides.items())
-  pairs = rows
   try:
     mesh = make_mesh(sizes, devices)
     found = ahead.compile_step(config, module.clone(remat=remat), mesh, shape)
@@ -121,8 +121,8 @@ def _try(
     # A compiler's own failure ends one try, not all. And more recomputation
     # helps against a lack of memory alone.
     is_refused = "of a device's memory" not in str(error)
-    return Trial(settings, pairs, None, str(error), is_refused=is_refused)
-  return Trial(settings, pairs, found.costs)
+    return Trial(settings, rows, None, str(error), is_refused=is_refused)
+  return Trial(settings, rows, found.costs)
 
 
 def describe(tried: Trial) -> str:
@@ -132,7 +132,7 @@ def describe(tried: Trial) -> str:
     return f"refused ({tried.reason.splitlines()[0][:80]}): {flags}"
   memory = tried.costs.memory.total / 1e9
   fits = "" if tried.fits else ", does not fit"
-  return f"{memory:.2f} GB{fits}, {tried.pairs_per_second:.4g} pairs/s: {flags}"
+  return f"{memory:.2f} GB{fits}, {tried.rows_per_second:.4g} rows/s: {flags}"
 
 
 def table(tried: Sequence[Trial]) -> str:

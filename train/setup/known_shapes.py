@@ -36,6 +36,18 @@ _PRESETS: dict[str, tuple[str, int]] = {
   "xlm-roberta-base": ("xlm-roberta:base", 0),
   "xlm-roberta-large": ("xlm-roberta:large", 0),
 }
+# Of whom a checkpoint by such a name has that shape; "": as old ids are.
+_OWNERS = (
+  "",
+  "FacebookAI",
+  "albert",
+  "almanach",
+  "distilbert",
+  "facebook",
+  "google",
+  "google-bert",
+  "openai-community",
+)
 
 
 def without_files(config: Config, shapes: Sequence[str] = ()) -> Config:
@@ -84,8 +96,9 @@ def without_files(config: Config, shapes: Sequence[str] = ()) -> Config:
 
 def _known(config: Config, side: str) -> tuple[str, int]:
   name = config.model[side]
-  known = _PRESETS.get(name.rpartition("/")[2])
-  if known is None:
+  owner, _, model = name.rpartition("/")
+  known = _PRESETS.get(model)
+  if known is None or owner not in _OWNERS:
     key = "model.pair" if config.model.pair else f"model.{side}"
     raise Refusal(
       f"{key} = {config.model.pair or name!r}: the shape of this checkpoint is "

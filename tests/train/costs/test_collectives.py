@@ -94,6 +94,7 @@ ENTRY %main (a: f32[2]) -> f32[2] {{
 """
   listed = collectives(hlo.parse(text), mesh)
   assert [one.axes for one in listed] == [("data",), ("tensor",)]
+  assert [one.members for one in listed] == [(0, 4), (0, 1)]
 
 
 def test_one_that_runs_beside_work_is_one(mesh):

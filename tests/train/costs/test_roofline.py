@@ -115,3 +115,19 @@ def test_between_hosts_gpus_use_the_network(axis):
   sent = (group - 1) / group * 1e9
   expected = (0.0, sent / 50e9) if axis == "data" else (sent / 450e9, 0.0)
   assert (found.interconnect, found.network) == pytest.approx(expected)
+
+
+def test_a_group_that_is_a_part_of_its_axis_has_its_own_links():
+  """As the phases into which a TPU's compiler cuts a long axis."""
+  mesh = grid(16, 16, (1, 1, 256, 1))
+  whole = Collective("all-gather", ("fsdp",), 256, 1, 10**9)
+  inside, _ = seconds(whole, mesh)
+  assert inside == pytest.approx(255 / 256 * 1e9 / (4 * 50e9))
+  # A row of the grid is a ring, and a part of it a line.
+  for members, links in ((range(16), 2), (range(4), 1)):
+    part = dataclasses.replace(
+      whole, group=len(members), members=tuple(members)
+    )
+    inside, _ = seconds(part, mesh)
+    share = (len(members) - 1) / len(members)
+    assert inside == pytest.approx(share * 1e9 / (links * 50e9))

@@ -34,9 +34,10 @@ def test_hub_ids_become_presets_of_their_sizes():
 
 def test_shapes_that_are_named_stand_in():
   config = bert2bert_cnn_dailymail.get_config()
-  config.model.encoder = "someone/unheard-of"
-  with pytest.raises(Refusal, match=r"model.encoder = 'someone.*--shapes="):
-    without_files(config)
+  for name in ("someone/unheard-of", "someone/bert-base-uncased"):
+    config.model.encoder = name
+    with pytest.raises(Refusal, match=r"model.encoder = 'someone.*--shapes="):
+      without_files(config)
   found = without_files(config, ["bert:large", "gpt2:medium"])
   assert found.model.encoder == "bert:large"
   assert found.data.target_vocab_size == 50257
