@@ -10,27 +10,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-BYTES = {
-  "pred": 1,
-  "s2": 0.25,
-  "u2": 0.25,
-  "s4": 0.5,
-  "u4": 0.5,
-  "s8": 1,
-  "u8": 1,
-  "s16": 2,
-  "u16": 2,
-  "f16": 2,
-  "bf16": 2,
-  "s32": 4,
-  "u32": 4,
-  "f32": 4,
-  "s64": 8,
-  "u64": 8,
-  "f64": 8,
-  "c64": 8,
-  "c128": 16,
-}
+# Of an element, by the letters and the number of a type's name.
+_BITS = re.compile(r"[a-z]+(\d+)")
+
+
+def _element_bytes(dtype: str) -> float:
+  """Of "bf16", 2; "pred" takes one, and what is no array ("token") none."""
+  bits = _BITS.match(dtype)
+  return int(bits.group(1)) / 8 if bits else float(dtype == "pred")
+
 
 _ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,<= ]*)\](\{[^}]*\})?")
 _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
@@ -66,7 +54,7 @@ class ArrayType:
 
   @property
   def bytes(self) -> int:
-    return math.ceil(self.elements * BYTES.get(self.dtype, 0))
+    return math.ceil(self.elements * _element_bytes(self.dtype))
 
   @property
   def in_main_memory(self) -> bool:
@@ -184,7 +172,7 @@ class HloProgram:
     """How often a loop's body runs; None where that depends on values.
 
     The text states it, or the condition compares a counter, which starts from
-    a constant and rises by one, with a constant. Any other has None.
+    a constant and rises by a constant, with a constant. Any other has None.
     """
     stated = _TRIPS.search(loop.attributes)
     if stated:
@@ -196,9 +184,11 @@ class HloProgram:
       return None
     bound, index = limit
     start = _whole_number(source(computation, given.operands[index]))
-    if start is None or not self._rises_by_one(loop, index):
+    step = self._step(loop, index)
+    if start is None or step is None:
       return None
-    return max(0, bound - start)
+    # A loop that the compiler has unrolled by two rises by two.
+    return max(0, -(-(bound - start) // step))
 
   def _limit(self, condition: Computation) -> tuple[int, int] | None:
     """(bound, place of the counter) of a condition `counter < bound`."""
@@ -208,16 +198,19 @@ class HloProgram:
     place, bound = _place(values[0]), _whole_number(values[1])
     return None if place is None or bound is None else (bound, place)
 
-  def _rises_by_one(self, loop: Instruction, index: int) -> bool:
+  def _step(self, loop: Instruction, index: int) -> int | None:
+    """What a loop's body adds to a counter; None: no positive constant."""
     (name,) = loop.called["body"]
     body = self.computations[name]
     if body.root.opcode != "tuple":
-      return False
+      return None
     after = source(body, body.root.operands[index])
     root, values = self._last(body, after)
     places = [_place(value) for value in values]
-    steps = [_whole_number(value) for value in values]
-    return root.opcode == "add" and index in places and 1 in steps
+    steps = [n for n in map(_whole_number, values) if n is not None and n > 0]
+    if root.opcode != "add" or index not in places or not steps:
+      return None
+    return steps[0]
 
   def _last(
     self, computation: Computation, instruction: Instruction

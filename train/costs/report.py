@@ -130,9 +130,11 @@ def _loop_names(costs: ProgramCosts) -> list[str]:
 
 
 def _trips(loop: Loop, costs: ProgramCosts) -> str:
-  # Where its end depends on values, what it was counted with.
-  known = loop.trips is not None
-  return str(loop.trips) if known else f"at most {costs.unknown_trips}"
+  if loop.trips is not None:
+    return str(loop.trips)
+  # Its end depends on values, or the text says it in a way not known here.
+  most = costs.unknown_trips
+  return f"at most {most}" if most > 1 else "unknown, counted once,"
 
 
 def _roofline_lines(costs: ProgramCosts, pairs: int | None) -> list[str]:

@@ -60,12 +60,13 @@ def test_a_loop_that_ends_by_values_has_no_trips():
   ("step", "trips"),
   [
     (lambda i: i * 2, None),
-    (lambda i: i + 3, None),
-    # The control.
     (lambda i: i + 1, 99),
+    # As where the compiler unrolls a loop; the last one starts below the bound.
+    (lambda i: i + 3, 33),
+    (lambda i: i + 2, 50),
   ],
 )
-def test_a_loop_whose_counter_does_not_rise_by_one_has_no_trips(step, trips):
+def test_a_loop_has_trips_where_its_counter_rises_by_a_constant(step, trips):
   def function(x):
     def body(carry):
       return step(carry[0]), jnp.tanh(carry[1] @ carry[1])
