@@ -1,7 +1,7 @@
 """Dropout whose bits do not depend on the mesh.
 
-Bits come from typed threefry keys, two 16-bit draws out of every 32, taken
-along the last axis, which is never sharded: each device generates its own
+Bits come from typed threefry keys, two 16-bit draws out of every 32, which lie
+along the last axis, and that is never sharded: each device generates its own
 part alone, and all meshes see the same values.
 """
 
@@ -51,9 +51,10 @@ def keep_mask(
   pairs = -(-shape[-1] // 2)
   words = jax.random.bits(key, (*shape[:-1], pairs), jnp.uint32)
   words = sharding.constrain(words, axes, rules)
-  draws = jax.lax.bitcast_convert_type(words, jnp.uint16)
-  draws = draws.reshape(*shape[:-1], 2 * pairs)[..., : shape[-1]]
-  return draws < jnp.uint16(round(keep_probability(rate) * _LEVELS))
+  # Side by side, not interleaved: on a TPU that would write the draws out.
+  draws = jnp.concatenate((words & (_LEVELS - 1), words >> 16), axis=-1)
+  level = jnp.uint32(round(keep_probability(rate) * _LEVELS))
+  return draws[..., : shape[-1]] < level
 
 
 def keep_probability(rate: float) -> float:
