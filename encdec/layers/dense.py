@@ -1,5 +1,7 @@
 """Dense layers, over one axis or several."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -34,7 +36,6 @@ class Dense(nn.Module):
       output = skinny_matmul(
         inputs, kernel, (contract, ((), ())), dtype, self.compute.platform
       )
-      output = output.reshape(*rows, *self.features)
     else:
       kernel = self.param(
         "kernel",
@@ -42,10 +43,14 @@ class Dense(nn.Module):
         (*inner, *self.features),
         param_dtype,
       ).astype(dtype)
-      own = tuple(range(self.axes))
-      contract = tuple(len(rows) + axis for axis in own), own
+      # Products of matrices: heads and their width as one axis, which a TPU
+      # stores without filling narrow heads up.
+      kernel = kernel.reshape(math.prod(inner), math.prod(self.features))
+      inputs = inputs.reshape(*rows, kernel.shape[0])
+      contract = ((len(rows),), (0,))
       output = jax.lax.dot_general(inputs, kernel, (contract, ((), ())))
     bias = self.param(
       "bias", nn.initializers.zeros_init(), self.features, param_dtype
     ).astype(dtype)
-    return output + bias.reshape((1,) * len(rows) + bias.shape)
+    output = output + bias.reshape((1,) * len(rows) + (-1,))
+    return output.reshape(*rows, *self.features)

@@ -86,11 +86,8 @@ class CudnnAttention:
     del platform, bias, softcap, sinks, return_weights
     if dropout is not None:
       v = drop_values(v, dropout)
-    segments = ()
-    if mask.query_segments is not None and mask.key_segments is not None:
-      segments = (mask.query_segments, mask.key_segments)
     attend = functools.partial(self._attend, scale=scale, causal=mask.causal)
-    out = fused.by_shard(attend, q, k, v, segments, rules)
+    out = fused.by_shard(attend, q, k, v, fused.segments(mask), rules)
     return checkpoint_name(out, "ctx"), None
 
   def _attend(
@@ -98,10 +95,13 @@ class CudnnAttention:
     q: Float[Array, "B T H K"],
     k: Float[Array, "B S G K"],
     v: Float[Array, "B S G K"],
-    *segments: Int[Array, "B ..."],
+    segments: tuple[Int[Array, "B ..."], ...],
+    kept: None,
+    *,
     scale: float,
     causal: bool,
   ) -> Float[Array, "B T H K"]:
+    del kept  # Values come without those that dropout takes.
     kernel = functools.partial(self._kernel, scale=scale, is_causal=causal)
     if not segments:
       return kernel(q, k, v, query_seq_lengths=None, key_value_seq_lengths=None)

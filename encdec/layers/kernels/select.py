@@ -11,11 +11,13 @@ from absl import logging
 
 from encdec.layers.kernels.cudnn import CudnnAttention
 from encdec.layers.kernels.facts import AttentionFacts, Implementation
+from encdec.layers.kernels.short import ShortAttention
 from encdec.layers.kernels.splash import SplashAttention
 from encdec.layers.kernels.xla import XlaAttention
 
 # Those that "auto" prefers come first.
 IMPLEMENTATIONS: dict[str, Implementation] = {
+  "short": ShortAttention(),
   "splash": SplashAttention(),
   "cudnn": CudnnAttention(),
   "xla": XlaAttention(),

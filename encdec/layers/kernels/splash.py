@@ -30,8 +30,6 @@ _TILE = 128
 # and the operands twice in the 16 MB of a core's fast memory. Longer blocks do
 # not fit, shorter ones start the kernel's body more often for as much work.
 _LONGEST_BLOCK = 512
-# Segments of what rows are filled up with: unlike each other and all of data's.
-_NO_QUERY, _NO_KEY = -1, -2
 
 
 class SplashAttention:
@@ -48,16 +46,7 @@ class SplashAttention:
     return fused.refuses(facts)
 
   def auto_skips(self, facts: AttentionFacts) -> str | None:
-    if facts.platform != "tpu":
-      return "other platforms than TPUs run it interpreted, for tests"
-    if facts.key_shape[1] < _TILE:
-      return f"it would fill rows up to {_TILE} keys"
-    if not facts.rules:
-      return (
-        "without sharding rules it cannot tell whether arrays lie on several "
-        "devices, where it has to be entered by shard"
-      )
-    return None
+    return fused.skipped_on_tpus(facts)
 
   def __call__(
     self,
@@ -85,9 +74,7 @@ class SplashAttention:
       softcap=softcap,
       interpret=platform == "cpu",
     )
-    segments = ()
-    if mask.query_segments is not None and mask.key_segments is not None:
-      segments = (mask.query_segments, mask.key_segments)
+    segments = fused.segments(mask)
     q = q * jnp.asarray(scale, q.dtype)
     out = fused.by_shard(kernel, q, k, v, segments, rules)
     if segments:
@@ -99,30 +86,21 @@ def _attend(
   q: Float[Array, "B T H K"],
   k: Float[Array, "B S G K"],
   v: Float[Array, "B S G K"],
-  *segments: Int[Array, "B ..."],
+  segments: tuple[Int[Array, "B ..."], ...],
+  kept: None,
+  *,
   causal: bool,
   window: tuple[int | None, int | None],
   softcap: float | None,
   interpret: bool,
 ) -> Float[Array, "B T H K"]:
   """The kernel for each row, of lengths filled up to whole blocks."""
-  queries, keys = q.shape[1], k.shape[1]
-  query_block, key_block = block_size(queries), block_size(keys)
-  more_queries, more_keys = -queries % query_block, -keys % key_block
-  if more_keys and not segments:
-    ones = functools.partial(jnp.ones, dtype=jnp.int32)
-    segments = ones(q.shape[:2]), ones(k.shape[:2])
-  ids = None
-  if segments:
-    of_query, of_key = segments
-    ids = kernel_lib.SegmentIds(
-      _fill(of_query, more_queries, _NO_QUERY),
-      _fill(of_key, more_keys, _NO_KEY),
-    )
-  q, k, v = (
-    _fill(x, more, 0).swapaxes(1, 2)
-    for x, more in ((q, more_queries), (k, more_keys), (v, more_keys))
-  )
+  del kept  # Values come without those that dropout takes.
+  queries = q.shape[1]
+  query_block, key_block = block_size(queries), block_size(k.shape[1])
+  q, k, v, filled = fused.fill(q, k, v, segments, _filled)
+  ids = kernel_lib.SegmentIds(*filled) if filled else None
+  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
   shape = (q.shape[2], k.shape[2])
   # One pass backward for queries, keys and values at once costs five products
   # of blocks in place of seven. It writes the queries' gradient for each block
@@ -157,6 +135,11 @@ def block_size(length: int) -> int:
   return -(-length // (blocks * _TILE)) * _TILE
 
 
+def _filled(length: int) -> int:
+  block = block_size(length)
+  return -(-length // block) * block
+
+
 def _mask(
   shape: tuple[int, int], causal: bool, window: tuple[int | None, int | None]
 ) -> mask_lib.Mask:
@@ -164,12 +147,6 @@ def _mask(
     back, ahead = window
     return mask_lib.LocalMask(shape, (back, 0 if causal else ahead), 0)
   return mask_lib.CausalMask(shape) if causal else mask_lib.FullMask(shape)
-
-
-def _fill(x: Array, more: int, value: int) -> Array:
-  """Rows with `more` entries at their end."""
-  width = ((0, 0), (0, more), *((0, 0),) * (x.ndim - 2))
-  return jnp.pad(x, width, constant_values=value) if more else x
 
 
 def _clear_blind(

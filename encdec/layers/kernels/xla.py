@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from encdec import sharding
 from encdec.layers import dropout as dropout_lib
@@ -127,11 +127,24 @@ def drop_values(
   v: Float[Array, "B S G K"], dropout: AttentionDropout
 ) -> Float[Array, "B S G K"]:
   """Values with a draw a key and head, which is alike for all queries."""
+  mask = _value_mask(v, dropout).transpose(0, 2, 1)[..., None]
+  return dropout_lib.keep(v, mask, dropout.rate)
+
+
+def kept_values(
+  v: Float[Array, "B S G K"], dropout: AttentionDropout
+) -> Float[Array, "B G S"]:
+  """What `drop_values` multiplies values with, in float32."""
+  mask = _value_mask(v, dropout)
+  return dropout_lib.keep(jnp.ones(mask.shape), mask, dropout.rate)
+
+
+def _value_mask(
+  v: Float[Array, "B S G K"], dropout: AttentionDropout
+) -> Bool[Array, "B G S"]:
   batch, keys, groups, _ = v.shape
   # Keys last: the draws are paired along an axis that is never sharded.
   shape, axes = (batch, groups, keys), ("batch", "kv_heads", None)
-  mask = dropout_lib.keep_mask(
+  return dropout_lib.keep_mask(
     dropout.key, shape, dropout.rate, axes, dropout.rules
   )
-  mask = mask.transpose(0, 2, 1)[..., None]
-  return dropout_lib.keep(v, mask, dropout.rate)
