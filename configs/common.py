@@ -69,9 +69,10 @@ def _model() -> Any:
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
   # Implementation of attention over whole rows; steps of decoding are "xla"'s.
-  # "auto", where no weights are dropped: "splash" on TPUs, of 128 keys or more;
-  # "cudnn" on GPUs, in bfloat16 and of rows that are not packed; else "xla". On
-  # a CPU "splash" is interpreted, for tests.
+  # "auto", where no weights are dropped: on TPUs, of 128 keys or more, "short" of
+  # short rows and "splash" of others; "cudnn" on GPUs, in bfloat16 and of rows
+  # that are not packed; else "xla". On a CPU kernels of TPUs are interpreted,
+  # for tests.
   model.attention = "auto"
   # "values": one draw per key and head (T5's); "weights": PyTorch's.
   model.attention_dropout = "values"

@@ -54,7 +54,7 @@ def aot(*arguments, env):
     ),
     (
       ["--topology=v5e:2x2", "--config.model.attention=warp"],
-      "model.attention = 'warp': choose one of auto, splash",
+      "model.attention = 'warp': choose one of auto, short",
     ),
   ],
 )

@@ -38,13 +38,13 @@ def kernels():
   return json.loads(done.stdout)
 
 
-def test_attention_is_splash_and_runs_forward_once(kernels):
+def test_attention_is_fused_and_runs_forward_once(kernels):
   """Self-attention of both sides and cross-attention, in two scanned layers.
 
   The backward pass of a layer that saves "ctx" alone finds what the kernel gave
   and does not run it again.
   """
-  assert kernels == {"fwd": 3, "dkv": 3}
+  assert kernels == {"short_fwd": 3, "short_bwd": 3}
 
 
 def _abstract_batch(place):
@@ -101,5 +101,5 @@ if __name__ == "__main__":
     for line in _program().splitlines()
     if 'custom_call_target="tpu_custom_call"' in line
   ]
-  names = [re.findall(r"splash_mha_([a-z]+)", line)[0] for line in calls]
+  names = [re.findall(r"%(short_[a-z]+)", line)[0] for line in calls]
   print(json.dumps(collections.Counter(names)))

@@ -81,8 +81,9 @@ def _losses(attention: str, sizes: tuple[int, int, int]):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("sizes", [ONE, MIXED], ids=["one", "mesh"])
-def test_ten_steps_by_splash_lose_what_xlas_lose(sizes):
-  expected, found = _losses("xla", ONE), _losses("splash", sizes)
+@pytest.mark.parametrize("kernel", ["short", "splash"])
+def test_ten_steps_by_a_kernel_lose_what_xlas_lose(kernel, sizes):
+  expected, found = _losses("xla", ONE), _losses(kernel, sizes)
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
   padded, packed = expected
   assert np.abs(padded - packed).max() > 1e-2

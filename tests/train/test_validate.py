@@ -51,7 +51,7 @@ def test_an_empty_config_says_what_to_set():
     ("data.source_buckets", (16, 32), "same length"),
     ("generation.max_length", 1, "start token alone"),
     ("seed", -1, "between"),
-    ("model.attention", "flash", "auto, splash, cudnn, xla"),
+    ("model.attention", "flash", "auto, short, splash, cudnn, xla"),
     ("model.init_std", float("nan"), "above 0"),
     ("model.init_std", float("inf"), "above 0"),
     ("data.eval", ",", "valid=pydoc@valid"),

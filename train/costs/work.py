@@ -191,10 +191,11 @@ def _positions(
   return meeting
 
 
-# Matrix products of queries x keys x width that a splash kernel computes; its
-# text states no cost. The backward pass makes the weights anew (Dao et al.
+# Matrix products of queries x keys x width that a kernel of attention computes;
+# its text states no cost. The backward pass makes the weights anew (Dao et al.
 # 2022, "FlashAttention", appendix B).
-_SPLASH = (("_fwd", 2), ("_dkv", 4), ("_dq", 3))
+_ATTENTION = ("splash_mha_", "short_")
+_PRODUCTS = (("_fwd", 2), ("_dkv", 4), ("_dq", 3), ("_bwd", 5))
 # Targets of calls that compute products, and state no cost.
 _UNCOUNTED = ("__cudnn$", "__onednn$", "triton", "__gpu$")
 
@@ -209,12 +210,12 @@ def _kernel_flops(
     return 0.0
   if call.target != "tpu_custom_call":
     return 0.0
-  products = next((n for part, n in _SPLASH if part in call.name), 0)
-  if "splash" not in call.name or not products:
+  products = next((n for part, n in _PRODUCTS if part in call.name), 0)
+  if not products or not any(name in call.name for name in _ATTENTION):
     unknown.add(re.sub(r"[.\d]+$", "", call.name))
     return 0.0
-  # Queries `B H T K`, keys `B G S K` and values are the arrays of three
-  # dimensions or more in the inputs' dtype, in this order.
+  # Queries `B H T K`, keys `B G S K` and values, or with heads and their width
+  # in one, are the first arrays of three dimensions or more of floats.
   arrays = [
     computation.instructions[name].types[0]
     for name in call.operands

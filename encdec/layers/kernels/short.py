@@ -77,10 +77,14 @@ class ShortAttention:
       return "it has neither windows nor a soft cap"
     if _filled(queries) * _filled(keys) > _MOST_LOGITS:
       return f"{queries} queries x {keys} keys are no short rows"
-    reason = fused.refuses(facts)
-    if reason is None and _tile(heads // facts.shards[1], width) is None:
-      reason = f"{heads} heads of width {width} fill no tiles of {_LANES}"
-    return reason
+    if reason := fused.refuses(facts):
+      return reason
+    heads //= facts.shards[1]
+    if _tile(heads, width) is None:
+      return (
+        f"a device's {heads} heads of width {width} fill no tiles of {_LANES}"
+      )
+    return None
 
   def auto_skips(self, facts: AttentionFacts) -> str | None:
     return fused.skipped_on_tpus(facts)
@@ -212,7 +216,7 @@ def _call(
   return pl.pallas_call(
     functools.partial(kernel, options),
     grid=(batch, columns // options.tile),
-    in_specs=[_Rows(*specs), *map(tiles, arrays)],
+    in_specs=[*map(tiles, arrays), _Rows(*specs)],
     out_specs=[*map(tiles, outputs)],
     out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
     compiler_params=pltpu.CompilerParams(
@@ -220,11 +224,11 @@ def _call(
     ),
     interpret=options.interpret,
     name=name,
-  )(rows, *arrays)
+  )(*arrays, rows)
 
 
 def _forward_kernel(
-  options: _Options, rows: Any, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any
+  options: _Options, q_ref: Any, k_ref: Any, v_ref: Any, rows: Any, out_ref: Any
 ) -> None:
   """The output of the heads in a tile: T x S logits, a softmax along S."""
   q, k, v = q_ref[...], k_ref[...], v_ref[...]
@@ -243,11 +247,11 @@ def _forward_kernel(
 
 def _backward_kernel(
   options: _Options,
-  rows: Any,
   q_ref: Any,
   k_ref: Any,
   v_ref: Any,
   cotangent_ref: Any,
+  rows: Any,
   dq_ref: Any,
   dk_ref: Any,
   dv_ref: Any,

@@ -109,14 +109,19 @@ ENTRY %main (a: f32[2]) -> f32[2] {
     ("splash_mha_dq_no_residuals", "f32[2,4,16,8]", 3),
     ("splash_mha_dkv_no_residuals.2", "f32[2,4,32,8]", 4),
     ("splash_mha_dkv_no_residuals", "(f32[1,2,4,16,8], f32[2,4,32,8])", 5),
+    ("short_fwd.2", "f32[2,16,32]", 2),
+    ("jvp_short_bwd_", "(f32[2,16,32], f32[2,32,32], f32[2,32,32])", 5),
   ],
 )
 def test_fused_attention_counts_by_its_formula(kernel, results, products):
+  queries, keys = "bf16[2,4,16,8]{3,2,1,0}", "bf16[2,4,32,8]{3,2,1,0}"
+  if "short" in kernel:
+    queries, keys = "bf16[2,16,32]{2,1,0}", "bf16[2,32,32]{2,1,0}"
   text = f"""
-ENTRY %main (q: bf16[2,4,16,8], k: bf16[2,4,32,8]) -> f32[2] {{
+ENTRY %main (q: {queries}, k: {keys}) -> f32[2] {{
   %i = s8[1,1,1]{{2,1,0}} parameter(2)
-  %q = bf16[2,4,16,8]{{3,2,1,0}} parameter(0)
-  %k = bf16[2,4,32,8]{{3,2,1,0}} parameter(1)
+  %q = {queries} parameter(0)
+  %k = {keys} parameter(1)
   ROOT %{kernel} = {results} custom-call(%i, %q, %k, %k), {KERNEL}
 }}
 """

@@ -74,7 +74,9 @@ def test_auto_takes_the_first_that_does_not_refuse(
 @pytest.mark.parametrize(
   "name, changes",
   [
-    ("splash", {}),
+    ("short", {}),
+    ("splash", {"query_shape": (2, 1024, 2, 64)}),
+    ("splash", {"key_shape": (2, 512, 1, 64)}),
     ("xla", {"platform": "cpu"}),
     ("xla", {"key_shape": (2, 127, 2, 64)}),
     ("xla", {"rules": False}),
