@@ -69,7 +69,7 @@ def _model() -> Any:
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
   # Implementation of attention over whole rows; steps of decoding are "xla"'s.
-  # "auto", where no weights are dropped: on TPUs, of 128 keys or more, "short" of
+  # "auto", where no weights are dropped: on TPUs, from 128 keys on, "short" of
   # short rows and "splash" of others; "cudnn" on GPUs, in bfloat16 and of rows
   # that are not packed; else "xla". On a CPU kernels of TPUs are interpreted,
   # for tests.
