@@ -241,7 +241,8 @@ def _moved(
   operands = [scope[n] for n in instruction.operands if n in scope]
   if opcode == "fusion":
     (name,) = instruction.called["calls"]
-    return _moved_by_fusion(program.computations[name], instruction, operands)
+    fused = program.computations[name]
+    return _moved_by_fusion(program, fused, instruction, operands)
   if opcode in ("copy-start", "dynamic-slice-start", "slice-start"):
     # The type repeats the operand's; last comes the copy's own handle.
     result = instruction.types[-2]
@@ -272,7 +273,10 @@ def _bytes(types: tuple[ArrayType, ...]) -> int:
 
 
 def _moved_by_fusion(
-  fused: Computation, call: Instruction, operands: list[Instruction]
+  program: HloProgram,
+  fused: Computation,
+  call: Instruction,
+  operands: list[Instruction],
 ) -> float:
   """A fusion reads of an operand what its slices need, and writes its root."""
   moved = 0.0
@@ -285,14 +289,9 @@ def _moved_by_fusion(
   for number, parameter in fused.parameters().items():
     types = operands[number].types if number < len(operands) else ()
     whole = _bytes(types)
-    readers = users.get(parameter.name, [])
-    if parameter.name in updated and len(readers) == 1:
+    if parameter.name in updated and len(users[parameter.name]) == 1:
       continue  # Written in place: its update is counted below.
-    if readers and all(r.opcode in _SLICES for r in readers):
-      sliced = sum(r.types[0].bytes for r in readers)
-      moved += min(whole, sliced)
-    else:
-      moved += whole
+    moved += _read(program, fused, parameter.name, whole)
   if updated:
     for update in updated.values():
       moved += fused.instructions[update.operands[1]].types[0].bytes
@@ -301,6 +300,27 @@ def _moved_by_fusion(
       t.bytes for t in call.types if t.in_main_memory and t.dims not in inside
     )
   return moved + _bytes(call.types)
+
+
+def _read(
+  program: HloProgram, fused: Computation, name: str, whole: int
+) -> int:
+  """Bytes read inside a fusion of an array of `whole` bytes: slices, or all."""
+  read = 0
+  for reader in _users(fused)[name]:
+    if reader.opcode in _SLICES:
+      read += reader.types[0].bytes
+    elif reader.opcode == "bitcast":
+      read += _read(program, fused, reader.name, whole)
+    elif reader.opcode == "fusion":
+      inner = program.computations[reader.called["calls"][0]]
+      parameters = inner.parameters()
+      for number, operand in enumerate(reader.operands):
+        if operand == name:
+          read += _read(program, inner, parameters[number].name, whole)
+    else:
+      return whole
+  return min(read, whole)
 
 
 def _users(fused: Computation) -> dict[str, list[Instruction]]:
