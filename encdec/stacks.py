@@ -187,7 +187,7 @@ class Stack(nn.Module):
       )
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    scanned = layers if shared is None else None
+    scanned = self._in_compute_dtype(layers) if shared is None else None
     states, (hidden, outputs) = jax.lax.scan(
       body,
       states,
@@ -195,6 +195,19 @@ class Stack(nn.Module):
       unroll=min(self.compute.scan_unroll, count),
     )
     return states, _each(hidden, count), outputs
+
+  def _in_compute_dtype(self, layers: Params) -> Params:
+    """Layers whose kernels are cast before the scan.
+
+    Cast in its body they would be as they are read, but their gradients, which
+    are stacked, would be as large as the parameters.
+    """
+
+    def cast(path, leaf):
+      name = jax.tree_util.keystr(path[-1:], simple=True)
+      return leaf.astype(self.compute.dtype) if name == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, layers)
 
   def _loop(
     self, layers: tuple[Params, ...], states: Array, inputs: LayerInputs

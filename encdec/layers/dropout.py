@@ -51,10 +51,10 @@ def keep_mask(
   pairs = -(-shape[-1] // 2)
   words = jax.random.bits(key, (*shape[:-1], pairs), jnp.uint32)
   words = sharding.constrain(words, axes, rules)
-  # Side by side, not interleaved: on a TPU that would write the draws out.
-  draws = jnp.concatenate((words & (_LEVELS - 1), words >> 16), axis=-1)
   level = jnp.uint32(round(keep_probability(rate) * _LEVELS))
-  return draws[..., : shape[-1]] < level
+  halves = ((words & (_LEVELS - 1)) < level, (words >> 16) < level)
+  # Side by side, not interleaved: on a TPU that would write the draws out.
+  return jnp.concatenate(halves, axis=-1)[..., : shape[-1]]
 
 
 def keep_probability(rate: float) -> float:
