@@ -58,7 +58,7 @@ CONFIG = config_flags.DEFINE_config_file(
   sys_argv=ARGUMENTS,
 )
 TOPOLOGY = flags.DEFINE_string(
-  "topology", "", "Kind of chip and shape of a slice: v5e:4x4."
+  "topology", "", "Kind of chip and shape of a slice: v5e:4x4, h200:8."
 )
 SLICES = flags.DEFINE_integer(
   "num_slices", 1, "Slices joined by a network.", lower_bound=1
@@ -110,6 +110,7 @@ def main(argv: list[str]) -> None:
       if config.mesh.slice == 1:
         config.mesh.slice = SLICES.value
     validate.check_values(config)
+    take_attention(config)
     devices = topology.devices(TOPOLOGY.value, SLICES.value)
     if SEARCH.value:
       print_search(config, devices)
@@ -121,6 +122,14 @@ def main(argv: list[str]) -> None:
     print(report.table(compiled, mesh, pairs))
   if SAVE.value:
     save(compiled, Path(SAVE.value))
+
+
+def take_attention(config: Config) -> None:
+  """Leaves "auto" to what compiles for the topology, and says so."""
+  taken = topology.attention(TOPOLOGY.value, config.model.attention)
+  if taken != config.model.attention:
+    config.model.attention = taken
+    print("XLA's attention: cuDNN is not compiled without a device")
 
 
 def compile_train(config: Config, mesh: Mesh) -> Programs:

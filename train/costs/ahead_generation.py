@@ -19,7 +19,7 @@ from encdec.special_tokens import SpecialTokens
 from train import generation_settings
 from train.config import Config
 from train.costs import fit
-from train.costs.ahead import AheadOfTime
+from train.costs.ahead import AheadOfTime, lower_and_compile
 from train.costs.program_costs import program_costs
 from train.mesh import batch_sharding, platform_of, replicated, sharding_rules
 from train.setting_names import naming
@@ -131,8 +131,7 @@ class _Stage:
     begun = time.monotonic()
     self.mesh = mesh
     traced = function.trace(*arguments)
-    platform = mesh.devices.flat[0].platform
-    self.compiled = traced.lower(lowering_platforms=(platform,)).compile()
+    self.compiled = lower_and_compile(traced, mesh)
     self.outputs = _placed(traced.out_info, self.compiled.output_shardings)
     self.seconds = time.monotonic() - begun
 
