@@ -53,9 +53,11 @@ def compile_step(
     traced = program.step.trace(program.state, abstract_batch(shape, rows))
     compiled = lower_and_compile(traced, mesh)
   seconds = time.monotonic() - begun
-  return AheadOfTime(
-    compiled, program_costs(compiled, program.state, mesh), seconds
-  )
+  costs = program_costs(compiled, program.state, mesh)
+  if costs.chip is not None:
+    # A TPU's compiler refuses by itself what does not fit, a GPU's does not.
+    fit.check_fits(costs.memory, round(costs.chip.memory), config, mesh)
+  return AheadOfTime(compiled, costs, seconds)
 
 
 def lower_and_compile(traced: Any, mesh: Mesh) -> Any:

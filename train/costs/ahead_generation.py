@@ -57,9 +57,14 @@ def compile_generation(
     fit.compiling_generation(rows),
     jax.set_mesh(mesh),
   ):
-    return _compile(
+    found = _compile(
       module, mesh, options, (rows, source_length), settings.max_length
     )
+  for program in found.values():
+    if program.costs.chip is not None:
+      limit = round(program.costs.chip.memory)
+      fit.check_generation_fits(program.costs.memory, limit, rows)
+  return found
 
 
 def _compile(

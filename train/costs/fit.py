@@ -54,12 +54,7 @@ def compiling_generation(rows: int) -> Iterator[None]:
     needed = _lack(error)
     if needed is None:
       raise
-    total, limit = needed
-    raise Refusal(
-      f"generation for {rows} rows needs {total / 1e9:.2f} GB of a device's "
-      f"memory, which has {limit / 1e9:.2f}. Lower eval.batch_size (0: "
-      "train.batch_size), generation.num_beams or generation.max_length"
-    ) from error
+    raise _generation_refusal(*needed, rows) from error
 
 
 def _lack(error: Exception) -> tuple[int, int] | None:
@@ -77,6 +72,20 @@ def check_fits(memory: Memory, limit: int, config: Config, mesh: Mesh) -> None:
   """
   if memory.total > limit:
     raise _refusal(memory, limit, config, mesh)
+
+
+def check_generation_fits(memory: Memory, limit: int, rows: int) -> None:
+  """Raises Refusal where generating needs more memory than a device has."""
+  if memory.total > limit:
+    raise _generation_refusal(memory.total, limit, rows)
+
+
+def _generation_refusal(total: int, limit: int, rows: int) -> Refusal:
+  return Refusal(
+    f"generation for {rows} rows needs {total / 1e9:.2f} GB of a device's "
+    f"memory, which has {limit / 1e9:.2f}. Lower eval.batch_size (0: "
+    "train.batch_size), generation.num_beams or generation.max_length"
+  )
 
 
 def _refusal(memory: Memory, limit: int, config: Config, mesh: Mesh) -> Refusal:

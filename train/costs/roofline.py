@@ -88,8 +88,14 @@ def _members(axes: Sequence[str], devices: np.ndarray) -> np.ndarray:
 
 def _is_between_hosts(members: np.ndarray, chip: Chip) -> bool:
   """Whether GPUs are on several hosts: a torus of TPUs joins those itself."""
-  hosts = {getattr(device, "slice_index", 0) for device in members}
-  return not chip.ring and (len(hosts) > 1 or len(members) > chip.host_devices)
+  # An index tells the hosts of real devices apart; a topology's are numbered
+  # host by host.
+  hosts = {
+    (getattr(device, "slice_index", 0), device.id // chip.host_devices)
+    for device in members
+    if not chip.ring
+  }
+  return len(hosts) > 1
 
 
 def _link_bandwidth(

@@ -100,6 +100,7 @@ def test_a_torus_of_three_axes_is_one_of_whole_cubes(shape, links):
 
 @dataclasses.dataclass(frozen=True)
 class FakeGpu:
+  id: int
   slice_index: int
 
 
@@ -107,7 +108,7 @@ class FakeGpu:
 def test_between_hosts_gpus_use_the_network(axis):
   """However few of them: two hosts of four, `fsdp` in a host."""
   gpus = np.empty(8, object)
-  gpus[:] = [FakeGpu(i // 4) for i in range(8)]
+  gpus[:] = [FakeGpu(i, i // 4) for i in range(8)]
   mesh = gpus.reshape(1, 2, 4, 1)
   group = mesh.shape[MESH_AXES.index(axis)]
   gather = Collective("all-gather", (axis,), group, 1, 10**9)
@@ -115,6 +116,20 @@ def test_between_hosts_gpus_use_the_network(axis):
   sent = (group - 1) / group * 1e9
   expected = (0.0, sent / 50e9) if axis == "data" else (sent / 450e9, 0.0)
   assert (found.interconnect, found.network) == pytest.approx(expected)
+
+
+def test_hosts_of_a_topology_are_told_by_their_number():
+  """Two hosts of eight; what is in one of them uses no network."""
+  gpus = np.empty(16, object)
+  gpus[:] = [FakeGpu(i, 0) for i in range(16)]
+  mesh = gpus.reshape(1, 2, 8, 1)
+  for axis, group, is_between in (("data", 2, True), ("fsdp", 8, False)):
+    gather = Collective("all-gather", (axis,), group, 1, 10**9)
+    found = roofline(NOTHING, [gather], CHIPS["h200"], mesh)
+    assert (found.network > 0, found.interconnect > 0) == (
+      is_between,
+      not is_between,
+    )
 
 
 def test_a_group_that_is_a_part_of_its_axis_has_its_own_links():
