@@ -15,10 +15,10 @@ def smoke():
   return config
 
 
-def compiled(sizes, **changes):
+def compiled(sizes, devices=None, **changes):
   config = smoke()
   config.update_from_flattened_dict(changes)
-  mesh = make_mesh(MeshConfig(*sizes))
+  mesh = make_mesh(MeshConfig(*sizes), devices)
   shape = config.data.max_source_length, config.data.max_target_length
   found = ahead.compile_step(config, preset_module(config), mesh, shape)
   return found, mesh
@@ -26,7 +26,7 @@ def compiled(sizes, **changes):
 
 @pytest.fixture(scope="session")
 def compile_smoke():
-  """`(sizes, **changes)` -> the compiled step of a tiny run, and its mesh."""
+  """`(sizes, devices=, **changes)` -> a tiny run's compiled step, its mesh."""
   return compiled
 
 
