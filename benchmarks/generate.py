@@ -165,6 +165,7 @@ class Side:
     self.name = name
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    self.printed = tempfile.TemporaryFile("w+", encoding="utf-8")
     self.process = subprocess.Popen(
       [
         python,
@@ -176,7 +177,7 @@ class Side:
       ],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
+      stderr=self.printed,
       text=True,
       env=os.environ | {"PYTHONPATH": path},
     )
@@ -186,12 +187,15 @@ class Side:
     self.process.stdin.flush()
     line = self.process.stdout.readline()
     if not line:
-      raise RuntimeError(f"the process of {self.name} died")
+      self.printed.seek(0)
+      last = self.printed.read().strip().splitlines()[-1:] or ["silently"]
+      raise RuntimeError(f"the process of {self.name} died: {last[0][:200]}")
     return json.loads(line)
 
   def close(self) -> None:
     self.process.kill()
     self.process.wait()
+    self.printed.close()
 
 
 def save_model(folder: str, layers: int, width: int, end_bias: float) -> None:

@@ -1,0 +1,339 @@
+"""What each process of `gpu.py` does: one job, one line of JSON.
+
+Of this code base the least is imported, and the rest of a run is not needed:
+neither data, tokenizers nor checkpoints.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import generate
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What runs, on which platform."""
+
+  platform: str = "cuda"
+  layers: int = 12
+  width: int = 768
+  vocab: int = 30522
+  source: int = 512
+  target: int = 128
+  pairs: int = 64
+  steps: int = 10
+  rounds: int = 3
+  batches: tuple[int, ...] = (32, 256, 1)
+  beams: int = 4
+
+
+def hub_shape(sizes: Sizes) -> dict[str, int]:
+  """BERT of these sizes, by the names of its Hub config."""
+  return {
+    "vocab_size": sizes.vocab,
+    "hidden_size": sizes.width,
+    "num_hidden_layers": sizes.layers,
+    "num_attention_heads": sizes.width // 64,
+    "intermediate_size": 4 * sizes.width,
+    "max_position_embeddings": max(sizes.source, sizes.target),
+  }
+
+
+def rows_of(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Sources, targets and the decoder's inputs, full rows of random ids."""
+  generator = np.random.default_rng(0)
+  source, target = (
+    generator.integers(110, sizes.vocab, (sizes.pairs, n), np.int32)
+    for n in (sizes.source, sizes.target)
+  )
+  inputs = np.concatenate([np.full_like(target[:, :1], 101), target[:, :-1]], 1)
+  return source, target, inputs
+
+
+def timed(sizes: Sizes, advance: Callable[[], Any]) -> dict[str, float]:
+  """Times updates, whose losses are read last: the host runs ahead.
+
+  "first" is the first one, compiling with it; "seconds" a later one.
+  """
+  begun = time.perf_counter()
+  float(advance())
+  first = time.perf_counter() - begun
+  float(advance())
+  begun, loss = time.perf_counter(), 0.0
+  for _ in range(sizes.steps):
+    loss = advance()
+  loss = float(loss)
+  seconds = (time.perf_counter() - begun) / sizes.steps
+  return {"first": first, "seconds": seconds, "loss": loss}
+
+
+def gigabytes(side: str, sizes: Sizes) -> float:
+  """The most that the process held of the GPU, or on a CPU altogether."""
+  if sizes.platform == "cuda":
+    return generate.gpu_peak(side) / 1024
+  return generate.memory("VmHWM") / 1024
+
+
+def ours(sizes: Sizes, attention: str) -> dict[str, Any]:
+  """Training steps by this code base."""
+  import jax
+  import jax.numpy as jnp
+
+  from encdec.archs import bert
+  from encdec.config import EncDecConfig
+  from encdec.model import FlaxEncoderDecoderModule
+  from encdec.sharding import DEFAULT_RULES as RULES
+  from encdec.types import RowLayout
+  from train import mesh as meshes
+  from train.costs.chips import peak_flops
+  from train.progress.throughput import train_step_flops
+
+  shape = bert.PRESETS["base"] | hub_shape(sizes)
+  config = EncDecConfig(
+    bert.stack_config(shape, "encoder"),
+    bert.stack_config(shape, "decoder"),
+    vocab_multiple=128,
+  )
+  mesh = meshes.make_mesh(meshes.MeshConfig(), jax.devices()[:1])
+  module = FlaxEncoderDecoderModule(
+    config,
+    dtype=jnp.dtype("bfloat16"),
+    attention=attention,
+    attention_dropout="values",
+    row_layout=RowLayout.SINGLE,
+    rules=RULES,
+    platform=meshes.platform_of(mesh),
+  )
+  batch = jax.device_put(batch_of(sizes), meshes.batch_sharding(mesh, RULES))
+  with jax.set_mesh(mesh):
+    state, step = training(module, mesh, RULES)
+
+    def advance():
+      nonlocal state
+      state, metrics = step(state, batch)
+      return metrics["loss"]
+
+    found = timed(sizes, advance)
+  return found | {
+    "memory": gigabytes("ours", sizes),
+    "flops": train_step_flops(config, sizes.pairs, sizes.source, sizes.target),
+    "peak": peak_flops(jax.devices()[0].device_kind),
+  }
+
+
+def training(module: Any, mesh: Any, rules: Any) -> tuple[Any, Any]:
+  """A random state, and the jitted step that updates it by AdamW."""
+  import jax
+
+  from train import optim, state, step
+
+  settings = optim.OptimConfig(
+    name="adamw",
+    lr=1e-4,
+    schedule="constant",
+    warmup_steps=0,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=0.01,
+    clip_norm=1.0,
+  )
+  schedule = optim.make_schedule(settings, 1000, module.config.decoder.width)
+  tx = optim.make_optimizer(settings, schedule)
+  abstract = state.abstract_state(module, tx, mesh, rules)
+  step_ = step.jit_train_step(
+    module=module,
+    tx=tx,
+    schedule=schedule,
+    config=step.StepConfig(seed=0),
+    mesh=mesh,
+    rules=rules,
+    shardings=state.state_shardings(abstract),
+  )
+  key = jax.random.key(0)
+  return state.create_state(module, tx, mesh, rules, key), step_
+
+
+def batch_of(sizes: Sizes) -> dict[str, np.ndarray]:
+  """A batch as `data.collate` makes it, of rows without padding."""
+  source, target, inputs = rows_of(sizes)
+
+  def positions(ids):
+    return np.tile(np.arange(ids.shape[1], dtype=np.int32), (len(ids), 1))
+
+  return {
+    "encoder_tokens": source,
+    "encoder_segments": np.ones_like(source),
+    "encoder_positions": positions(source),
+    "decoder_inputs": inputs,
+    "decoder_targets": target,
+    "decoder_segments": np.ones_like(target),
+    "decoder_positions": positions(target),
+    "decoder_weights": np.ones(target.shape, np.float32),
+  }
+
+
+def pytorch(sizes: Sizes, backend: str) -> dict[str, Any]:
+  """Training steps by transformers and PyTorch; `backend` compiles them."""
+  import torch
+  import transformers
+
+  torch.manual_seed(0)
+  torch.set_float32_matmul_precision("high")
+  sides = [transformers.BertConfig(**hub_shape(sizes)) for _ in range(2)]
+  config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+    *sides
+  )
+  config.decoder_start_token_id, config.pad_token_id = 101, 0
+  model = transformers.EncoderDecoderModel(config).to(sizes.platform).train()
+  optimizer = torch.optim.AdamW(
+    model.parameters(), lr=1e-4, weight_decay=0.01, fused=True
+  )
+  source, target, inputs = (
+    torch.tensor(ids, dtype=torch.long, device=sizes.platform)
+    for ids in rows_of(sizes)
+  )
+  run = torch.compile(model, backend=backend) if backend else model
+
+  def advance():
+    with torch.autocast(sizes.platform, torch.bfloat16):
+      out = run(input_ids=source, decoder_input_ids=inputs, labels=target)
+    out.loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return out.loss.detach()
+
+  return timed(sizes, advance) | {"memory": gigabytes("torch", sizes)}
+
+
+def attention(sizes: Sizes, roles: str) -> dict[str, dict[str, float]]:
+  """By role, errors and milliseconds of cuDNN's attention and of XLA's."""
+  return {role: attention_of(sizes, role) for role in roles.split(",")}
+
+
+def attention_of(sizes: Sizes, role: str) -> dict[str, float]:
+  """Of self-attention, "causal" or "cross" on padded rows.
+
+  An error is of the output and all gradients, the largest, as a part of the
+  largest value that the same inputs give in float32.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  generator = np.random.default_rng(0)
+  queries = sizes.source if role == "self" else sizes.target
+  keys = sizes.target if role == "causal" else sizes.source
+  arrays = [
+    jnp.asarray(
+      generator.normal(size=(sizes.pairs, n, sizes.width // 64, 64)),
+      jnp.bfloat16,
+    )
+    for n in (queries, keys, keys, queries)
+  ]
+  segments = [
+    np.arange(n) < generator.integers(n // 2, n + 1, size=(sizes.pairs, 1))
+    for n in (queries, keys)
+  ]
+  if role != "cross":
+    segments[1] = segments[0]
+  ids = [jnp.asarray(one, jnp.int32) for one in segments]
+  runs = {
+    side: attending(sizes, role == "causal", side) for side in ("xla", "cudnn")
+  }
+  with jax.default_matmul_precision("highest"):
+    wanted = runs["xla"](ids, *(x.astype(jnp.float32) for x in arrays))
+  found = {}
+  for side, run in runs.items():
+    got = run(ids, *arrays)
+    found[side] = max(map(relative_error, got, wanted))
+    begun = time.perf_counter()
+    for _ in range(sizes.steps):
+      got = run(ids, *arrays)
+    jax.block_until_ready(got)
+    passed = time.perf_counter() - begun
+    found[f"{side} ms"] = passed / sizes.steps * 1e3
+  # The control: lengths that are not told.
+  other = [jnp.ones_like(one) for one in ids]
+  found["control"] = relative_error(runs["xla"](other, *arrays)[0], wanted[0])
+  return found
+
+
+def attending(sizes: Sizes, causal: bool, side: str) -> Callable[..., Any]:
+  """Attention's output and gradients, jitted; padded queries give zeros."""
+  import jax
+  import jax.numpy as jnp
+
+  from encdec.layers.kernels.cudnn import CudnnAttention
+  from encdec.layers.kernels.xla import XlaAttention
+  from encdec.types import AttentionMask
+
+  on_gpu = sizes.platform == "cuda"
+  # Elsewhere than on a GPU something stands in for the kernel.
+  stand_in = functools.partial(
+    jax.nn.dot_product_attention, implementation="xla"
+  )
+  cudnn = CudnnAttention() if on_gpu else CudnnAttention(stand_in)
+  implementation = XlaAttention() if side == "xla" else cudnn
+
+  @jax.jit
+  def run(ids, q, k, v, cotangent):
+    def shown(q, k, v):
+      out, _ = implementation(
+        q,
+        k,
+        v,
+        AttentionMask(*ids, causal=causal),
+        scale=q.shape[-1] ** -0.5,
+        platform="gpu" if on_gpu else "cpu",
+        rules=None,
+        bias=None,
+        softcap=None,
+        sinks=None,
+        dropout=None,
+        return_weights=False,
+      )
+      return jnp.where(ids[0][..., None, None] > 0, out, 0)
+
+    out, pullback = jax.vjp(shown, q, k, v)
+    return out, *pullback(cotangent.astype(out.dtype))
+
+  return run
+
+
+def relative_error(got: Any, wanted: Any) -> float:
+  got, wanted = (np.asarray(x.astype("float32")) for x in (got, wanted))
+  return float(np.abs(got - wanted).max() / np.abs(wanted).max())
+
+
+JOBS = {"attention": attention, "ours": ours, "pytorch": pytorch}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("job", choices=JOBS)
+  parser.add_argument("argument")
+  parser.add_argument("sizes", help="as JSON")
+  args = parser.parse_args()
+  # The packages, and not the files of this folder that have their names.
+  sys.path[0] = str(Path(__file__).parents[1])
+  # What libraries print must not mix with the answer.
+  answers, sys.stdout = sys.stdout, sys.stderr
+  given = json.loads(args.sizes)
+  sizes = Sizes(**given | {"batches": tuple(given["batches"])})
+  os.environ["JAX_PLATFORMS"] = sizes.platform
+  os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+  print(json.dumps(JOBS[args.job](sizes, args.argument)), file=answers)
+
+
+if __name__ == "__main__":
+  main()
