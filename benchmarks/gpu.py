@@ -134,7 +134,7 @@ def compare_attention(clock: Clock, sizes: Sizes) -> bool:
     right = right and within
     print(
       f"  {role:<7} largest error cuDNN {found['cudnn']:.4f}, XLA "
-      f"{found['xla']:.4f}, without lengths {found['control']:.4f}: "
+      f"{found['xla']:.4f}, without a mask {found['control']:.4f}: "
       f"{'within' if within else 'NOT WITHIN'} bfloat16's error; cuDNN "
       f"{found['cudnn ms']:.2f} ms, XLA {found['xla ms']:.2f} ms: "
       f"{found['xla ms'] / found['cudnn ms']:.2f}x",
@@ -151,7 +151,7 @@ def compare_training(clock: Clock, sizes: Sizes, attention: str) -> None:
   ]
   if sizes.platform == "cuda":
     sides.append(("PyTorch compiled", "pytorch", "inductor"))
-  rates, flops, peak = {}, 0.0, None
+  rates = {}
   print(
     ROW.format(
       f"training, {sizes.pairs} pairs a step",
@@ -169,8 +169,6 @@ def compare_training(clock: Clock, sizes: Sizes, attention: str) -> None:
       print(f"{label:<34} {found}", flush=True)
       continue
     rates[label] = sizes.pairs / found["seconds"]
-    flops, peak = found.get("flops", flops), found.get("peak", peak)
-    share = flops / found["seconds"] / peak if flops and peak else None
     print(
       ROW.format(
         label,
@@ -179,7 +177,7 @@ def compare_training(clock: Clock, sizes: Sizes, attention: str) -> None:
         ratio(rates[label], rates.get("PyTorch")),
         f"{found['first']:.1f}",
         f"{found['memory']:.2f}",
-        "-" if share is None else f"{share:.1%}",
+        f"{found['share']:.1%}" if found["share"] else "-",
       ),
       flush=True,
     )

@@ -6,7 +6,6 @@ neither data, tokenizers nor checkpoints.
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import generate
+import gpu_attention
 import numpy as np
 
 
@@ -30,7 +30,7 @@ class Sizes:
   source: int = 512
   target: int = 128
   pairs: int = 64
-  steps: int = 10
+  steps: int = 20
   rounds: int = 3
   batches: tuple[int, ...] = (32, 256, 1)
   beams: int = 4
@@ -48,6 +48,28 @@ def hub_shape(sizes: Sizes) -> dict[str, int]:
   }
 
 
+def pair_config(sizes: Sizes) -> Any:
+  """BERT to BERT, as this code base configures it."""
+  from encdec.archs import bert
+  from encdec.config import EncDecConfig
+
+  shape = bert.PRESETS["base"] | hub_shape(sizes)
+  sides = [bert.stack_config(shape, role) for role in ("encoder", "decoder")]
+  return EncDecConfig(*sides, vocab_multiple=128)
+
+
+def share_of_peak(sizes: Sizes, kind: str, seconds: float) -> float | None:
+  """Of a chip's bf16 FLOP/s what a step's own products take; None: unknown."""
+  from train.costs.chips import peak_flops
+  from train.progress.throughput import train_step_flops
+
+  flops = train_step_flops(
+    pair_config(sizes), sizes.pairs, sizes.source, sizes.target
+  )
+  peak = peak_flops(kind)
+  return flops / seconds / peak if peak else None
+
+
 def rows_of(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Sources, targets and the decoder's inputs, full rows of random ids."""
   generator = np.random.default_rng(0)
@@ -59,21 +81,28 @@ def rows_of(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return source, target, inputs
 
 
-def timed(sizes: Sizes, advance: Callable[[], Any]) -> dict[str, float]:
-  """Times updates, whose losses are read last: the host runs ahead.
+def timed(
+  sizes: Sizes, advance: Callable[[], Any], wait: Callable[[], Any]
+) -> dict[str, float]:
+  """Times updates: "first" with compiling, "seconds" of a later one.
 
-  "first" is the first one, compiling with it; "seconds" a later one.
+  Args:
+    advance: begins an update and gives its loss.
+    wait: returns when all updates are done.
   """
   begun = time.perf_counter()
-  float(advance())
+  advance()
+  wait()
   first = time.perf_counter() - begun
-  float(advance())
-  begun, loss = time.perf_counter(), 0.0
+  advance()
+  wait()
+  begun, loss = time.perf_counter(), None
   for _ in range(sizes.steps):
     loss = advance()
-  loss = float(loss)
+  wait()
   seconds = (time.perf_counter() - begun) / sizes.steps
-  return {"first": first, "seconds": seconds, "loss": loss}
+  assert loss is not None and np.isfinite(float(loss)), "the loss is finite"
+  return {"first": first, "seconds": seconds, "loss": float(loss)}
 
 
 def gigabytes(side: str, sizes: Sizes) -> float:
@@ -88,24 +117,14 @@ def ours(sizes: Sizes, attention: str) -> dict[str, Any]:
   import jax
   import jax.numpy as jnp
 
-  from encdec.archs import bert
-  from encdec.config import EncDecConfig
   from encdec.model import FlaxEncoderDecoderModule
   from encdec.sharding import DEFAULT_RULES as RULES
   from encdec.types import RowLayout
   from train import mesh as meshes
-  from train.costs.chips import peak_flops
-  from train.progress.throughput import train_step_flops
 
-  shape = bert.PRESETS["base"] | hub_shape(sizes)
-  config = EncDecConfig(
-    bert.stack_config(shape, "encoder"),
-    bert.stack_config(shape, "decoder"),
-    vocab_multiple=128,
-  )
   mesh = meshes.make_mesh(meshes.MeshConfig(), jax.devices()[:1])
   module = FlaxEncoderDecoderModule(
-    config,
+    pair_config(sizes),
     dtype=jnp.dtype("bfloat16"),
     attention=attention,
     attention_dropout="values",
@@ -122,11 +141,11 @@ def ours(sizes: Sizes, attention: str) -> dict[str, Any]:
       state, metrics = step(state, batch)
       return metrics["loss"]
 
-    found = timed(sizes, advance)
+    found = timed(sizes, advance, lambda: jax.block_until_ready(state))
+  kind = jax.devices()[0].device_kind
   return found | {
     "memory": gigabytes("ours", sizes),
-    "flops": train_step_flops(config, sizes.pairs, sizes.source, sizes.target),
-    "peak": peak_flops(jax.devices()[0].device_kind),
+    "share": share_of_peak(sizes, kind, found["seconds"]),
   }
 
 
@@ -206,116 +225,32 @@ def pytorch(sizes: Sizes, backend: str) -> dict[str, Any]:
 
   def advance():
     with torch.autocast(sizes.platform, torch.bfloat16):
-      out = run(input_ids=source, decoder_input_ids=inputs, labels=target)
+      out = run(
+        input_ids=source,
+        decoder_input_ids=inputs,
+        labels=target,
+        use_cache=False,
+      )
     out.loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return out.loss.detach()
 
-  return timed(sizes, advance) | {"memory": gigabytes("torch", sizes)}
-
-
-def attention(sizes: Sizes, roles: str) -> dict[str, dict[str, float]]:
-  """By role, errors and milliseconds of cuDNN's attention and of XLA's."""
-  return {role: attention_of(sizes, role) for role in roles.split(",")}
-
-
-def attention_of(sizes: Sizes, role: str) -> dict[str, float]:
-  """Of self-attention, "causal" or "cross" on padded rows.
-
-  An error is of the output and all gradients, the largest, as a part of the
-  largest value that the same inputs give in float32.
-  """
-  import jax
-  import jax.numpy as jnp
-
-  generator = np.random.default_rng(0)
-  queries = sizes.source if role == "self" else sizes.target
-  keys = sizes.target if role == "causal" else sizes.source
-  arrays = [
-    jnp.asarray(
-      generator.normal(size=(sizes.pairs, n, sizes.width // 64, 64)),
-      jnp.bfloat16,
-    )
-    for n in (queries, keys, keys, queries)
-  ]
-  segments = [
-    np.arange(n) < generator.integers(n // 2, n + 1, size=(sizes.pairs, 1))
-    for n in (queries, keys)
-  ]
-  if role != "cross":
-    segments[1] = segments[0]
-  ids = [jnp.asarray(one, jnp.int32) for one in segments]
-  runs = {
-    side: attending(sizes, role == "causal", side) for side in ("xla", "cudnn")
-  }
-  with jax.default_matmul_precision("highest"):
-    wanted = runs["xla"](ids, *(x.astype(jnp.float32) for x in arrays))
-  found = {}
-  for side, run in runs.items():
-    got = run(ids, *arrays)
-    found[side] = max(map(relative_error, got, wanted))
-    begun = time.perf_counter()
-    for _ in range(sizes.steps):
-      got = run(ids, *arrays)
-    jax.block_until_ready(got)
-    passed = time.perf_counter() - begun
-    found[f"{side} ms"] = passed / sizes.steps * 1e3
-  # The control: lengths that are not told.
-  other = [jnp.ones_like(one) for one in ids]
-  found["control"] = relative_error(runs["xla"](other, *arrays)[0], wanted[0])
-  return found
-
-
-def attending(sizes: Sizes, causal: bool, side: str) -> Callable[..., Any]:
-  """Attention's output and gradients, jitted; padded queries give zeros."""
-  import jax
-  import jax.numpy as jnp
-
-  from encdec.layers.kernels.cudnn import CudnnAttention
-  from encdec.layers.kernels.xla import XlaAttention
-  from encdec.types import AttentionMask
-
   on_gpu = sizes.platform == "cuda"
-  # Elsewhere than on a GPU something stands in for the kernel.
-  stand_in = functools.partial(
-    jax.nn.dot_product_attention, implementation="xla"
-  )
-  cudnn = CudnnAttention() if on_gpu else CudnnAttention(stand_in)
-  implementation = XlaAttention() if side == "xla" else cudnn
-
-  @jax.jit
-  def run(ids, q, k, v, cotangent):
-    def shown(q, k, v):
-      out, _ = implementation(
-        q,
-        k,
-        v,
-        AttentionMask(*ids, causal=causal),
-        scale=q.shape[-1] ** -0.5,
-        platform="gpu" if on_gpu else "cpu",
-        rules=None,
-        bias=None,
-        softcap=None,
-        sinks=None,
-        dropout=None,
-        return_weights=False,
-      )
-      return jnp.where(ids[0][..., None, None] > 0, out, 0)
-
-    out, pullback = jax.vjp(shown, q, k, v)
-    return out, *pullback(cotangent.astype(out.dtype))
-
-  return run
+  found = timed(sizes, advance, torch.cuda.synchronize if on_gpu else int)
+  kind = torch.cuda.get_device_name() if on_gpu else "cpu"
+  return found | {
+    "memory": gigabytes("torch", sizes),
+    "share": share_of_peak(sizes, kind, found["seconds"]),
+  }
 
 
-def relative_error(got: Any, wanted: Any) -> float:
-  got, wanted = (np.asarray(x.astype("float32")) for x in (got, wanted))
-  return float(np.abs(got - wanted).max() / np.abs(wanted).max())
-
-
-JOBS = {"attention": attention, "ours": ours, "pytorch": pytorch}
+JOBS = {
+  "attention": gpu_attention.by_role,
+  "ours": ours,
+  "pytorch": pytorch,
+}
 
 
 def main() -> None:
