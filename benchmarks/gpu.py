@@ -67,11 +67,6 @@ def refusal(sizes: Sizes) -> str:
   missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
   if missing:
     return f"this Python lacks {', '.join(missing)}: pip install them"
-  if int(metadata.version("transformers").split(".")[0]) < 5:
-    return (
-      f"transformers {metadata.version('transformers')} is too old: "
-      "pip install 'transformers>=5,<6'"
-    )
   if sizes.platform == "cpu":
     return ""
   code = "import jax; print(jax.devices('cuda')[0].device_kind)"

@@ -36,7 +36,7 @@ class Sizes:
   beams: int = 4
 
 
-def hub_shape(sizes: Sizes) -> dict[str, int]:
+def hub_shape(sizes: Sizes) -> dict[str, Any]:
   """BERT of these sizes, by the names of its Hub config."""
   return {
     "vocab_size": sizes.vocab,
@@ -54,8 +54,11 @@ def pair_config(sizes: Sizes) -> Any:
   from encdec.config import EncDecConfig
 
   shape = bert.PRESETS["base"] | hub_shape(sizes)
-  sides = [bert.stack_config(shape, role) for role in ("encoder", "decoder")]
-  return EncDecConfig(*sides, vocab_multiple=128)
+  return EncDecConfig(
+    bert.stack_config(shape, "encoder"),
+    bert.stack_config(shape, "decoder"),
+    vocab_multiple=128,
+  )
 
 
 def share_of_peak(sizes: Sizes, kind: str, seconds: float) -> float | None:
@@ -221,7 +224,7 @@ def pytorch(sizes: Sizes, backend: str) -> dict[str, Any]:
     torch.tensor(ids, dtype=torch.long, device=sizes.platform)
     for ids in rows_of(sizes)
   )
-  run = torch.compile(model, backend=backend) if backend else model
+  run: Any = torch.compile(model, backend=backend) if backend else model
 
   def advance():
     with torch.autocast(sizes.platform, torch.bfloat16):

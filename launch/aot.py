@@ -5,6 +5,7 @@
   python -m launch.aot --config=... --topology=v5e:16x16 --num_slices=2
   python -m launch.aot --config=... --topology=v5e:4x4 --mode=predict
   python -m launch.aot --config=... --topology=v5e:4x4 --search
+  python -m launch.aot --config=... --topology=h200:8
 
 Neither weights, data nor network are needed: a Hub id stands for its known
 shape, or --shapes=ENCODER,DECODER names two presets. Compiling for a pod takes

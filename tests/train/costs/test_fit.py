@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from configs import common
-from train.costs.fit import check_fits, memory_limit
+from train.costs.fit import check_fits, check_generation_fits, memory_limit
 from train.costs.memory import Memory
 from train.errors import Refusal
 from train.mesh import MeshConfig, check_batch_size, make_mesh, sharding_rules
@@ -108,3 +108,11 @@ def test_a_device_may_not_say_what_it_has():
   assert memory_limit(silent) is None
   said = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 7})
   assert memory_limit(said) == 7
+
+
+def test_generation_that_does_not_fit_names_what_to_lower():
+  check_generation_fits(memory(3, 12.9), 16 * GB, 32)
+  with pytest.raises(
+    Refusal, match=r"32 rows needs 17.00 GB .* has 16.00.*eval.batch_size"
+  ):
+    check_generation_fits(memory(3, 14), 16 * GB, 32)
