@@ -63,7 +63,7 @@ def _model() -> Any:
   model.dtype = "float32"
   model.param_dtype = "float32"
   # What the backward pass recomputes. "none": nothing; "full": all; names of a
-  # layer's values ("qkv", "ctx", "mlp") joined by "+": all but those.
+  # layer's values ("qkv", "ctx", "out", "mlp") joined by "+": all but those.
   # "ctx+host:mlp" stores the last one in the host's memory, on accelerators.
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.

@@ -5,6 +5,7 @@ from typing import assert_never
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import sharding
@@ -102,6 +103,7 @@ class _Block(nn.Module):
       axes,
     )
     states = sharding.constrain(states + output, axes, rules)
+    states = checkpoint_name(states, "out")
     match c.norm_position:
       case NormPosition.PRE:
         return states

@@ -31,7 +31,7 @@ from encdec.types import (
   StackOutput,
 )
 
-REMAT_NAMES = ("qkv", "ctx", "mlp")
+REMAT_NAMES = ("qkv", "ctx", "out", "mlp")
 _ON_HOST = "host:"
 
 
@@ -199,8 +199,8 @@ class Stack(nn.Module):
   def _in_compute_dtype(self, layers: Params) -> Params:
     """Layers whose kernels are cast before the scan.
 
-    Cast in its body they would be as they are read, but their gradients, which
-    are stacked, would be as large as the parameters.
+    Cast in its body, their gradients, which the scan's backward pass stacks,
+    would have the parameters' dtype already there.
     """
 
     def cast(path, leaf):

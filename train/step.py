@@ -27,6 +27,13 @@ Metrics = dict[str, Float[Array, ""]]
 RNG = {"threefry": "threefry2x32", "unsafe_rbg": "unsafe_rbg"}
 
 
+# The matrix of a head, its own or the token table, by the logits' axes.
+_HEAD: dict[str, sharding.Axes] = {
+  "decoder/head/kernel": (None, "logits"),
+  "decoder/embeddings/tokens/embedding": ("logits", None),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
   """What a step is, besides model and optimizer.
@@ -196,8 +203,22 @@ def decoder_states(
     dropout_key=dropout_key,
     method="decode_states",
   )
-  head: Any = functools.partial(module.apply, variables, method="head")
+  of_head = {"params": whole_head(variables["params"], module.rules)}
+  head: Any = functools.partial(module.apply, of_head, method="head")
   return decoded.states, head
+
+
+def whole_head(params: Params, rules: sharding.Rules | None) -> Params:
+  """Parameters of which the head's matrix lies as the logits do.
+
+  Gathered here it is gathered once, not again for each chunk of the loss.
+  """
+
+  def place(path, leaf):
+    axes = _HEAD.get(sharding.leaf_path(path))
+    return leaf if axes is None else sharding.constrain(leaf, axes, rules)
+
+  return jax.tree_util.tree_map_with_path(place, params)
 
 
 def accumulate(

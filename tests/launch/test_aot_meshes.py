@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -54,12 +52,12 @@ def main(name: str) -> None:
   slice_name, slices, sizes = MESHES[name]
   devices = topology.devices(slice_name, slices)
   config = bert2bert_cnn_dailymail.get_config("smoke")
-  config.model.encoder = config.model.decoder = "bert:tiny"
+  config.model.encoder = config.model.decoder = "bert:mini"
   config.model.encoder_init = config.model.decoder_init = "random"
   config.data.source_vocab_size = config.data.target_vocab_size = 1024
   config.model.dropout = 0.0
   config.model.dtype = "bfloat16"
-  config.train.loss_chunks = 1
+  config.train.loss_chunks = 2
   config.train.batch_size = 4 * len(devices)
   config.mesh.slice, config.mesh.data, config.mesh.fsdp, config.mesh.tensor = (
     sizes

@@ -20,6 +20,9 @@ _KINDS = (
 )
 # What a TPU's compiler calls a reduction whose result is cut at once.
 _SCATTERED = "all-reduce-scatter"
+_FUSIONS = ("fusion", "fusion-start")
+# The fusion of a TPU's program that starts what others go on with.
+_START = "async-collective-start"
 # Between slices a TPU's program sends its part to the hosts' network.
 _BETWEEN_SLICES = re.compile(
   r'_xla_megascale_target="\{(?P<slices>[\d,:]+)\}.*'
@@ -71,8 +74,9 @@ def collectives(
     unknown_trips: of loops whose end depends on values.
   """
   found: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
+  started = _started(program)
   for computation, times in program.executed(unknown_trips):
-    for kind, instruction, size in _in(program, computation):
+    for kind, instruction, size in _in(program, computation, started):
       slices = _slices(instruction)
       axes, group, members = ("slice",), slices, ()
       if not slices:
@@ -91,21 +95,50 @@ def collectives(
   return sorted(listed, key=lambda one: (-one.bytes, one.kind, one.axes))
 
 
+def _started(program: HloProgram) -> set[str]:
+  """The names of collectives in fusions that go on with one.
+
+  A collective that runs beside other work stands in several fusions, by one
+  channel: in one that starts it, and in others, which may be in a loop.
+  """
+  starts: set[str] = set()
+  steps: dict[str, str] = {}
+  for computation in program.computations.values():
+    for call in computation.instructions.values():
+      for name in sum(call.called.values(), ()):
+        if call.opcode not in _FUSIONS:
+          continue
+        for _, one in _with_fused(program, program.computations[name], False):
+          if call.name.startswith(_START):
+            starts.add(_channel(one))
+          else:
+            steps[one.name] = _channel(one)
+  return {name for name, channel in steps.items() if channel in starts}
+
+
+def _channel(instruction: Instruction) -> str:
+  found = re.search(r"channel_id=\d+", instruction.attributes)
+  return found.group() if found else instruction.name
+
+
 def _in(
-  program: HloProgram, computation: Computation
+  program: HloProgram, computation: Computation, started: set[str]
 ) -> Iterator[tuple[str, Instruction, int]]:
   """Kind, instruction and bytes of each collective that a computation runs.
 
-  One that runs beside other work stands in several fusions, by one channel.
   Outside of fusions, and between slices, others may have the same channel.
+
+  Args:
+    started: collectives that were started elsewhere.
   """
   found: dict[tuple[str, ...], tuple[str, Instruction, int]] = {}
   for kind, instruction in _with_fused(program, computation, False):
+    if instruction.name in started:
+      continue
     size = _bytes(kind, instruction)
-    channel = re.search(r"channel_id=\d+", instruction.attributes)
     key: tuple[str, ...] = (instruction.name,)
-    if channel and instruction.name not in computation.instructions:
-      key = (kind, channel.group())
+    if instruction.name not in computation.instructions:
+      key = (kind, _channel(instruction))
     if key not in found or size > found[key][2]:
       found[key] = kind, instruction, size
   yield from found.values()
@@ -121,7 +154,7 @@ def _with_fused(
       yield "reduce-scatter" if scatter else kind, instruction
     elif _slices(instruction):
       yield _kind_between_slices(instruction), instruction
-    elif instruction.opcode in ("fusion", "fusion-start"):
+    elif instruction.opcode in _FUSIONS:
       for name in sum(instruction.called.values(), ()):
         fused = program.computations[name]
         yield from _with_fused(program, fused, name.startswith(_SCATTERED))

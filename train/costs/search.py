@@ -18,7 +18,14 @@ Shape = tuple[int, int]
 # Of a chip's memory, what a program may be planned to take.
 MOST = 0.95
 # From what keeps most to what keeps least: the first that fits is fastest.
-REMATS = ("none", "qkv+ctx+mlp", "qkv+ctx", "ctx", "full")
+REMATS = (
+  "none",
+  "qkv+ctx+out+mlp",
+  "qkv+ctx+out",
+  "ctx+out",
+  "ctx",
+  "full",
+)
 _LOSS_CHUNKS = (1, 4)
 
 

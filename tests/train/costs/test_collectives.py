@@ -166,6 +166,52 @@ ENTRY %main (a: f32[2], b: f32[2]) -> f32[4] {
   assert (one.count, one.bytes) == (2, 2 * 16)
 
 
+def test_one_that_is_started_counts_where_it_is_started(mesh):
+  """Its steps stand beside other work, in a loop that runs three times."""
+  text = """
+%begun (p: f32[2]) -> f32[4] {
+  %p = f32[2]{0} parameter(0)
+  ROOT %g.1 = f32[4]{0} all-gather(%p), channel_id=7, GROUPS
+}
+
+%beside (q: f32[2]) -> f32[4] {
+  %q = f32[2]{0} parameter(0)
+  ROOT %g.2 = f32[4]{0} all-gather(%q), channel_id=7, GROUPS
+}
+
+%goes_on (s: (s32[], f32[2])) -> pred[] {
+  %s = (s32[], f32[2]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %n = s32[] constant(3)
+  ROOT %l = pred[] compare(%i, %n), direction=LT
+}
+
+%body (t: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %t = (s32[], f32[2]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%t), index=0
+  %x = f32[2]{0} get-tuple-element(%t), index=1
+  %f = f32[4]{0} fusion(%x), kind=kCustom, calls=%beside
+  %one = s32[] constant(1)
+  %next = s32[] add(%j, %one)
+  ROOT %u = (s32[], f32[2]{0}) tuple(%next, %x)
+}
+
+ENTRY %main (a: f32[2]) -> (s32[], f32[2]) {
+  %a = f32[2]{0} parameter(0)
+  %async-collective-start = f32[4]{0} fusion(%a), kind=kCustom, calls=%begun
+  %zero = s32[] constant(0)
+  %v = (s32[], f32[2]{0}) tuple(%zero, %a)
+  ROOT %w = (s32[], f32[2]{0}) while(%v), condition=%goes_on, body=%body
+}
+""".replace("GROUPS", "replica_groups=[4,2]<=[8]")
+  (one,) = collectives(hlo.parse(text), mesh)
+  assert (one.count, one.bytes) == (1, 16)
+  (each,) = collectives(
+    hlo.parse(text.replace("async-collective-start", "other")), mesh
+  )
+  assert (each.count, each.bytes) == (4, 64)
+
+
 @pytest.mark.parametrize(
   ("transfer", "kind", "size"),
   [

@@ -17,8 +17,9 @@ V5E = CHIPS["v5e"]
 # Bytes of a row that each policy keeps.
 KEPT = {
   "none": 8e9,
-  "qkv+ctx+mlp": 4e9,
-  "qkv+ctx": 3e9,
+  "qkv+ctx+out+mlp": 5e9,
+  "qkv+ctx+out": 4e9,
+  "ctx+out": 3e9,
   "ctx": 2e9,
   "full": 1e9,
 }
