@@ -11,13 +11,13 @@ from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.generate import generate, start_prompt
 from encdec.generation.search.options import ScoreRules, SearchOptions
-from encdec.model import FlaxEncoderDecoderModule, init_params
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 START = 1
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(drawn):
   bert = ARCHS["bert"]
   hub = {
     **bert.PRESETS["tiny"],
@@ -25,17 +25,15 @@ def model():
     "hidden_size": 32,
     "intermediate_size": 48,
     "max_position_embeddings": 24,
-    "initializer_range": 0.3,
   }
   config = EncDecConfig(
     bert.stack_config(hub, "encoder"), bert.stack_config(hub, "decoder")
   )
   module = FlaxEncoderDecoderModule(config)
-  params = jax.jit(init_params, static_argnums=0)(module, jax.random.key(3))
-  bias = params["decoder"]["head"]["bias"]
+  params = drawn(param_shapes(module), 0.3)
   # A random model never ends; this one does, here and there.
-  params["decoder"]["head"]["bias"] = bias.at[2].set(2.0).at[3].set(1.5)
-  return module, unstack(params, module)
+  params["decoder"]["head"]["bias"][2:4] = 2.0, 1.5
+  return module, unstack(jax.tree.map(jnp.asarray, params), module)
 
 
 def _source(rows=8, length=10, seed=0):

@@ -13,7 +13,7 @@ from encdec.generation.generate import generate, row_keys, start_prompt
 from encdec.generation.search import topk
 from encdec.generation.search.options import ScoreRules, SearchOptions, Warps
 from encdec.layers import kv_cache
-from encdec.model import FlaxEncoderDecoderModule, init_params
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 MODES = {
   "greedy": {},
@@ -30,14 +30,13 @@ MODES = {
 }
 
 
-def _model(vocab_size, vocab_multiple, end=2.0):
+def _model(drawn, vocab_size, vocab_multiple, end=2.0):
   bert, roberta = ARCHS["bert"], ARCHS["roberta"]
   shape = {
     "vocab_size": vocab_size,
     "hidden_size": 32,
     "intermediate_size": 48,
     "max_position_embeddings": 24,
-    "initializer_range": 0.3,
   }
   config = EncDecConfig(
     bert.stack_config({**bert.PRESETS["tiny"], **shape}, "encoder"),
@@ -45,15 +44,14 @@ def _model(vocab_size, vocab_multiple, end=2.0):
     vocab_multiple=vocab_multiple,
   )
   module = FlaxEncoderDecoderModule(config)
-  params = jax.jit(init_params, static_argnums=0)(module, jax.random.key(3))
-  bias = params["decoder"]["head"]["bias"]
-  params["decoder"]["head"]["bias"] = bias.at[2].set(end).at[3].set(1.0)
-  return module, params
+  params = drawn(param_shapes(module), 0.3)
+  params["decoder"]["head"]["bias"][2:4] = end, 1.0
+  return module, jax.tree.map(jnp.asarray, params)
 
 
 @pytest.fixture(scope="module")
-def model():
-  return _model(31, 16)
+def model(drawn):
+  return _model(drawn, 31, 16)
 
 
 def _source(rows=6, length=9):
@@ -140,7 +138,7 @@ def test_keys_in_several_blocks_find_the_same(model, set_constant, mode):
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("rules", ["none", "min_length", "ngrams"])
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_logits_are_ranked_in_either_layout(set_constant, mode, rules):
+def test_logits_are_ranked_in_either_layout(drawn, set_constant, mode, rules):
   """Of many tokens, padded, and enough rows: as if they had been transposed."""
   options = (
     MODES[mode]
@@ -150,7 +148,7 @@ def test_logits_are_ranked_in_either_layout(set_constant, mode, rules):
       "ngrams": {"rules": ScoreRules(no_repeat_ngram_size=2)},
     }[rules]
   )
-  model = _model(1500, 128, end=5.0)
+  model = _model(drawn, 1500, 128, end=5.0)
   source = tuple(jnp.tile(part, (3, 1)) for part in _source())
   source = (source[0].at[:6, 0].set(jnp.arange(100, 106)), *source[1:])
   turned = []
