@@ -34,7 +34,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import functools
 import gc
 import random
+import types
 from collections.abc import Callable, Mapping
+from typing import TypeVar, get_args
 
 import flax.struct
 import hypothesis
@@ -61,6 +63,40 @@ def _unchecked_struct(cls=None, **kwargs):
 
 
 flax.struct.dataclass = _unchecked_struct
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _names_arrays(hint) -> bool:
+  if isinstance(hint, str | TypeVar):
+    return True
+  if isinstance(hint, list | tuple):
+    return any(map(_names_arrays, hint))
+  names = (getattr(x, "__module__", "") for x in (hint, type(hint)))
+  return any(str(name).startswith("jaxtyping") for name in names) or (
+    _names_arrays(get_args(hint))
+  )
+
+
+def _checked(*, typechecker):
+  """jaxtyping.jaxtyped, but of signatures without arrays types alone.
+
+  Binding shapes costs 20 times what checking types does, and where programs'
+  texts are parsed or records are read it is most of the time.
+  """
+  check_shapes = _jaxtyped(typechecker=typechecker)
+
+  def decorate(found):
+    hints = getattr(found, "__annotations__", {}).values()
+    if isinstance(found, types.FunctionType) and not any(
+      map(_names_arrays, hints)
+    ):
+      return typechecker(found)
+    return check_shapes(found)
+
+  return decorate
+
+
+jaxtyping.jaxtyped = _checked
 # Before anything of ours is imported: the hook rewrites modules as they load.
 jaxtyping.install_import_hook(["encdec", "train", "data"], "beartype.beartype")
 

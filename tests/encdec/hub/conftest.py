@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,28 @@ GPT2 = {
   "bos_token_id": 3,
   "eos_token_id": 4,
 }
+
+
+@pytest.fixture(scope="session")
+def drawn_model(drawn):
+  """`drawn_model(config, seed=0)`: no two rows are alike, nor of a bias.
+
+  Of its own numbers, since an initialiser takes longest to compile.
+  """
+
+  def make(config, seed=0, std=0.1, **options):
+    model = FlaxEncoderDecoderModel(config, _do_init=False, **options)
+    params = drawn(model.params_shape_tree, std, seed)
+    rng = np.random.default_rng(seed + 1)
+    params = jax.tree.map(
+      lambda leaf: leaf + (std * rng.normal(size=leaf.shape)).astype(leaf.dtype),
+      params,
+    )
+    model._has_params = True
+    model.params = params
+    return model
+
+  return make
 
 
 @pytest.fixture

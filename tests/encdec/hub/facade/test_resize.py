@@ -46,17 +46,16 @@ DECODERS = {
 }  # fmt: skip
 
 
-def _model(decoder="bert", share="none"):
-  """With no two rows alike, nor any number of a bias."""
-  config = compose_config(transformers.BertConfig(**SHAPE), DECODERS[decoder])
-  if share != "none":
-    config.share = share
-  model = FlaxEncoderDecoderModel(config)
-  rng = np.random.default_rng(0)
-  model.params = jax.tree.map(
-    lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
-    model.params,
-  )
+@pytest.fixture
+def make(drawn_model):
+  """`make(decoder="bert", share="none")`: a model that may be changed."""
+
+  def model(decoder="bert", share="none"):
+    config = compose_config(transformers.BertConfig(**SHAPE), DECODERS[decoder])
+    if share != "none":
+      config.share = share
+    return drawn_model(config)
+
   return model
 
 
@@ -81,8 +80,8 @@ def _pytorch(model, folder):
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("size", [45, 31])
-def test_pytorch_loads_a_resized_decoder(decoder, size, tmp_path):
-  model = _model(decoder)
+def test_pytorch_loads_a_resized_decoder(make, decoder, size, tmp_path):
+  model = make(decoder)
   source, target = _ids()
   before = np.asarray(model(source, decoder_input_ids=target).logits)
   assert before.shape[-1] == 37
@@ -99,9 +98,9 @@ def test_pytorch_loads_a_resized_decoder(decoder, size, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
-def test_new_rows_are_the_mean_as_pytorchs_are(tmp_path):
+def test_new_rows_are_the_mean_as_pytorchs_are(make, tmp_path):
   """PyTorch draws around the mean with all but no deviation."""
-  model = _model("bert-untied")
+  model = make("bert-untied")
   _pytorch(model, tmp_path)
   theirs = transformers.EncoderDecoderModel.from_pretrained(tmp_path).decoder
   theirs.resize_token_embeddings(45)
@@ -118,8 +117,8 @@ def test_new_rows_are_the_mean_as_pytorchs_are(tmp_path):
   np.testing.assert_allclose(bias[37:], bias[:37].mean(), rtol=1e-5)
 
 
-def test_an_encoder_grows_by_drawn_rows():
-  model = _model()
+def test_an_encoder_grows_by_drawn_rows(make):
+  model = make()
   before = np.asarray(
     model.params["encoder"]["embeddings"]["tokens"]["embedding"]
   )
@@ -135,7 +134,7 @@ def test_an_encoder_grows_by_drawn_rows():
   # Another key draws others; the same one the same.
   tables = []
   for seed in (3, 4):
-    again = _model()
+    again = make()
     tree = again.resize_token_embeddings(
       2037, side="encoder", init="normal", init_std=0.5,
       key=jax.random.key(seed), params=held,
@@ -147,8 +146,8 @@ def test_an_encoder_grows_by_drawn_rows():
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("share", ["embeddings", "all"])
-def test_shared_vocabularies_are_resized_together(share, tmp_path):
-  model = _model(share=share)
+def test_shared_vocabularies_are_resized_together(make, share, tmp_path):
+  model = make(share=share)
   assert "tokens" not in model.params["decoder"].get("embeddings", {})
   for side in ("encoder", "decoder"):
     with pytest.raises(ValueError, match=rf"share='{share}'.*side='both'"):
@@ -161,8 +160,8 @@ def test_shared_vocabularies_are_resized_together(share, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
-def test_a_model_that_holds_no_params_is_resized():
-  whole = _model()
+def test_a_model_that_holds_no_params_is_resized(make):
+  whole = make()
   model = FlaxEncoderDecoderModel(whole.config, _do_init=False)
   with pytest.raises(ValueError, match="holds no params"):
     model.resize_token_embeddings(45, side="decoder")
@@ -175,7 +174,7 @@ def test_a_model_that_holds_no_params_is_resized():
   assert tokens.sequences.shape[0] == 2
 
 
-def test_padding_rows_stay_zero():
+def test_padding_rows_stay_zero(drawn):
   bert = ARCHS["bert"]
 
   def config(size: int, tied: bool) -> EncDecConfig:
@@ -187,10 +186,12 @@ def test_padding_rows_stay_zero():
     sides = side("encoder", 37), side("decoder", size)
     return EncDecConfig(*sides, vocab_multiple=16)
 
-  init = jax.jit(init_params, static_argnums=0)
   for tied, size in ((True, 45), (False, 45), (False, 31), (False, 49)):
     old, new = config(37, tied), config(size, tied)
-    params = init(FlaxEncoderDecoderModule(old), jax.random.key(0))
+    # Tables of one size have no padding; of the other, it is what is drawn.
+    params = drawn(param_shapes(FlaxEncoderDecoderModule(old)), 0.1)
+    for path, axis in PADDED.items():
+      pass
     rows = NewRows("normal", jax.random.key(1), 0.1)
     tree = resize_vocabulary(params, old, new, rows)
     shapes = jax.tree.map(
@@ -218,8 +219,8 @@ def test_padding_rows_stay_zero():
     ({"side": "both", "new_num_tokens": 3}, r"model\.config\.\w+ \(now from"),
   ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_and_changes_nothing(kwargs, message):
-  model = _model()
+def test_what_cannot_be_is_refused_and_changes_nothing(make, kwargs, message):
+  model = make()
   before = model.params
   with pytest.raises(ValueError, match=message):
     model.resize_token_embeddings(**{"new_num_tokens": 45, **kwargs})
