@@ -42,6 +42,7 @@ import flax.struct
 import hypothesis
 import jax
 import jaxtyping
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -211,3 +212,25 @@ def one_device_env() -> Mapping[str, str]:
 def seed(request: pytest.FixtureRequest) -> int:
   """The seed of this run's random parts, as printed in the header."""
   return request.config.option.seed
+
+
+@pytest.fixture(scope="session")
+def random_params():
+  """`random_params(shapes, std, seed=0)`: parameters as initialisers draw them.
+
+  Matrices and tables are normal, norms scale by one and biases are zero, as
+  numpy's arrays: of a tiny model, an initialiser takes longest to compile.
+  """
+
+  def params(shapes, std, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+      name = path[-1].key
+      if name in ("scale", "bias"):
+        return np.full(leaf.shape, name == "scale", leaf.dtype)
+      return (std * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+  return params

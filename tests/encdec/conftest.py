@@ -46,28 +46,6 @@ def filled():
   return params
 
 
-@pytest.fixture(scope="session")
-def drawn():
-  """`drawn(shapes, std, seed=0)`: parameters as initialisers draw them.
-
-  Matrices and tables are normal, norms scale by one and biases are zero, as
-  numpy's arrays: of a tiny model, an initialiser takes longest to compile.
-  """
-
-  def params(shapes, std, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-      name = path[-1].key
-      if name in ("scale", "bias"):
-        return np.full(leaf.shape, name == "scale", leaf.dtype)
-      return (std * rng.normal(size=leaf.shape)).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-  return params
-
-
 @pytest.fixture
 def set_constant(monkeypatch):
   """Sets one that programs read when they are traced: they are traced anew."""
@@ -106,8 +84,8 @@ def tiny_module():
 
 
 @pytest.fixture(scope="session")
-def tiny_params(drawn) -> dict:
+def tiny_params(random_params) -> dict:
   """Its stored parameters, on the host; the end token is favoured."""
-  params = drawn(param_shapes(_module()), 0.3)
+  params = random_params(param_shapes(_module()), 0.3)
   params["decoder"]["head"]["bias"][2] = 4.0
   return params

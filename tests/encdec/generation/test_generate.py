@@ -17,7 +17,7 @@ START = 1
 
 
 @pytest.fixture(scope="module")
-def model(drawn):
+def model(random_params):
   bert = ARCHS["bert"]
   hub = {
     **bert.PRESETS["tiny"],
@@ -30,7 +30,7 @@ def model(drawn):
     bert.stack_config(hub, "encoder"), bert.stack_config(hub, "decoder")
   )
   module = FlaxEncoderDecoderModule(config)
-  params = drawn(param_shapes(module), 0.3)
+  params = random_params(param_shapes(module), 0.3)
   # A random model never ends; this one does, here and there.
   params["decoder"]["head"]["bias"][2:4] = 2.0, 1.5
   return module, unstack(jax.tree.map(jnp.asarray, params), module)

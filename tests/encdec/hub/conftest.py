@@ -34,18 +34,20 @@ GPT2 = {
 
 
 @pytest.fixture(scope="session")
-def drawn_model(drawn):
-  """`drawn_model(config, seed=0)`: no two rows are alike, nor of a bias.
+def random_model(random_params):
+  """`random_model(config, seed=0)`: no two rows are alike, nor of a bias.
 
   Of its own numbers, since an initialiser takes longest to compile.
   """
 
   def make(config, seed=0, std=0.1, **options):
     model = FlaxEncoderDecoderModel(config, _do_init=False, **options)
-    params = drawn(model.params_shape_tree, std, seed)
+    params = random_params(model.params_shape_tree, std, seed)
     rng = np.random.default_rng(seed + 1)
     params = jax.tree.map(
-      lambda leaf: leaf + (std * rng.normal(size=leaf.shape)).astype(leaf.dtype),
+      lambda leaf: (
+        leaf + (std * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+      ),
       params,
     )
     model._has_params = True

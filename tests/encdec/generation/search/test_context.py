@@ -30,7 +30,7 @@ MODES = {
 }
 
 
-def _model(drawn, vocab_size, vocab_multiple, end=2.0):
+def _model(random_params, vocab_size, vocab_multiple, end=2.0):
   bert, roberta = ARCHS["bert"], ARCHS["roberta"]
   shape = {
     "vocab_size": vocab_size,
@@ -44,14 +44,14 @@ def _model(drawn, vocab_size, vocab_multiple, end=2.0):
     vocab_multiple=vocab_multiple,
   )
   module = FlaxEncoderDecoderModule(config)
-  params = drawn(param_shapes(module), 0.3)
+  params = random_params(param_shapes(module), 0.3)
   params["decoder"]["head"]["bias"][2:4] = end, 1.0
   return module, jax.tree.map(jnp.asarray, params)
 
 
 @pytest.fixture(scope="module")
-def model(drawn):
-  return _model(drawn, 31, 16)
+def model(random_params):
+  return _model(random_params, 31, 16)
 
 
 def _source(rows=6, length=9):
@@ -138,7 +138,9 @@ def test_keys_in_several_blocks_find_the_same(model, set_constant, mode):
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("rules", ["none", "min_length", "ngrams"])
 @pytest.mark.parametrize("mode", ["greedy", "beams"])
-def test_logits_are_ranked_in_either_layout(drawn, set_constant, mode, rules):
+def test_logits_are_ranked_in_either_layout(
+  random_params, set_constant, mode, rules
+):
   """Of many tokens, padded, and enough rows: as if they had been transposed."""
   options = (
     MODES[mode]
@@ -148,7 +150,7 @@ def test_logits_are_ranked_in_either_layout(drawn, set_constant, mode, rules):
       "ngrams": {"rules": ScoreRules(no_repeat_ngram_size=2)},
     }[rules]
   )
-  model = _model(drawn, 1500, 128, end=5.0)
+  model = _model(random_params, 1500, 128, end=5.0)
   source = tuple(jnp.tile(part, (3, 1)) for part in _source())
   source = (source[0].at[:6, 0].set(jnp.arange(100, 106)), *source[1:])
   turned = []

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import transformers
 
-from encdec import FlaxEncoderDecoderModel
 from encdec.hub import compose_config
 
 # Options that are set together: each rule of a search is traced at least once.
@@ -65,7 +64,7 @@ SEARCHES = {
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
-def model(request):
+def model(request, random_model):
   """Of an architecture whose positions come from ids, in all of one dtype."""
   config = transformers.RobertaConfig(
     vocab_size=37,
@@ -77,7 +76,7 @@ def model(request):
   )
   pair = compose_config(config, config)
   pair.decoder_start_token_id, pair.eos_token_id, pair.pad_token_id = 3, 4, 1
-  made = FlaxEncoderDecoderModel(pair, dtype=jnp.dtype(request.param))
+  made = random_model(pair, dtype=jnp.dtype(request.param))
   made.params = jax.tree.map(
     lambda leaf: leaf.astype(request.param), made.params
   )

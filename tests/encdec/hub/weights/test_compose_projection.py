@@ -1,6 +1,5 @@
 """The projection between widths, in a pair and in the halves of one."""
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -24,15 +23,10 @@ def _encoder(width):
 
 
 @pytest.fixture(scope="session")
-def halves(tmp_path_factory):
+def halves(random_model, tmp_path_factory):
   """A pair of widths 16 and 24 with large weights, and its two halves."""
   folder = tmp_path_factory.mktemp("halves")
-  model = FlaxEncoderDecoderModel(compose_config(_encoder(16), _encoder(24)))
-  rng = np.random.default_rng(0)
-  model.params = jax.tree.map(
-    lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
-    model.params,
-  )
+  model = random_model(compose_config(_encoder(16), _encoder(24)))
   model.save_pretrained(folder / "pair")
   for part in ("encoder", "decoder"):
     model.save_pretrained(folder / part, part=part)

@@ -41,20 +41,20 @@ PAIRS = {
 }
 
 
-def _model(decoder, share="none", seed=0):
-  config = compose_config(transformers.BertConfig(**SIDE), decoder, share=share)
-  model = FlaxEncoderDecoderModel(config, seed=seed)
-  # Values that no initialiser draws, so that no tensor equals another.
-  keys = iter(jax.random.split(jax.random.key(seed), 99))
-  model.params = jax.tree.map(
-    lambda leaf: leaf + jax.random.normal(next(keys), leaf.shape), model.params
-  )
+@pytest.fixture
+def make(random_model):
+  """`make(decoder, share="none", seed=0)`: no tensor equals another."""
+
+  def model(decoder, share="none", seed=0):
+    encoder = transformers.BertConfig(**SIDE)
+    return random_model(compose_config(encoder, decoder, share=share), seed)
+
   return model
 
 
 @pytest.fixture
-def folder(tmp_path):
-  _model(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / "saved")
+def folder(make, tmp_path):
+  make(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / "saved")
   return tmp_path / "saved"
 
 
@@ -85,10 +85,10 @@ def _equal(one, other):
 @pytest.mark.parametrize("part", [None, "encoder", "decoder"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_only_converted_is_never_read(
-  tmp_path, request, pair, share, part, dtype
+  make, tmp_path, request, pair, share, part, dtype
 ):
   """And gives the files that the parameters would give."""
-  _model(PAIRS[pair], share).save_pretrained(tmp_path / "saved")
+  make(PAIRS[pair], share).save_pretrained(tmp_path / "saved")
 
   def load():
     return FlaxEncoderDecoderModel.from_pretrained(
@@ -152,13 +152,13 @@ def test_a_file_that_was_written_into_is_refused(folder, tmp_path, use):
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_file_that_was_replaced_is_still_there(folder, tmp_path, gone):
+def test_a_file_that_was_replaced_is_still_there(make, folder, tmp_path, gone):
   model = FlaxEncoderDecoderModel.from_pretrained(folder)
   shutil.copytree(folder, tmp_path / "before")
   if gone:
     shutil.rmtree(folder)
   else:
-    _model(PAIRS["bert to gpt2"], seed=1).save_pretrained(folder)
+    make(PAIRS["bert to gpt2"], seed=1).save_pretrained(folder)
   model.save_pretrained(tmp_path / "after")
   _equal(tmp_path / "after", tmp_path / "before")
 
@@ -242,9 +242,9 @@ def test_threads_read_once(folder, monkeypatch):
   ],
   ids=["layers", "positions"],
 )
-def test_a_changed_side_is_refused(tmp_path, options):
+def test_a_changed_side_is_refused(make, tmp_path, options):
   for part in ("encoder", "decoder"):
-    _model(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / part, part=part)
+    make(PAIRS["bert to gpt2"]).save_pretrained(tmp_path / part, part=part)
   model = FlaxEncoderDecoderModel.from_encoder_decoder_pretrained(
     tmp_path / "encoder", tmp_path / "decoder", **options
   )
