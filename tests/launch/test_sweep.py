@@ -298,7 +298,7 @@ def get_hyper():
 """
 
 
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_a_killed_sweep_of_real_runs_ends_complete(
   tmp_path, count, seed, one_device_env
 ):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_true_sources_are_worth_more_than_permuted_ones(tmp_path, full, count):
   """The order alone: the quickstart itself prints by how much."""
   flags = [

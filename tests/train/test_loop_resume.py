@@ -144,7 +144,7 @@ def _newest(workdir: pathlib.Path) -> int:
   return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_killed_runs_end_as_if_never_stopped(
   start, whole, tmp_path, count, seed, steps
 ):

@@ -159,7 +159,7 @@ def main(one_device_env, tmp_path):
   return run
 
 
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_a_run_goes_on_when_there_is_room_again(main, tmp_path):
   run = tmp_path / "run"
   arguments = [f"--workdir={run}", "--config.eval.text_examples=-1"]
@@ -177,6 +177,7 @@ def test_a_run_goes_on_when_there_is_room_again(main, tmp_path):
   assert "finished at step 6" in done.stdout
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
 def test_a_device_that_is_not_there_is_named(main, platform, tmp_path):
   done = main(f"--workdir={tmp_path}/run", JAX_PLATFORMS=platform)

@@ -134,17 +134,20 @@ def test_while_processes_prepare(start, tmp_path):
   assert made()
 
 
-def test_while_it_trains_and_predicts(start, tmp_path):
-  run, output = tmp_path / "run", tmp_path / "out.jsonl"
-  training = [SMOKE, "--config.train.log_every_steps=3"]
-  # Grain's processes too, which begin while it compiles.
-  process = start(*training, "--config.data.workers=1")
+@pytest.mark.sample(1, group="signals while a model computes")
+def test_while_it_compiles(start, tmp_path):
+  # Grain's processes too, which begin meanwhile.
+  process = start(SMOKE, "--config.data.workers=1")
   read_until(process, "the step compiles")
   [line] = stopped(process, signal.SIGINT, group=True)
   assert line.startswith("stopped by SIGINT: no step was done")
-  assert not list(run.glob("checkpoints/[0-9]*"))
+  assert not list(tmp_path.glob("run/checkpoints/[0-9]*"))
 
-  process = start(*training)
+
+@pytest.mark.sample(1, group="signals while a model computes")
+def test_while_it_trains_and_predicts(start, tmp_path):
+  run, output = tmp_path / "run", tmp_path / "out.jsonl"
+  process = start(SMOKE, "--config.train.log_every_steps=3")
   read_until(process, "step 3 of 6")
   # The evaluation that follows is part of the step.
   first, *_, last = stopped(process, signal.SIGINT)
@@ -165,6 +168,7 @@ def test_while_it_trains_and_predicts(start, tmp_path):
   assert line.startswith("stopped by SIGTERM: what was predicted is kept")
 
 
+@pytest.mark.sample(1, group="signals while a model computes")
 def test_a_second_signal_ends_at_once(start, tmp_path):
   process = start(
     SMOKE, "--config.train.log_every_steps=3", "--config.data.workers=1"

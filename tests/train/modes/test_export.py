@@ -33,6 +33,7 @@ def test_pytorch_generates_what_evaluation_generated(
   )
 
 
+@pytest.mark.sample(1, group="exported runs")
 def test_a_run_that_starts_with_padding_measures_what_pytorch_does(
   tiny_config, tmp_path, one_device
 ):

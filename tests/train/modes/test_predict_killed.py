@@ -68,7 +68,7 @@ def _lines(path: pathlib.Path) -> int:
   return path.read_bytes().count(b"\n") if path.exists() else -1
 
 
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_a_killed_prediction_ends_as_one_that_was_not(
   config, tmp_path, one_device, one_device_env, count, seed
 ):

@@ -4,7 +4,6 @@ import json
 import re
 from typing import Any
 
-import jax
 import pytest
 import torch
 import transformers
@@ -13,7 +12,7 @@ from transformers.models.mbart import modeling_mbart
 
 from data.pipeline import eval_batches
 from encdec import hub
-from encdec.model import init_params
+from encdec.model import param_shapes
 from tests import translators
 from tests.translators import ENGLISH, GERMAN, LANGUAGES
 from train import loop
@@ -119,7 +118,7 @@ def _check_inputs(kind, config, folder, theirs):
   return task
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(1, group="exported runs")
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
   ("kind", "both", "start", "first"),
@@ -311,9 +310,10 @@ def test_a_run_that_tokenised_targets_as_sources_is_refused(
     restore_task(config, run)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["mbart", "mbart50"])
 def test_a_first_token_of_another_language_is_not_kept(
-  kind, translation, tmp_path
+  kind, translation, random_params, tmp_path
 ):
   """A saved pair forces what its last texts began with."""
   config, folder = translation(kind), tmp_path / "hub"
@@ -321,7 +321,7 @@ def test_a_first_token_of_another_language_is_not_kept(
   task = build_task(config, tmp_path / "run")
   hub.save_folder(
     folder,
-    init_params(task.module, jax.random.key(0)),
+    random_params(param_shapes(task.module), 0.02),
     task.hub_config,
     tokens=task.tokens,
     generation={"forced_bos_token_id": french},

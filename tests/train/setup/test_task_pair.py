@@ -36,6 +36,7 @@ def _assert_same(ours, theirs):
     np.testing.assert_array_equal(ours[name], leaf, err_msg=name)
 
 
+@pytest.mark.sample(1, group="exported runs")
 def test_a_run_continues_its_export_on_new_data(
   finished, exported, tiny_config, tmp_path, caplog, assert_pytorch_generates
 ):

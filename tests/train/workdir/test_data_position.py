@@ -116,7 +116,7 @@ def test_shapes_may_change_only_where_the_epoch_begins_again(
 
 
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.sample(2, group="whole runs")
+@pytest.mark.sample(1, group="whole runs")
 def test_a_run_is_packed_half_way(finished, tmp_path, caplog):
   """The control: without the word it stops, and leaves the folder alone."""
   config, _, _ = finished
