@@ -123,17 +123,23 @@ def run(case: Case, sizes: tuple[int, int, int]) -> Run:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
   """Gives a test every case on every mesh that the counts ask for."""
-  if "sizes" not in metafunc.fixturenames:
+  if "name" not in metafunc.fixturenames:
     return
   full = metafunc.config.option.full
   # The tests of a run draw alike, since a run costs a compilation.
-  drawn = random.Random(metafunc.config.option.seed).choice(MESHES[:-1])
+  rng = random.Random(metafunc.config.option.seed)
+  drawn, dropout = rng.choice(MESHES[:-1]), rng.choice(("values", "weights"))
+  names = list(CASES) if full else ["off", dropout]
+  if "sizes" not in metafunc.fixturenames:
+    random_bits = metafunc.function is test_random_bits_have_local_shapes
+    metafunc.parametrize("name", names[1:] if random_bits else names)
+    return
   metafunc.parametrize(
     ("name", "sizes"),
     [
       pytest.param(name, sizes, id=f"{name}-{'x'.join(map(str, sizes))}")
-      for name, case in CASES.items()
-      for sizes in (MESHES if full else case.meshes)
+      for name in names
+      for sizes in (MESHES if full else CASES[name].meshes)
       if full or sizes in (drawn, MIXED)
     ],
   )
@@ -145,7 +151,6 @@ def runs():
   return functools.cache(lambda name, sizes: run(CASES[name], sizes))
 
 
-@pytest.mark.parametrize("name", CASES)
 def test_one_device_trains(runs, name):
   losses = runs(name, ONE).losses
   assert len(set(losses)) == 5 and np.all(np.isfinite(losses))
@@ -217,7 +222,6 @@ def test_the_state_is_donated(runs):
   assert done.aliased_bytes >= local
 
 
-@pytest.mark.parametrize("name", ["values", "weights"])
 def test_random_bits_have_local_shapes(runs, name):
   rows = ROWS // CASES[name].accumulate_steps
   # Two draws out of a word: half the last axis.

@@ -50,7 +50,7 @@ def whole(tmp_path):
   return path, raw, length
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("flipped", [0x80, 0x01, 0x10, 0xFF])
 def test_no_flipped_byte_prints_the_header(whole, flipped):
   path, raw, length = whole
@@ -147,20 +147,22 @@ VALUES = [LONG, [LONG], {"a": LONG}, 10**4000, -1, None, "", True]
 
 
 @pytest.mark.sample(1)
+@pytest.mark.parametrize("side", [None, "encoder", "decoder"])
 @pytest.mark.parametrize("value", VALUES, ids=lambda v: repr(v)[:9])
-def test_no_value_of_a_config_is_printed_without_a_bound(tiny, tmp_path, value):
+def test_no_value_of_a_config_is_printed_without_a_bound(
+  tiny, tmp_path, value, side
+):
   tiny.save_pretrained(tmp_path)
   path = tmp_path / "config.json"
   good = json.loads(path.read_text())
   refused = 0
-  for side in (None, "encoder", "decoder"):
-    for key in good if side is None else good[side]:
-      values = json.loads(json.dumps(good))
-      (values if side is None else values[side])[key] = value
-      path.write_text(json.dumps(values))
-      try:
-        FlaxEncoderDecoderModel.from_pretrained(tmp_path, _do_init=False)
-      except (ValueError, TypeError, OSError) as error:
-        refused += 1
-        assert len(str(error)) < 2 * MOST, (side, key)
+  for key in good if side is None else good[side]:
+    values = json.loads(json.dumps(good))
+    (values if side is None else values[side])[key] = value
+    path.write_text(json.dumps(values))
+    try:
+      FlaxEncoderDecoderModel.from_pretrained(tmp_path, _do_init=False)
+    except (ValueError, TypeError, OSError) as error:
+      refused += 1
+      assert len(str(error)) < 2 * MOST, key
   assert refused

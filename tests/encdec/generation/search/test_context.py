@@ -88,7 +88,7 @@ def _run(model, source, key=None, dtype=None, **options):
   )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_is_the_same_alone_and_with_more_padding(model, mode):
   options, source = MODES[mode], _source()

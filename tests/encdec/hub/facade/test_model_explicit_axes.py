@@ -102,21 +102,30 @@ def test_parameters_on_an_explicit_mesh(model, ids):
       call()
 
 
-def test_what_is_whole_on_every_device_is_computed(model, ids):
+@pytest.mark.sample(1, group="whole on every device")
+@pytest.mark.parametrize("given", ["ids", "ids and params"])
+def test_what_is_whole_on_every_device_is_computed(model, ids, given):
   mesh = _mesh()
   want = model(ids, labels=ids), model.generate(ids, max_length=5).sequences
   whole = jax.device_put(ids, NamedSharding(mesh, P()))
   params = jax.device_put(model.params, NamedSharding(mesh, P()))
-  for arguments in ({}, {"params": params}):
-    found = model(whole, labels=whole, **arguments)
-    np.testing.assert_allclose(found.loss, want[0].loss, rtol=1e-6)
-    found = model.generate(whole, max_length=5, **arguments).sequences
-    np.testing.assert_array_equal(found, want[1])
+  arguments = {} if given == "ids" else {"params": params}
+  found = model(whole, labels=whole, **arguments)
+  np.testing.assert_allclose(found.loss, want[0].loss, rtol=1e-6)
+  found = model.generate(whole, max_length=5, **arguments).sequences
+  np.testing.assert_array_equal(found, want[1])
+
+
+@pytest.mark.sample(1, group="whole on every device")
+def test_gradients_of_what_is_whole_are_computed(model, ids):
+  mesh = _mesh()
+  want = model(ids, labels=ids).loss
+  params = jax.device_put(model.params, NamedSharding(mesh, P()))
   with jax.set_mesh(mesh):
     loss, grads = jax.value_and_grad(
       lambda params: model(ids, labels=ids, params=params).loss
     )(params)
-  np.testing.assert_allclose(loss, want[0].loss, rtol=1e-6)
+  np.testing.assert_allclose(loss, want, rtol=1e-6)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 

@@ -131,7 +131,7 @@ def test_calls(model, strict):
   model.decode(IDS[:, 2:], encoded, past_key_values=part.past_key_values)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("search", SEARCHES)
 def test_searches(model, strict, search):
   options = SEARCHES[search]

@@ -81,7 +81,7 @@ def encoder(tmp_path_factory):
   return _saved(tmp_path_factory.mktemp("encoder"), "BertModel")[0]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
   ("name", "values"),
   [
@@ -235,7 +235,7 @@ BIASES = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(
   "held", [("bias",), ("decoder.bias",), ("bias", "decoder.bias")], ids=len
