@@ -78,7 +78,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_sites(pairs, assert_close, monkeypatch, name, group):

@@ -7,6 +7,7 @@ cache counts it all the same, so the referee runs without one.
 
 import copy
 import functools
+import random
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,18 @@ def _t(array):
   return torch.tensor(np.asarray(array), dtype=torch.long)
 
 
-@pytest.fixture(scope="module", params=PAIRS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+  """Gives a test every pair, or one by the seed at reduced counts."""
+  if "name" not in metafunc.fixturenames:
+    return
+  # The tests draw alike: a pair is made, and compiled, for all of them.
+  names = list(PAIRS)
+  if not metafunc.config.option.full:
+    names = random.Random(metafunc.config.option.seed).sample(names, 1)
+  metafunc.parametrize("name", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def name(request):
   return request.param
 

@@ -52,7 +52,7 @@ def _assert_same_tensors(found, wanted):
     assert torch.equal(found[name], tensor), f"{name} is not bit-equal"
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
   ("name", "limit"),
   [*((name, "10GB") for name in PAIRS), ("bert-gpt2", "30KB")],
@@ -101,7 +101,7 @@ def test_heads_stay_tied_and_untied(pairs, tmp_path, decoder, tie):
   _assert_same_tensors(found.state_dict(), torch_model.state_dict())
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", PAIRS)
 def test_one_side_alone_is_a_model_of_its_own(pairs, tmp_path, name):
   torch_model = pairs(name).torch_model

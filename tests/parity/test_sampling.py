@@ -96,7 +96,7 @@ def _draw(logits: np.ndarray, draws: int, warps: Warps, **options):
   return np.asarray(state.texts.tokens[:, 0, 1])
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 def test_draws(names):
   logits = np.linspace(-1.5, 2.0, 12, dtype=np.float32)[

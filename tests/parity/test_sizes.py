@@ -47,7 +47,7 @@ def _pytorch_count(config: transformers.PretrainedConfig, role: Role) -> int:
   return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("name", "size", "role"), CASES)
 def test_a_full_size_side_has_pytorchs_parameters(name, size, role):
   hub = _hub(name, size)

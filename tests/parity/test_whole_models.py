@@ -65,7 +65,7 @@ def _whole(kind, base=False):
   return model
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
   ("kind", "base"),
   [*((kind, False) for kind in CLASSES), ("Bart", True), ("Marian", True)],
