@@ -28,7 +28,7 @@ def aot(*arguments, env):
   )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
