@@ -11,7 +11,7 @@ from data.collate import collate
 from data.examples import Tokens, make_example
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
-from encdec.model import FlaxEncoderDecoderModule, init_params
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train import losses, step
 
 LONGEST, VOCAB = 9, 40
@@ -36,8 +36,6 @@ def _stack(name: str, role: str):
     "max_position_embeddings": LONGEST + (2 if name == "roberta" else 0),
     "n_positions": LONGEST,
     "vocab_size": VOCAB,
-    "initializer_range": 0.2,
-    "init_std": 0.2,
   }.items():
     if key in hub:
       hub[key] = value
@@ -68,20 +66,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(request):
+def model(request, random_params):
   encoder, decoder = request.param
   module = FlaxEncoderDecoderModule(
     EncDecConfig(_stack(encoder, "encoder"), _stack(decoder, "decoder"))
   )
-  params = jax.jit(init_params, static_argnums=0)(module, jax.random.key(3))
+  params = random_params(param_shapes(module), 0.2)
   # Biases and scales too have values of their own.
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(4), len(leaves))
-  leaves = [
-    leaf + 0.1 * jax.random.normal(key, leaf.shape)
-    for leaf, key in zip(leaves, keys, strict=True)
-  ]
-  return module, jax.tree.unflatten(tree, leaves)
+  rng = np.random.default_rng(4)
+  return module, jax.tree.map(
+    lambda leaf: jnp.asarray(leaf + 0.1 * rng.normal(size=leaf.shape), "f4"),
+    params,
+  )
 
 
 @pytest.fixture(scope="module")
