@@ -3,6 +3,8 @@
   python benchmarks/aot.py                    # beside the peer's figures
   python benchmarks/aot.py --side=bert:large \
     --topologies=v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16,2*v5e:16x16
+  python benchmarks/aot.py --peer_python=/elsewhere/bin/python
+    # the peer's step is compiled, too, by a Python with transformers 4.57
 
 The step of BERT to BERT, 512 source and 128 target tokens, 32 pairs a chip, in
 bfloat16 with AdamW and dropout 0.1, is compiled for each topology, and measured
@@ -18,6 +20,7 @@ this, with a training step as its example has it.
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +53,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--loss_chunks", type=int, default=4)
   parser.add_argument("--scan_unroll", type=int, default=1)
   parser.add_argument("--fsdp", type=int, default=1, help="-1: all of a slice")
+  parser.add_argument("--peer_python", default="", help="compiles the peer")
   return parser.parse_args()
 
 
@@ -80,7 +84,12 @@ def compile_for(args: argparse.Namespace, name: str) -> tuple[AheadOfTime, int]:
 def main() -> None:
   args = parse()
   if args.side == "bert:base":
-    print(f"the peer, for bert:base: {PEER}")
+    print(f"the peer, for bert:base: {PEER}", flush=True)
+  if args.peer_python:
+    peer = Path(__file__).parent / "aot_peer.py"
+    topology_name = args.topologies.split(",")[0]
+    command = [args.peer_python, str(peer), topology_name, str(args.pairs)]
+    subprocess.run(command, check=True)
   first = None
   for name in args.topologies.split(","):
     found, chips = compile_for(args, name)

@@ -1,5 +1,7 @@
 """What the backward pass finds stored, and in which memory."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,13 +15,15 @@ HOST = "MemorySpace.Host"
 TINY = ARCHS["bert"].PRESETS["tiny"]
 
 
-def program(remat: str, platform: str) -> str:
+def program(remat: str, platform: str, dtype: Any = jnp.float32) -> Any:
   """The traced gradient of the encoder's states."""
   config = EncDecConfig(
     ARCHS["bert"].stack_config(TINY, "encoder"),
     ARCHS["bert"].stack_config(TINY, "decoder"),
   )
-  module = FlaxEncoderDecoderModule(config, remat=remat, platform=platform)
+  module = FlaxEncoderDecoderModule(
+    config, dtype=dtype, remat=remat, platform=platform
+  )
   rows = jnp.ones((2, 8), jnp.int32)
 
   def loss(params):
@@ -32,13 +36,25 @@ def program(remat: str, platform: str) -> str:
     )
     return jnp.sum(encoded.states)
 
-  return str(jax.make_jaxpr(jax.grad(loss))(param_shapes(module)))
+  return jax.make_jaxpr(jax.grad(loss))(param_shapes(module))
+
+
+def test_gradients_of_kernels_are_stacked_in_the_dtype_of_the_computation():
+  """In bfloat16 they take half the memory; what the update gets is float32."""
+  traced = program("ctx", "tpu", jnp.bfloat16)
+  _, backward = (e for e in traced.eqns if e.primitive.name == "scan")
+  width, inner = TINY["hidden_size"], TINY["intermediate_size"]
+  kernels = (TINY["num_hidden_layers"], width, inner)
+  stacked = [x.aval.dtype for x in backward.outvars if x.aval.shape == kernels]
+  assert stacked == [jnp.bfloat16]
+  given = [out.dtype for out in traced.out_avals if out.shape == kernels]
+  assert given and set(given) == {jnp.dtype("float32")}
 
 
 def test_values_that_are_named_for_the_host_go_there():
-  assert HOST not in program("ctx+mlp", "tpu")
-  moved = program("ctx+host:mlp", "tpu")
-  both = program("host:ctx+host:mlp", "tpu")
+  assert HOST not in str(program("ctx+mlp", "tpu"))
+  moved = str(program("ctx+host:mlp", "tpu"))
+  both = str(program("host:ctx+host:mlp", "tpu"))
   assert 0 < moved.count(HOST) < both.count(HOST)
 
 
