@@ -7,9 +7,10 @@
 BERT-base to BERT-base, 512 source and 128 target tokens, in bfloat16. First
 cuDNN's attention is compared with XLA's, forward and gradient, by their errors
 against float32. Then a training step: AdamW on float32 parameters, gradients
-clipped, dropout 0.1, full rows; PyTorch has autocast, SDPA without a mask and
-fused AdamW, and runs once as it is and once compiled. Then generation, greedy
-and with four beams, of texts that never end before 128 tokens.
+clipped, dropout 0.1 (of attention, ours drops values and PyTorch weights, each
+as its fused kernel can), full rows; PyTorch has autocast, SDPA without a mask
+and fused AdamW, and runs once as it is and once compiled. Then generation,
+greedy and with four beams, of texts that never end before 128 tokens.
 
 Each side is a process of its own, and each line is printed when it is known. A
 first step or call is one that compiles. The share of the chip's peak is that of

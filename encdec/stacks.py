@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -187,7 +187,7 @@ class Stack(nn.Module):
       )
     if checkpointed:
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    scanned = self._in_compute_dtype(layers) if shared is None else None
+    scanned = self._scanned(layers) if shared is None else None
     states, (hidden, outputs) = jax.lax.scan(
       body,
       states,
@@ -196,18 +196,31 @@ class Stack(nn.Module):
     )
     return states, _each(hidden, count), outputs
 
-  def _in_compute_dtype(self, layers: Params) -> Params:
-    """Layers whose kernels are cast before the scan.
+  def _scanned(self, layers: Params) -> Params:
+    """Layers with kernels as matrices `L I O` in the dtype of the computation.
 
-    Cast in its body, their gradients, which the scan's backward pass stacks,
-    would have the parameters' dtype already there.
+    Made in the scan's body, they would be stacked once more for the backward
+    pass, and gradients would be stacked in the dtype of the parameters.
     """
+    dtype = jnp.dtype(self.compute.dtype)
 
-    def cast(path, leaf):
-      name = jax.tree_util.keystr(path[-1:], simple=True)
-      return leaf.astype(self.compute.dtype) if name == "kernel" else leaf
+    def matrix(name: str, kernel: Array) -> Array:
+      if dtype.itemsize < kernel.dtype.itemsize:
+        kernel = kernel.astype(dtype)
+      # Heads and their width, as outputs, or as inputs of what joins them.
+      count, first, *_, last = kernel.shape
+      whole = (-1, last) if name == "out" else (first, -1)
+      return kernel.reshape(count, *whole) if kernel.ndim > 3 else kernel
 
-    return jax.tree_util.tree_map_with_path(cast, layers)
+    def visit(name: str, tree: Any) -> Any:
+      if not isinstance(tree, Mapping):
+        return tree
+      tree = {key: visit(key, child) for key, child in tree.items()}
+      if "kernel" in tree:
+        tree["matrix"] = matrix(name, tree.pop("kernel"))
+      return tree
+
+    return visit("", layers)
 
   def _loop(
     self, layers: tuple[Params, ...], states: Array, inputs: LayerInputs

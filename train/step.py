@@ -28,7 +28,7 @@ RNG = {"threefry": "threefry2x32", "unsafe_rbg": "unsafe_rbg"}
 
 
 # The matrix of a head, its own or the token table, by the logits' axes.
-_HEAD: dict[str, sharding.Axes] = {
+_HEAD_AXES: dict[str, sharding.Axes] = {
   "decoder/head/kernel": (None, "logits"),
   "decoder/embeddings/tokens/embedding": ("logits", None),
 }
@@ -211,11 +211,12 @@ def decoder_states(
 def whole_head(params: Params, rules: sharding.Rules | None) -> Params:
   """Parameters of which the head's matrix lies as the logits do.
 
-  Gathered here it is gathered once, not again for each chunk of the loss.
+  Gathered here it is gathered once, not again for each chunk of the loss; in
+  the parameters' dtype, in which the chunks' gradients are added up.
   """
 
   def place(path, leaf):
-    axes = _HEAD.get(sharding.leaf_path(path))
+    axes = _HEAD_AXES.get(sharding.leaf_path(path))
     return leaf if axes is None else sharding.constrain(leaf, axes, rules)
 
   return jax.tree_util.tree_map_with_path(place, params)

@@ -1,6 +1,7 @@
 """Dense layers, over one axis or several."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ from encdec.layers.matmul import skinny_matmul
 class Dense(nn.Module):
   """kernel^T x + bias, over the last `axes` axes of x.
 
-  In decoding form the kernel may be given as `transposed`, `O I`, all output
-  and all input axes in one; see `encdec.generation.decode_params`.
+  The kernel may be given as a matrix, all input and all output axes in one:
+  as `matrix`, `I O`, by a scan over layers, and as `transposed`, `O I`, in
+  decoding form; see `encdec.generation.decode_params`.
   """
 
   features: tuple[int, ...]
@@ -37,15 +39,9 @@ class Dense(nn.Module):
         inputs, kernel, (contract, ((), ())), dtype, self.compute.platform
       )
     else:
-      kernel = self.param(
-        "kernel",
-        nn.initializers.normal(self.std),
-        (*inner, *self.features),
-        param_dtype,
-      ).astype(dtype)
       # Products of matrices: heads and their width as one axis, which a TPU
       # stores without filling narrow heads up.
-      kernel = kernel.reshape(math.prod(inner), math.prod(self.features))
+      kernel = self._matrix(inner, dtype)
       inputs = inputs.reshape(*rows, kernel.shape[0])
       contract = ((len(rows),), (0,))
       output = jax.lax.dot_general(inputs, kernel, (contract, ((), ())))
@@ -54,3 +50,14 @@ class Dense(nn.Module):
     ).astype(dtype)
     output = output + bias.reshape((1,) * len(rows) + (-1,))
     return output.reshape(*rows, *self.features)
+
+  def _matrix(self, inner: tuple[int, ...], dtype: Any) -> Float[Array, "I O"]:
+    if self.has_variable("params", "matrix"):
+      return self.get_variable("params", "matrix").astype(dtype)
+    kernel = self.param(
+      "kernel",
+      nn.initializers.normal(self.std),
+      (*inner, *self.features),
+      self.compute.param_dtype,
+    ).astype(dtype)
+    return kernel.reshape(math.prod(inner), math.prod(self.features))

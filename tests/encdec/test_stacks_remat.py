@@ -15,14 +15,23 @@ HOST = "MemorySpace.Host"
 TINY = ARCHS["bert"].PRESETS["tiny"]
 
 
-def program(remat: str, platform: str, dtype: Any = jnp.float32) -> Any:
+def program(
+  remat: str,
+  platform: str,
+  dtype: Any = jnp.float32,
+  param_dtype: Any = jnp.float32,
+) -> Any:
   """The traced gradient of the encoder's states."""
   config = EncDecConfig(
     ARCHS["bert"].stack_config(TINY, "encoder"),
     ARCHS["bert"].stack_config(TINY, "decoder"),
   )
   module = FlaxEncoderDecoderModule(
-    config, dtype=dtype, remat=remat, platform=platform
+    config,
+    dtype=dtype,
+    param_dtype=param_dtype,
+    remat=remat,
+    platform=platform,
   )
   rows = jnp.ones((2, 8), jnp.int32)
 
@@ -49,6 +58,26 @@ def test_gradients_of_kernels_are_stacked_in_the_dtype_of_the_computation():
   assert stacked == [jnp.bfloat16]
   given = [out.dtype for out in traced.out_avals if out.shape == kernels]
   assert given and set(given) == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_kernels_are_not_stacked_for_the_backward_pass(dtype):
+  """They lie stacked already, as the scan reads them."""
+  traced = program("none", "tpu", dtype)
+  forward, _ = (e for e in traced.eqns if e.primitive.name == "scan")
+  count, width = TINY["num_hidden_layers"], TINY["hidden_size"]
+  square = (count, width, width)
+  assert square in [x.aval.shape for x in forward.invars]
+  assert square not in [x.aval.shape for x in forward.outvars]
+
+
+def test_parameters_narrower_than_the_computation_stay_so():
+  traced = program("ctx", "tpu", jnp.float32, jnp.bfloat16)
+  forward, _ = (e for e in traced.eqns if e.primitive.name == "scan")
+  count, width = TINY["num_hidden_layers"], TINY["hidden_size"]
+  square = (count, width, width)
+  kernels = [x.aval.dtype for x in forward.invars if x.aval.shape == square]
+  assert kernels and set(kernels) == {jnp.dtype("bfloat16")}
 
 
 def test_values_that_are_named_for_the_host_go_there():

@@ -194,7 +194,7 @@ def _positions(
 # Matrix products of queries x keys x width that a kernel of attention computes;
 # its text states no cost. The backward pass makes the weights anew (Dao et al.
 # 2022, "FlashAttention", appendix B).
-_ATTENTION = ("splash_mha_", "short_")
+_ATTENTION_KERNELS = ("splash_mha_", "short_")
 _PRODUCTS = (("_fwd", 2), ("_dkv", 4), ("_dq", 3), ("_bwd", 5))
 # Targets of calls that compute products, and state no cost.
 _UNCOUNTED = ("__cudnn$", "__onednn$", "triton", "__gpu$")
@@ -211,7 +211,7 @@ def _kernel_flops(
   if call.target != "tpu_custom_call":
     return 0.0
   products = next((n for part, n in _PRODUCTS if part in call.name), 0)
-  if not products or not any(name in call.name for name in _ATTENTION):
+  if not products or not any(name in call.name for name in _ATTENTION_KERNELS):
     unknown.add(re.sub(r"[.\d]+$", "", call.name))
     return 0.0
   # Queries `B H T K`, keys `B G S K` and values, or with heads and their width
@@ -306,6 +306,8 @@ def _read(
   program: HloProgram, fused: Computation, name: str, whole: int
 ) -> int:
   """Bytes read inside a fusion of an array of `whole` bytes: slices, or all."""
+  if name == fused.root.name:
+    return whole
   read = 0
   for reader in _users(fused)[name]:
     if reader.opcode in _SLICES:

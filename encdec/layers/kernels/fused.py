@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from encdec import sharding
@@ -12,7 +13,7 @@ from encdec.types import AttentionMask
 # Keys below which a TPU's kernels would compute on more filling than data.
 _FEWEST_KEYS = 128
 # Segments of what rows are filled up with: unlike each other and all of data's.
-_NO_QUERY, _NO_KEY = -1, -2
+_NO_QUERY, _NO_KEY = np.iinfo(np.int32).min, np.iinfo(np.int32).min + 1
 
 _AXES = ("batch", None, "heads", None)
 _KEY_AXES = ("batch", None, "kv_heads", None)
@@ -43,6 +44,11 @@ def refuses(facts: AttentionFacts) -> str | None:
   for (what, size), parts in zip(sizes.items(), facts.shards, strict=True):
     if size % parts:
       return f"the mesh splits {size} {what} into {parts} parts"
+  if facts.shards[1] != facts.shards[2]:
+    return (
+      "a device would hold heads without their keys: sharding.heads and "
+      "sharding.kv_heads differ"
+    )
   return None
 
 

@@ -28,13 +28,15 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from encdec import sharding
 from encdec.layers.kernels import fused
 from encdec.layers.kernels.facts import AttentionDropout, AttentionFacts
-from encdec.layers.kernels.xla import kept_values
+from encdec.layers.kernels.xla import value_scales
 from encdec.types import AttentionMask
 
 _LANES = 128
 # Float32 logits of 512 x 512 are 1 MB, and the backward pass holds several such
 # arrays in the 16 MB of fast memory that a kernel gets.
 _MOST_LOGITS = 512 * 512
+# And it holds seven arrays of a tile of a row, which are fetched ahead.
+_LARGEST_TILE = 512 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _Options:
 
 
 class _Rows(NamedTuple):
-  """What there is of each row, besides q, k and v; None is left out.
+  """The inputs of a row besides q, k and v; those that are None do not exist.
 
   Attributes:
     queries, keys: segments.
@@ -80,10 +82,14 @@ class ShortAttention:
     if reason := fused.refuses(facts):
       return reason
     heads //= facts.shards[1]
-    if _tile(heads, width) is None:
+    tile = _tile(heads, width)
+    if tile is None:
       return (
         f"a device's {heads} heads of width {width} fill no tiles of {_LANES}"
       )
+    longest = max(_filled(queries), _filled(keys))
+    if longest * tile * jnp.dtype(facts.dtype).itemsize > _LARGEST_TILE:
+      return f"{longest} x {tile} of {facts.dtype} are too large a tile"
     return None
 
   def auto_skips(self, facts: AttentionFacts) -> str | None:
@@ -112,7 +118,7 @@ class ShortAttention:
       causal=mask.causal,
       interpret=platform == "cpu",
     )
-    kept = None if dropout is None else kept_values(v, dropout)
+    kept = None if dropout is None else value_scales(v, dropout)
     segments = fused.segments(mask)
     return fused.by_shard(kernel, q, k, v, segments, rules, kept), None
 

@@ -131,12 +131,12 @@ def drop_values(
   return dropout_lib.keep(v, mask, dropout.rate)
 
 
-def kept_values(
+def value_scales(
   v: Float[Array, "B S G K"], dropout: AttentionDropout
 ) -> Float[Array, "B G S"]:
   """What `drop_values` multiplies values with, in float32."""
   mask = _value_mask(v, dropout)
-  return dropout_lib.keep(jnp.ones(mask.shape), mask, dropout.rate)
+  return dropout_lib.keep(jnp.ones(mask.shape, jnp.float32), mask, dropout.rate)
 
 
 def _value_mask(

@@ -8,11 +8,17 @@ import pytest
 
 from encdec.layers.attention import attention
 from encdec.layers.kernels.facts import AttentionDropout
-from encdec.sharding import DEFAULT_RULES
+from encdec.sharding import DEFAULT_RULES, Rules
 from encdec.types import AttentionMask, KeyBlocks
 from train.mesh import MeshConfig, make_mesh
 
 ROW = jnp.arange(3)[None].repeat(4, 0)
+WHOLE_KEYS = Rules(
+  tuple(
+    (axis, () if axis == "kv_heads" else over)
+    for axis, over in DEFAULT_RULES.table
+  )
+)
 KEYS = KeyBlocks(jnp.zeros((4, 2, 8, 3)), 3)
 
 
@@ -55,6 +61,10 @@ def _attend(mesh=None, **options):
     (
       "the mesh splits 2 heads into 4 parts",
       {"mesh": (1, 4), "rules": DEFAULT_RULES},
+    ),
+    (
+      "a device would hold heads without their keys: sharding.heads and",
+      {"mesh": (1, 2), "rules": WHOLE_KEYS},
     ),
   ],
 )

@@ -125,6 +125,10 @@ def test_a_tile_holds_whole_heads(heads, width, tile):
       {"query_shape": (2, 513, 2, 64), "key_shape": (2, 512, 2, 64)},
     ),
     (
+      "2048 x 128 of float32 are too large a tile",
+      {"query_shape": (2, 128, 2, 64), "key_shape": (2, 2048, 2, 64)},
+    ),
+    (
       "a device's 3 heads of width 64 fill no tiles",
       {
         "query_shape": (2, 130, 6, 64),
