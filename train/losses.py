@@ -1,13 +1,95 @@
 """Losses. Each gives a sum and a weight: whoever adds them up divides once."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
+from encdec import sharding
+from encdec.masks import count_positions
+from encdec.model import FlaxEncoderDecoderModule
+from encdec.sharing import expand
+from encdec.types import Params
+
+Batch = Mapping[str, Array]
 Head = Callable[[Float[Array, "B T D"]], Float[Array, "B T V"]]
+
+# The matrix of a head, its own or the token table, by the logits' axes.
+_HEAD_AXES: dict[str, sharding.Axes] = {
+  "decoder/head/kernel": (None, "logits"),
+  "decoder/embeddings/tokens/embedding": ("logits", None),
+}
+
+
+def pair_loss(
+  params: Params,
+  batch: Batch,
+  *,
+  module: FlaxEncoderDecoderModule,
+  dropout_key: Key[Array, ""] | None,
+  label_smoothing: float,
+  loss_chunks: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """The loss of a batch as a sum, in nats, and a weight."""
+  states, head = decoder_states(params, batch, module, dropout_key)
+  return chunked_cross_entropy(
+    head,
+    states,
+    batch["decoder_targets"],
+    batch["decoder_weights"],
+    label_smoothing,
+    module.config.decoder.vocab_size,
+    loss_chunks,
+  )
+
+
+def decoder_states(
+  params: Params,
+  batch: Batch,
+  module: FlaxEncoderDecoderModule,
+  dropout_key: Key[Array, ""] | None,
+) -> tuple[Float[Array, "B T D"], Head]:
+  """States of the decoder for a batch, and the head that makes them logits."""
+  variables = {"params": expand(params, module.config)}
+  batch = count_positions(batch, module.config)
+  encoded: Any = module.apply(
+    variables,
+    tokens=batch["encoder_tokens"],
+    segments=batch["encoder_segments"],
+    positions=batch["encoder_positions"],
+    dropout_key=dropout_key,
+    method="encode",
+  )
+  decoded: Any = module.apply(
+    variables,
+    tokens=batch["decoder_inputs"],
+    segments=batch["decoder_segments"],
+    positions=batch["decoder_positions"],
+    encoder_states=encoded.states,
+    encoder_segments=batch["encoder_segments"],
+    dropout_key=dropout_key,
+    method="decode_states",
+  )
+  of_head = {"params": whole_head(variables["params"], module.rules)}
+  head: Any = functools.partial(module.apply, of_head, method="head")
+  return decoded.states, head
+
+
+def whole_head(params: Params, rules: sharding.Rules | None) -> Params:
+  """Parameters of which the head's matrix lies as the logits do.
+
+  Gathered here it is gathered once, not again for each chunk of the loss; in
+  the parameters' dtype, in which the chunks' gradients are added up.
+  """
+
+  def place(path, leaf):
+    axes = _HEAD_AXES.get(sharding.leaf_path(path))
+    return leaf if axes is None else sharding.constrain(leaf, axes, rules)
+
+  return jax.tree_util.tree_map_with_path(place, params)
 
 
 def token_losses(

@@ -1,8 +1,7 @@
 """The training step and the evaluation step: pure functions."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,26 +11,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from encdec import explicit_axes, sharding
-from encdec.masks import count_positions
 from encdec.model import FlaxEncoderDecoderModule
-from encdec.sharing import expand
 from encdec.types import Params
 from train import losses, optim
+from train.losses import Batch
 from train.mesh import batch_sharding, replicated
 from train.state import TrainState, to_float32
 
-Batch = Mapping[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 
 # "unsafe_rbg" is faster on TPU and gives up equal losses on different meshes.
 RNG = {"threefry": "threefry2x32", "unsafe_rbg": "unsafe_rbg"}
-
-
-# The matrix of a head, its own or the token table, by the logits' axes.
-_HEAD_AXES: dict[str, sharding.Axes] = {
-  "decoder/head/kernel": (None, "logits"),
-  "decoder/embeddings/tokens/embedding": ("logits", None),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +110,7 @@ def sums(
   """Sum of the loss, its weight, and the sum's gradient in float32."""
 
   def loss_sum(trained: Params):
-    return pair_loss(
+    return losses.pair_loss(
       optim.merge(trained, frozen),
       batch,
       module=module,
@@ -152,74 +142,6 @@ def update(
     params=optim.merge(trained, frozen),
     opt_state=opt_state,
   )
-
-
-def pair_loss(
-  params: Params,
-  batch: Batch,
-  *,
-  module: FlaxEncoderDecoderModule,
-  dropout_key: Key[Array, ""] | None,
-  label_smoothing: float,
-  loss_chunks: int,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """The loss of a batch as a sum, in nats, and a weight."""
-  states, head = decoder_states(params, batch, module, dropout_key)
-  return losses.chunked_cross_entropy(
-    head,
-    states,
-    batch["decoder_targets"],
-    batch["decoder_weights"],
-    label_smoothing,
-    module.config.decoder.vocab_size,
-    loss_chunks,
-  )
-
-
-def decoder_states(
-  params: Params,
-  batch: Batch,
-  module: FlaxEncoderDecoderModule,
-  dropout_key: Key[Array, ""] | None,
-) -> tuple[Float[Array, "B T D"], losses.Head]:
-  """States of the decoder for a batch, and the head that makes them logits."""
-  variables = {"params": expand(params, module.config)}
-  batch = count_positions(batch, module.config)
-  encoded: Any = module.apply(
-    variables,
-    tokens=batch["encoder_tokens"],
-    segments=batch["encoder_segments"],
-    positions=batch["encoder_positions"],
-    dropout_key=dropout_key,
-    method="encode",
-  )
-  decoded: Any = module.apply(
-    variables,
-    tokens=batch["decoder_inputs"],
-    segments=batch["decoder_segments"],
-    positions=batch["decoder_positions"],
-    encoder_states=encoded.states,
-    encoder_segments=batch["encoder_segments"],
-    dropout_key=dropout_key,
-    method="decode_states",
-  )
-  of_head = {"params": whole_head(variables["params"], module.rules)}
-  head: Any = functools.partial(module.apply, of_head, method="head")
-  return decoded.states, head
-
-
-def whole_head(params: Params, rules: sharding.Rules | None) -> Params:
-  """Parameters of which the head's matrix lies as the logits do.
-
-  Gathered here it is gathered once, not again for each chunk of the loss; in
-  the parameters' dtype, in which the chunks' gradients are added up.
-  """
-
-  def place(path, leaf):
-    axes = _HEAD_AXES.get(sharding.leaf_path(path))
-    return leaf if axes is None else sharding.constrain(leaf, axes, rules)
-
-  return jax.tree_util.tree_map_with_path(place, params)
 
 
 def accumulate(
@@ -298,7 +220,7 @@ def eval_step(
     nats = losses.token_losses(logits, targets, 0.0, vocab_size)
     return nats, jnp.argmax(logits, axis=-1) == targets
 
-  states, head = decoder_states(params, batch, module, None)
+  states, head = losses.decoder_states(params, batch, module, None)
   nats, correct = losses.score_in_chunks(
     score, head, states, batch["decoder_targets"], loss_chunks
   )

@@ -53,11 +53,12 @@ class Dense(nn.Module):
 
   def _matrix(self, inner: tuple[int, ...], dtype: Any) -> Float[Array, "I O"]:
     if self.has_variable("params", "matrix"):
-      return self.get_variable("params", "matrix").astype(dtype)
+      return jnp.asarray(self.get_variable("params", "matrix"), dtype)
     kernel = self.param(
       "kernel",
       nn.initializers.normal(self.std),
       (*inner, *self.features),
       self.compute.param_dtype,
-    ).astype(dtype)
+    )
+    kernel = jnp.asarray(kernel, dtype)
     return kernel.reshape(math.prod(inner), math.prod(self.features))

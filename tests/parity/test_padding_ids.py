@@ -24,7 +24,7 @@ from encdec.generation.search.options import SearchOptions
 from encdec.generation.streaming import generate_stream
 from encdec.masks import last_positions, token_positions
 from encdec.sharing import expand
-from train import step
+from train import losses, step
 
 END, PAD = 4, 1
 # A seed, and by how much the end and the padding id are raised: texts end, and
@@ -343,7 +343,7 @@ def test_a_batchs_loss_is_pytorchs(pairs, name, packed):
   np.testing.assert_allclose(
     sums["loss_sum"] / sums["weight"], want.item(), rtol=1e-5
   )
-  loss, weight = step.pair_loss(
+  loss, weight = losses.pair_loss(
     ours.params, batch, module=ours.module, dropout_key=None,
     label_smoothing=0.0, loss_chunks=1,
   )  # fmt: skip

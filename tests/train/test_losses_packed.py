@@ -12,7 +12,7 @@ from data.examples import Tokens, make_example
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
-from train import losses, step
+from train import losses
 
 LONGEST, VOCAB = 9, 40
 # Longer than the position tables, which limit a pair and not a row.
@@ -123,7 +123,7 @@ def measure(model):
   module, params = model
 
   def total(params, batch, which, weights):
-    states, head = step.decoder_states(params, batch, module, None)
+    states, head = losses.decoder_states(params, batch, module, None)
     nats = losses.token_losses(
       head(states), batch["decoder_targets"], 0.0, VOCAB
     )

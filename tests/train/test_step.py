@@ -11,7 +11,7 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.sharding import DEFAULT_RULES
-from train import optim, state, step
+from train import losses, optim, state, step
 from train.mesh import MeshConfig, make_mesh
 
 VOCAB, ROWS = 21, 8
@@ -254,7 +254,7 @@ def test_evaluation_gives_sums_without_dropout_or_smoothing(
 
 @jax.jit
 def _argmax(params, batch):
-  states, head = step.decoder_states(params, batch, module_of(), None)
+  states, head = losses.decoder_states(params, batch, module_of(), None)
   return jnp.argmax(head(states), axis=-1).astype(jnp.int32)
 
 

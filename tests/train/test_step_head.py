@@ -5,7 +5,7 @@ import jax
 from encdec.model import param_shapes
 from encdec.sharding import DEFAULT_RULES, param_specs
 from tests.train.sharded_cases import CASES, batch_of, mesh_of, module_of
-from train import step
+from train import losses
 from train.costs import hlo
 from train.costs.collectives import collectives
 from train.mesh import batch_sharding
@@ -31,7 +31,7 @@ def gathered(chunks: int) -> int:
   }
 
   def loss(params, batch):
-    return step.pair_loss(
+    return losses.pair_loss(
       params,
       batch,
       module=module,

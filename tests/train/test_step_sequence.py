@@ -16,7 +16,7 @@ from tests.train.sharded_cases import (
   module_of,
   params_of,
 )
-from train import step
+from train import losses
 from train.mesh import batch_sharding
 
 SEQUENCE = sharding.Rules.from_mapping(
@@ -41,7 +41,7 @@ def test_a_split_sequence_changes_nothing(dropout):
     module = module_of(case).clone(rules=rules)
 
     def loss(params, batch, module=module):
-      total, weight = step.pair_loss(
+      total, weight = losses.pair_loss(
         params,
         batch,
         module=module,
@@ -77,7 +77,9 @@ def test_a_sequence_that_does_not_divide_is_refused():
     pytest.raises(ValueError, match=r"'sequence' has size 7, which tensor=2"),
   ):
     jax.eval_shape(
-      lambda params, batch: step.decoder_states(params, batch, module, None)[0],
+      lambda params, batch: losses.decoder_states(params, batch, module, None)[
+        0
+      ],
       params_of(module),
       batch_of(case, 0),
     )
