@@ -36,7 +36,7 @@ def test_a_split_sequence_changes_nothing(dropout):
     name: rows[:, :-1] if name.startswith("decoder") else rows
     for name, rows in batch.items()
   }
-  losses, kept = [], []
+  results, kept = [], []
   for rules in (DEFAULT_RULES, SEQUENCE):
     module = module_of(case).clone(rules=rules)
 
@@ -57,9 +57,9 @@ def test_a_split_sequence_changes_nothing(dropout):
       rows = jax.device_put(batch, batch_sharding(mesh, rules))
       compiled = jax.jit(jax.value_and_grad(loss)).lower(params, rows).compile()
       value, grads = compiled(params, rows)
-    losses.append((value, grads))
+    results.append((value, grads))
     kept.append(compiled.memory_analysis().temp_size_in_bytes)
-  (one, one_grads), (other, other_grads) = losses
+  (one, one_grads), (other, other_grads) = results
   np.testing.assert_allclose(one, other, rtol=1e-6)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
