@@ -14,6 +14,7 @@ the forward pass but q, k and v. On a CPU it runs interpreted, for tests.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +195,7 @@ def _call(
       (None, None, *x.shape[2:]), lambda row, tile: (row, tile, 0, 0)
     )
 
-  specs = (
+  specs: Any = (
     None if x is None else spec(x)
     for x, spec in zip(rows, (whole, whole, of_tile), strict=True)
   )
