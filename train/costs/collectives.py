@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from train.costs.hlo import Computation, HloProgram, Instruction
-
-_KINDS = (
-  "all-gather",
-  "all-reduce",
-  "reduce-scatter",
-  "collective-permute",
-  "all-to-all",
+from train.costs.hlo import (
+  COLLECTIVES,
+  Computation,
+  HloProgram,
+  Instruction,
 )
+
 # What a TPU's compiler calls a reduction whose result is cut at once.
 _SCATTERED = "all-reduce-scatter"
 _FUSIONS = ("fusion", "fusion-start")
@@ -149,7 +147,7 @@ def _with_fused(
 ) -> Iterator[tuple[str, Instruction]]:
   for instruction in computation.instructions.values():
     kind = instruction.opcode.removesuffix("-start")
-    if kind in _KINDS:
+    if kind in COLLECTIVES:
       scatter = scattered and kind == "all-reduce"
       yield "reduce-scatter" if scatter else kind, instruction
     elif _slices(instruction):
@@ -175,7 +173,7 @@ def _slices(instruction: Instruction) -> int:
 def _kind_between_slices(instruction: Instruction) -> str:
   found = _BETWEEN_SLICES.search(instruction.attributes)
   kind = found["kind"].lower().replace("_", "-") if found else ""
-  return kind if kind in _KINDS else "collective-permute"
+  return kind if kind in COLLECTIVES else "collective-permute"
 
 
 def _bytes(kind: str, instruction: Instruction) -> int:

@@ -34,6 +34,13 @@ _VIEWS = ("bitcast", "convert", "copy", "copy-done", "copy-start", "reshape")
 _HBM = 0
 # What runs the instructions of other computations, once.
 CALLS = ("async-start", "call", "call-start", "conditional")
+COLLECTIVES = (
+  "all-gather",
+  "all-reduce",
+  "all-to-all",
+  "collective-permute",
+  "reduce-scatter",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,52 +72,6 @@ ENTRY %main (a: f32[2,8,4], b: f32[3,4,5]) -> f32[2,8,5] {
   assert work(hlo.parse(text)).flops == 2 * 2 * pairs * 4 * 5
 
 
-def test_what_is_moved_is_read_and_written():
-  found = work_of(lambda x, y: jnp.tanh(x) + y, (1000,), (1000,))
-  assert found.bytes == 3 * 4000
-  assert sum(moved for _, moved in found.terms) == found.bytes
-
-
-def test_a_slice_of_a_stack_is_not_the_stack():
-  """Layers that are scanned are each read once."""
-
-  def function(x, layers):
-    return jax.lax.scan(lambda c, layer: (c @ layer, None), x, layers)[0]
-
-  stack = 20 * 32 * 32 * 4
-  found = work_of(function, (32, 32), (20, 32, 32))
-  # A slice is made, and read by the product: never the whole of it each time.
-  assert stack < found.bytes < 8 * stack
-
-
-def test_a_fusion_in_a_fusion_reads_its_slice_alone():
-  text = """
-%inner (p: f32[9,8], i: s32[]) -> f32[1,8] {
-  %p = f32[9,8]{1,0} parameter(0)
-  %i = s32[] parameter(1)
-  ROOT %s = f32[1,8]{1,0} dynamic-slice(%p, %i, %i), dynamic_slice_sizes={1,8}
-}
-
-%outer (q: f32[9,8], j: s32[]) -> f32[1,8] {
-  %q = f32[9,8]{1,0} parameter(0)
-  %j = s32[] parameter(1)
-  %same = f32[9,8]{1,0} bitcast(%q)
-  %f = f32[1,8]{1,0} fusion(%same, %j), kind=kLoop, calls=%inner
-  ROOT %n = f32[1,8]{1,0} negate(%f)
-}
-
-ENTRY %main (a: f32[9,8], k: s32[]) -> f32[1,8] {
-  %a = f32[9,8]{1,0} parameter(0)
-  %k = s32[] parameter(1)
-  ROOT %o = f32[1,8]{1,0} fusion(%a, %k), kind=kOutput, calls=%outer
-}
-"""
-  row, index = 4 * 8, 4
-  assert work(hlo.parse(text)).bytes == row + index + row
-  whole = text.replace("negate(%f)", "reduce(%f, %q)")
-  assert work(hlo.parse(whole)).bytes == 9 * row + index + row
-
-
 def test_a_kernel_that_nobody_knows_is_named():
   text = """
 ENTRY %main (a: f32[2]) -> f32[2] {
