@@ -122,7 +122,7 @@ def test_a_stream_finds_what_a_batch_finds(
   tiny_module, tiny_params, sources, expected, search
 ):
   options = SEARCHES[search]
-  assert len({*np.asarray(expected(search).lengths).tolist()}) > 3
+  assert len({*np.asarray(expected(search).lengths).tolist()}) > 2
   tree = unstack(jax.tree.map(jnp.asarray, tiny_params), tiny_module())
   found = list(_stream(tiny_module(), tree, sources, **options))
   _check(found, expected(search), options.get("num_returned", 1))
