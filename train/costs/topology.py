@@ -75,6 +75,10 @@ def _tpus(name: str, kind: str, num_slices: int) -> Sequence[Any]:
     options["chip_config_name"] = "megacore"
   if num_slices > 1:
     options["num_slices"] = num_slices
+  sizes = name.partition(":")[2].split("x")
+  if {*sizes} == {"1"}:
+    # By default a host has more chips, and the slice would be a part of one.
+    options["chips_per_host_bounds"] = [1] * 3
   for variable, value in _NO_TPU.items():
     os.environ.setdefault(variable, value)
   try:

@@ -68,3 +68,19 @@ def test_gpus_are_laid_out_as_hosts_of_eight(monkeypatch, name, slices, layout):
   monkeypatch.setattr(topology.topologies, "get_topology_desc", topology_of)
   assert topology.devices(name, slices) == ["a device"]
   assert (asked["platform"], asked["topology"]) == ("cuda", layout)
+
+
+@pytest.mark.parametrize(
+  ("name", "bounds"),
+  [("v5e:1x1", [1, 1, 1]), ("v4:1x1x1", [1, 1, 1]), ("v5e:1x4", None)],
+)
+def test_one_chip_is_a_host_of_its_own(monkeypatch, name, bounds):
+  asked = {}
+
+  def record(**options):
+    asked.update(options)
+    return types.SimpleNamespace(devices=[])
+
+  monkeypatch.setattr(topology.topologies, "get_topology_desc", record)
+  topology.devices(name)
+  assert asked.get("chips_per_host_bounds") == bounds
