@@ -23,6 +23,7 @@ if __name__ == "__main__":
   signals.watch()
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -30,9 +31,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from train import processes
 from train.cli import command_line, machine_errors
 from train.errors import Failure
+from train.processes import agreement, heartbeat, join, logs
 
 # Where config_flags looks for overrides.
 ARGUMENTS: list[str] = []
@@ -79,7 +80,7 @@ def inspect() -> None:
 def train() -> None:
   from train import loop
 
-  loop.run(CONFIG.value, WORKDIR.value, PROFILE.value)
+  loop.run(CONFIG.value, WORKDIR.value, PROFILE.value, signals.BEGAN)
 
 
 def evaluate() -> None:
@@ -163,9 +164,20 @@ def main(argv: list[str]) -> None:
   if may_write and not jax.config.values["jax_compilation_cache_dir"]:
     # A run that goes on, and whoever reads it, need not compile again.
     jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
-  processes.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
+  join.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)
   signals.renew()
-  MODES[MODE.value]()
+  heartbeat.begin(COORDINATOR.value)
+  logs.begin(folder)
+  agreement.check_versions()
+  values = CONFIG.value.to_json_best_effort(sort_keys=True)
+  agreement.check_same("the configuration", values)
+  try:
+    MODES[MODE.value]()
+  except SystemExit:
+    # All processes end so: by a signal, when all is saved.
+    heartbeat.done()
+    raise
+  heartbeat.done()
 
 
 def ours(record: Any) -> bool:
@@ -183,12 +195,16 @@ def ended(error: Exception) -> NoReturn:
   # The flag as far as it was read: a wrong --config ends before that.
   reason = machine_errors.explain(error, flags.FLAGS["workdir"].value or "")
   if reason is None and not isinstance(error, Failure):
+    if signals.among_others():
+      heartbeat.settle()
+      traceback.print_exception(error)
+      signals.end(1, f"error: {type(error).__name__}, as traced above")
     raise error
   logging.debug("with --verbosity=1, from here:", exc_info=error)
-  if reason is None:
+  if reason is None and not signals.among_others():
     sys.exit(f"error: {error}")
   # Objects that the error has broken would each tell of it when they go.
-  signals.end(1, f"error: {reason}")
+  signals.end(1, f"error: {reason or error}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ sys.path.insert(0, ".")
 import jax
 
 import main
-from train import loop
+from train import start
 
 FLAGS = flags.FLAGS
 OWN = [*FLAGS]
@@ -60,7 +60,7 @@ def end(status, sentence):
 
 # A process that prepares data imports this file too.
 if __name__ == "__main__":
-  loop.begin = accept
+  start.begin = accept
   main.signals.end = end
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **unused: (

@@ -37,14 +37,15 @@ ROOMS = {
   "encdec.hub.weights": {"encdec.hub.facade"},
   "data.schemes": {"data.sources", "data.store", "data.tokenizers"},
   "data.tokenizers": {"data.schemes", "data.sources", "data.store"},
-  "train.evaluators": {"train.loop", "train.modes"},
+  "train.evaluators": {"train.loop", "train.modes", "train.start"},
   "train.setup": {
     "train.evaluators",
     "train.loop",
     "train.modes",
+    "train.start",
     "train.text_generator",
   },
-  "train.workdir": {"train.loop", "train.modes", "train.setup"},
+  "train.workdir": {"train.loop", "train.modes", "train.setup", "train.start"},
 }
 # The public face: names of the hub, and transformers' own config class.
 FACE = "encdec.__init__"
@@ -169,7 +170,7 @@ def test_packages_of_the_checkout_are_no_namespaces():
     ("configs.dates", "from encdec import model"),
     ("train.step", "from configs import common"),
     ("train.step", "import orbax.checkpoint as ocp"),
-    ("launch.local", "from train import processes"),
+    ("launch.local", "from train.processes import join"),
     ("main", "import encdec.model"),
     ("train.loop", "import torch"),
     ("encdec.generation.search.beam", "from encdec import model"),
@@ -196,7 +197,7 @@ def test_a_wrong_edge_is_caught(module, source):
     ("train.checkpoint", "import orbax.checkpoint as ocp"),
     ("launch.sweep", "from launch import local\nimport configs.common"),
     ("launch.aot", "from train import step"),
-    ("main", "from train import processes"),
+    ("main", "from train.processes import join"),
   ],
 )
 def test_a_right_edge_passes(module, source):

@@ -49,7 +49,7 @@ class CompiledSteps:
           f"a batch of shape {bucket} came, the buckets are {self.buckets}: "
           "it would be compiled for inside the loop"
         )
-      self.programs[bucket] = self.step.lower(state, batch).compile()
+      self.compile(state, batch)
     return self.programs[bucket](state, batch)
 
 

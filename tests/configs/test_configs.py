@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from train import loop, validate
+from train import start, validate
 from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.text_generator import rows_per_batch
 
@@ -70,14 +70,14 @@ def test_every_variant_starts_on_few_devices_and_many(
   def passed(*_):
     raise Passed
 
-  monkeypatch.setattr(loop.datasets, "check", passed)
+  monkeypatch.setattr(start.datasets, "check", passed)
   for count in [2**n for n in range(8) if 2**n <= most]:
     mesh = make_mesh(
       MeshConfig(**config.mesh.to_dict()), [FakeDevice(n) for n in range(count)]
     )
-    monkeypatch.setattr(loop, "make_mesh", lambda sizes, mesh=mesh: mesh)
+    monkeypatch.setattr(start, "make_mesh", lambda sizes, mesh=mesh: mesh)
     with pytest.raises(Passed):
-      loop.build_run(config, tmp_path / "run")
+      start.build_run(config, tmp_path / "run")
     rows = rows_per_batch(config, mesh, sharding_rules(config))
     assert rows % count == 0 and 0 <= rows - config.eval.batch_size < count
 

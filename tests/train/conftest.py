@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from configs import dates
-from train import loop, mesh
+from train import loop, mesh, start
 from train.setup import trained
 
 WORDS = ("red", "blue", "green", "black", "white", "brown", "pink", "grey")
@@ -62,7 +62,7 @@ def tiny_config(pairs_folder):
 def use_one_device(monkeypatch):
   """Meshes of one device: a program for eight takes longer to compile."""
   make_mesh = mesh.make_mesh
-  for module in (loop, trained):
+  for module in (start, trained):
     monkeypatch.setattr(
       module, "make_mesh", lambda sizes: make_mesh(sizes, jax.devices()[:1])
     )

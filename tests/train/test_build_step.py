@@ -7,7 +7,6 @@ import pytest
 
 from configs import bert2gpt2_cnn_dailymail, dates
 from data.collate import abstract_batch
-from train import loop
 from train.build_step import build_step
 from train.mesh import MeshConfig, make_mesh
 from train.setup.modules import preset_module
@@ -38,7 +37,7 @@ def digest(program) -> str:
 def smoke(tmp_path_factory):
   """The program of the loop's own step for configs/dates.py:smoke."""
   config = smoke_config()
-  this = loop.build_run(config, tmp_path_factory.mktemp("run"))
+  this = start.build_run(config, tmp_path_factory.mktemp("run"))
   batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
   with jax.set_mesh(this.mesh):
     return digest(this.step.step.lower(this.program.state, batch))

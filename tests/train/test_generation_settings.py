@@ -2,7 +2,7 @@
 
 import pytest
 
-from train import generation_settings, loop, validate
+from train import generation_settings, start, validate
 from train.errors import Refusal
 from train.setup import trained
 from train.setup.task import restore_task
@@ -74,7 +74,7 @@ def test_an_option_reaches_the_search(finished, tmp_path):
   this = trained.load(config, str(folder), step=4)
   texts = {}
   for name, settings in (("forced", config), ("free", finished[0])):
-    generator = loop.Suite(
+    generator = start.Suite(
       settings, task, this.mesh, this.shardings, {}
     ).generator
     assert (generator.options.rules.forced_start is not None) == (
@@ -84,4 +84,4 @@ def test_an_option_reaches_the_search(finished, tmp_path):
   with config.unlocked():
     config.generation.options = '{"forced_bos_token_id": 4000}'
   with pytest.raises(ValueError, match=r"generation\.options: forced_bos"):
-    loop.Suite(config, task, this.mesh, this.shardings, {})
+    start.Suite(config, task, this.mesh, this.shardings, {})

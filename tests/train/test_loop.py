@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from train import compiled_steps, loop
+from train import compiled_steps, loop, start
 from train.checkpoint import Checkpoints
 from train.errors import Refusal
 from train.progress import step_reader
@@ -37,6 +37,7 @@ def test_a_run_leaves_what_it_promises(finished):
   assert {path.name for path in folder.iterdir()} == {
     "checkpoints",
     "config.json",
+    "goodput.json",
     "metrics.jsonl",
     "model.json",
     "samples",
@@ -187,10 +188,10 @@ def test_another_config_stops_and_allowed_changes_go_on(
   longer = config.copy_and_resolve_references()
   longer.train.steps = 5
   longer.mesh.fsdp = 1
-  this = loop.build_run(longer, run)
+  this = start.build_run(longer, run)
   assert this.changes == {"train.steps": [4, 5]}
   with caplog.at_level("INFO", logger="absl"):
-    loop.announce(this, 4)
+    start.announce(this, 4)
   assert "from step 4 to 5" in caplog.text
   [warning] = [r for r in caplog.records if r.levelname == "WARNING"]
   assert warning.getMessage().startswith("train.steps: 4 -> 5 moves the end")
@@ -203,7 +204,7 @@ def test_a_run_that_has_no_step_left_says_so(finished, tmp_path, caplog):
   shorter = config.copy_and_resolve_references()
   shorter.train.steps = 3
   with caplog.at_level("INFO", logger="absl"):
-    loop.announce(loop.build_run(shorter, run), 4)
+    start.announce(start.build_run(shorter, run), 4)
   assert "step 4 is done already, of train.steps=3" in caplog.text
   assert "from step" not in caplog.text
   # It changes nothing: what ran there had four steps to do.

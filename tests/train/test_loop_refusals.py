@@ -3,7 +3,7 @@
 import pytest
 
 from data.tokenizers import training
-from train import loop
+from train import loop, start
 from train.cli import machine_errors
 from train.errors import Refusal
 
@@ -144,7 +144,7 @@ def test_a_kernel_of_another_platform_is_refused(
 ):
   tiny_config.model.attention = "cudnn"
   # Scalars of the options are converted when a process makes them first.
-  loop.build_run(tiny_config, pairs_folder / "other")
+  start.build_run(tiny_config, pairs_folder / "other")
   compilations.clear()
   with pytest.raises(
     Refusal, match=r"model\.attention = 'cudnn' cannot serve: .* NVIDIA"
@@ -157,7 +157,7 @@ def test_a_batch_that_no_memory_holds_is_refused_and_not_made(
   pairs_folder, tiny_config, compilations, monkeypatch
 ):
   # Scalars of the options are converted when a process makes them first.
-  loop.build_run(tiny_config, pairs_folder / "other")
+  start.build_run(tiny_config, pairs_folder / "other")
   compilations.clear()
   monkeypatch.setattr(machine_errors, "_memory", lambda: 1000)
   with pytest.raises(
@@ -174,7 +174,7 @@ def test_a_start_that_failed_leaves_nothing_behind(pairs_folder, tiny_config):
     loop.run(tiny_config, str(run))
   tiny_config.model.start_token = ""
   tiny_config.data.source_vocab_size = 290
-  this = loop.build_run(tiny_config, run)
+  this = start.build_run(tiny_config, run)
   assert this.task.source_tokenizer.vocab_size <= 290
 
 
@@ -182,7 +182,7 @@ def test_a_bad_line_stops_or_is_counted(pairs_folder, tiny_config):
   with open(pairs_folder / "pairs.jsonl", "a") as file:
     file.write('{"source": "torn\n')
   with pytest.raises(ValueError, match="line 62"):
-    loop.build_run(tiny_config, pairs_folder / "run")
+    start.build_run(tiny_config, pairs_folder / "run")
   tiny_config.data.on_bad_record = "skip"
-  this = loop.build_run(tiny_config, pairs_folder / "run")
+  this = start.build_run(tiny_config, pairs_folder / "run")
   assert this.pipeline.pairs.parts[0].counts.skipped_records == 1

@@ -12,10 +12,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+# When this process did, as `time.time` has it.
+BEGAN = time.time()
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 # What waits for stdout, of which nobody may read the other end.
 _FLUSH_SECONDS = 1.0
@@ -31,6 +34,8 @@ class _Process:
     saving: the thread leaves the first signal to the loop, which saves.
     received: the signals, as the main thread has seen them.
     agree: tells the other processes of the run, if there are any.
+    leave: tells them that this one ends, and with which status.
+    log: a file's descriptor, to which sentences go as they go to stderr.
   """
 
   watched: bool = False
@@ -38,6 +43,8 @@ class _Process:
   saving: bool = False
   received: list[int] = dataclasses.field(default_factory=list)
   agree: Callable[[int], None] | None = None
+  leave: Callable[[int], None] | None = None
+  log: int | None = None
 
 
 _process = _Process()
@@ -64,6 +71,21 @@ def watch() -> None:
 def keep(what: str) -> None:
   """The sentence says this of the work, from here on."""
   _process.kept = what
+
+
+def tell_others(leave: Callable[[int], None]) -> None:
+  """From here on `end` first calls this with its status."""
+  _process.leave = leave
+
+
+def say_also_to(descriptor: int) -> None:
+  """From here on sentences are written there too."""
+  _process.log = descriptor
+
+
+def among_others() -> bool:
+  """Whether this process is one of several that end together."""
+  return _process.leave is not None
 
 
 def renew() -> None:
@@ -176,6 +198,8 @@ def end(status: int, sentence: str) -> NoReturn:
   flushing.start()
   flushing.join(_FLUSH_SECONDS)
   _say(sentence)
+  if _process.leave is not None:
+    _process.leave(status)
   for child in _children():
     with contextlib.suppress(ProcessLookupError):
       os.kill(child, signal.SIGKILL)
@@ -187,6 +211,9 @@ def _say(sentence: str) -> None:
   start = "\n" if os.isatty(2) else ""
   with contextlib.suppress(OSError):
     os.write(2, f"{start}{sentence}\n".encode())
+  if _process.log is not None:
+    with contextlib.suppress(OSError):
+      os.write(_process.log, f"{sentence}\n".encode())
 
 
 def _children() -> set[int]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float64
 
-from data.pipeline import eval_batches
+from data.pipeline import EvalBatch, eval_batches
 from data.store.pairs import Pairs
 from encdec.types import Params
 from train.config import Config
@@ -70,6 +70,7 @@ class Suite:
       name: _with_text(pairs, config) for name, pairs in sets.items()
     }
     self.permute_sources = permute_sources
+    self.check: Callable[[], None] = lambda: None
     if permute_sources:
       for name, pairs in sets.items():
         with naming("eval.permute_sources", True):
@@ -87,8 +88,16 @@ class Suite:
     )
     self.generator = TextGenerator(task, config, mesh)
 
-  def run(self, params: Params) -> tuple[dict[str, float], dict[str, Result]]:
-    """A row of `eval/<set>/<metric>`, and each set's result."""
+  def run(
+    self, params: Params, check: Callable[[], None] = lambda: None
+  ) -> tuple[dict[str, float], dict[str, Result]]:
+    """A row of `eval/<set>/<metric>`, and each set's result.
+
+    Args:
+      check: called by all processes alike, every batch and text; an exception
+        of it ends the evaluation.
+    """
+    self.check = check
     decoding_params = None
     if any(chosen is not None for _, chosen in self.sets.values()):
       decoding_params = self.generator.decoding_params(params)
@@ -129,10 +138,10 @@ class Suite:
   def _samples(self, decoding_params: Params, pairs: Pairs) -> list[Sample]:
     """The text of each pair's source beside its target, in their order."""
     sources = (GenerationRequest(i, pairs[i].source) for i in range(len(pairs)))
-    texts = {
-      generated.key: generated.texts[0]
-      for generated in self.generator.generate(decoding_params, sources)
-    }
+    texts = {}
+    for generated in self.generator.generate(decoding_params, sources):
+      texts[generated.key] = generated.texts[0]
+      self.check()
     samples = []
     for index in range(len(pairs)):
       record = pairs.record(index)
@@ -146,13 +155,15 @@ class Suite:
       )
     return samples
 
-  def _batches(self, pairs: Pairs):
-    return eval_batches(
+  def _batches(self, pairs: Pairs) -> Iterator[EvalBatch]:
+    for batch in eval_batches(
       pairs,
       self.generator.rows,
       datasets.buckets(self.config),
       sharding=self.sharding,
-    )
+    ):
+      self.check()
+      yield batch
 
   def _gains(
     self, results: Mapping[str, Result], name: str

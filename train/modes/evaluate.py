@@ -8,6 +8,7 @@ from absl import logging
 from train.config import Config
 from train.errors import refusing
 from train.evaluators.suite import Result, Suite, write_samples
+from train.progress import goodput
 from train.setting_names import naming
 from train.setup import datasets, trained
 
@@ -52,6 +53,7 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
     if config.eval.permute_sources:
       for name in suite.names:
         _print_gain(name, row)
+    goodput.report(this.folder)
   return row
 
 

@@ -12,11 +12,12 @@ from jax.experimental import multihost_utils
 from data.io import atomic_write
 from encdec import hub
 from encdec.types import Params
-from train import processes, validate
+from train import validate
 from train.cli import paths
 from train.config import Config
 from train.errors import Refusal, refusing
 from train.modes import card_names
+from train.processes import agreement
 from train.setup import trained
 from train.setup.task import Task
 from train.setup.trained import Trained
@@ -104,7 +105,7 @@ def run(
     with atomic_write.naming(path):
       write()
 
-  processes.on_chief("the export", write_named)
+  agreement.on_chief("the export", write_named)
 
 
 def _addressable(params: Params) -> Params:

@@ -16,12 +16,13 @@ from absl import logging
 
 from data import examples, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
-from train import processes, text_generator
+from train import text_generator
 from train.cli import paths
 from train.config import Config
 from train.errors import Refusal, refusing
 from train.modes.prediction_file import Output
 from train.modes.prediction_inputs import URI, Input, Inputs, open_inputs
+from train.processes import agreement
 from train.setting_names import naming
 from train.setup import trained
 from train.setup.trained import Trained
@@ -73,7 +74,7 @@ def run(
   this = trained.load(config, folder, step)
   with refusing():
     made_by = fingerprint(this, inputs)
-    processes.check_same(f"--input={source}", json.dumps(made_by))
+    agreement.check_same(f"--input={source}", json.dumps(made_by))
     file = Output(Path(output), made_by)
   with contextlib.closing(file):
     with refusing():

@@ -13,9 +13,9 @@ from absl import logging
 
 from data.io import atomic_write
 from data.io.error_text import few, plain, quoted
-from train import processes
 from train.cli import paths
 from train.errors import Failure, Refusal
+from train.processes import agreement
 from train.workdir import json_files, recorded_config
 
 # What is added to the object of a source.
@@ -54,7 +54,7 @@ class Output:
         another command is writing it.
     """
     self.total = total
-    self.done = processes.on_chief(
+    self.done = agreement.on_chief(
       f"opening {self.path}", lambda: self._open(overwrite, iter(given))
     )
     return self.done

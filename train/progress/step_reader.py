@@ -1,10 +1,9 @@
 """The step reader: metrics of each step, read from the device one step late."""
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -44,6 +43,7 @@ class StepReader:
   Args:
     log_every: steps between rows; the last of `total` has one too.
     explain: the end of the message about a step that was not finite.
+    waited: is told seconds in which devices waited for a batch.
   """
 
   def __init__(
@@ -53,6 +53,7 @@ class StepReader:
     total: int,
     log_every: int,
     explain: Callable[[int], str],
+    waited: Callable[[float], None] = lambda seconds: None,
   ):
     self.progress = progress
     self.total = total
@@ -63,7 +64,7 @@ class StepReader:
     self._watch = futures.ThreadPoolExecutor(1, "step-end")
     self._ended: futures.Future[float] | None = None
     self.chief = jax.process_index() == 0
-    self.speed = Speed(_known_peak(jax.devices(), self.chief))
+    self.speed = Speed(_known_peak(jax.devices(), self.chief), waited)
     self.bar = ProgressBar(total, progress.step, self.chief)
 
   def put(
@@ -114,12 +115,6 @@ class StepReader:
     if self.chief:
       shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
       logging.info("step %d of %d: %s", step, self.total, shown)
-
-  @contextlib.contextmanager
-  def compiling(self, new: bool) -> Iterator[None]:
-    """Compiling is not training time."""
-    with self.speed.pause() if new else contextlib.nullcontext():
-      yield
 
   def close(self) -> None:
     self._watch.shutdown(wait=False)

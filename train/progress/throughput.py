@@ -64,10 +64,16 @@ class Speed:
   Args:
     peak: FLOP/s of all devices, as of `total_peak_flops`; None: not known, and
       `read` has no `time/mfu`.
+    waited: is told seconds in which devices waited for a batch, as they pass.
   """
 
-  def __init__(self, peak: float | None):
+  def __init__(
+    self,
+    peak: float | None,
+    waited: Callable[[float], None] = lambda seconds: None,
+  ):
     self._peak = peak
+    self._tell_waited = waited
     self._restart()
 
   def step(self, tokens: float, flops: float) -> None:
@@ -107,7 +113,9 @@ class Speed:
       except StopIteration:
         return
       idle = max(start, idle_since())
-      self._waited += max(0.0, time.perf_counter() - idle)
+      seconds = max(0.0, time.perf_counter() - idle)
+      self._waited += seconds
+      self._tell_waited(seconds)
       yield batch
 
   def read(self) -> dict[str, float]:

@@ -16,9 +16,10 @@ from data.store.pairs import Pairs
 from data.store.prepare import prepare_set
 from data.store.prepared import PreparedPairs
 from data.store.source_cache import open_remembered
-from train import processes, validate
+from train import validate
 from train.cli import paths
 from train.config import Config
+from train.processes import agreement
 from train.setting_names import naming
 from train.setup import tokenizers
 from train.setup.task import Task
@@ -245,7 +246,7 @@ def _stored_set(
     workers=config.data.prepare_workers,
     show=chief,
   )
-  processes.check_same(uri, pairs.fingerprint)
+  agreement.check_same(uri, pairs.fingerprint)
   # Now there is a folder in which to remember it.
   _open(config, uri, folder)
   if chief:

@@ -24,11 +24,12 @@ from encdec.special_tokens import (
   TokenSource,
   resolve_special_tokens,
 )
-from train import generation_settings, processes, validate
+from train import generation_settings, validate
 from train.config import Config
 from train.errors import Refusal
 from train.generation_settings import GenerationSettings
 from train.mesh import platform_of, sharding_rules
+from train.processes import agreement
 from train.setting_names import naming
 from train.setup import languages, side_configs, tokenizers
 from train.setup.modules import build_module
@@ -123,7 +124,7 @@ def build_task(config: Config, folder: Path, *, weights: bool = False) -> Task:
     with naming("model.encoder", config.model.encoder):
       hub.fit_pooler_to(sides["encoder"], config.model.encoder)
 
-  processes.on_chief(
+  agreement.on_chief(
     "making the tokenizers",
     lambda: tokenizers.make(config, sides, share, folder),
   )

@@ -7,9 +7,9 @@ from pathlib import Path
 from absl import logging
 
 from data.io import file_lock
-from train import processes
 from train.cli import paths
 from train.errors import Refusal, refusing
+from train.processes import agreement
 from train.workdir.recorded_config import recorded
 
 # There while a run has the folder; it names the process and its host.
@@ -37,7 +37,8 @@ def held(folder: Path, *, until_begun: bool = False) -> Iterator[None]:
         if not until_begun or recorded(folder) is None:
           _take(folder, stack)
 
-    processes.on_chief(f"taking --workdir={folder}", take)
+    agreement.on_chief(f"taking --workdir={folder}", take)
+    agreement.check_shared("--workdir", folder)
     yield
 
 

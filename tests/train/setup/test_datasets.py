@@ -7,8 +7,8 @@ import pytest
 
 from data.schemes import files
 from data.store import source_cache
-from train import loop, processes
 from train.errors import Refusal
+from train.processes import agreement
 from train.setup import datasets
 from train.setup.task import build_task, record_task
 from train.workdir import recorded_config
@@ -67,13 +67,13 @@ def test_pairs_that_are_not_held_out_are_reported(sets, tmp_path, caplog):
 def test_a_run_that_goes_on_does_not_look_again(tiny_config, tmp_path, caplog):
   folder = tmp_path / "run"
   with caplog.at_level(logging.WARNING):
-    this = loop.build_run(tiny_config, folder)
+    this = start.build_run(tiny_config, folder)
     assert "data.eval valid: 21 of 21 pairs (100.0%) stand" in caplog.text
-    # As `loop.begin` does.
+    # As `start.begin` does.
     record_task(this.task, folder)
     recorded_config.record(tiny_config, folder, {}, 0)
     caplog.clear()
-    loop.build_run(tiny_config, folder)
+    start.build_run(tiny_config, folder)
   assert "stand in the training data" not in caplog.text
 
 
@@ -90,13 +90,13 @@ def test_a_start_reads_a_file_through_once(tiny_config, tmp_path, monkeypatch):
   # The held-out set is a slice of the same file.
   tiny_config.data.test = tiny_config.data.eval
   # Trains tokenizers, prepares, looks for duplicates.
-  this = loop.build_run(tiny_config, tmp_path / "run")
+  this = start.build_run(tiny_config, tmp_path / "run")
   assert scans == [f"{tmp_path}/pairs.jsonl"]
   record_task(this.task, this.folder)
   recorded_config.record(this.config, this.folder, {}, 0)
   # Whoever goes on, in another process, reads none of it.
   source_cache._opened.cache_clear()
-  loop.build_run(tiny_config, tmp_path / "run")
+  start.build_run(tiny_config, tmp_path / "run")
   assert len(scans) == 1
 
 
@@ -107,7 +107,7 @@ def test_hosts_whose_files_differ_are_refused(
   datasets.train_pairs(tiny_config, task, tmp_path / "run")
   # What the other host has is not what this one has.
   monkeypatch.setattr(
-    processes.multihost_utils,
+    agreement.multihost_utils,
     "process_allgather",
     lambda mine: np.stack([mine, mine[::-1]]),
   )

@@ -6,7 +6,6 @@ import torch
 import transformers
 
 from encdec import hub
-from train import loop
 from train.errors import Refusal
 from train.setup import initial_params, tokenizers
 from train.setup.task import record_task, restore_task
@@ -20,8 +19,8 @@ def test_pretrained_sides_start_from_their_weights(folders, tiny_config):
   config.model.decoder = str(folder / "gpt2")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.init_std = -1.0
-  this = loop.build_run(config, folder / "run")
-  params = loop.first_state(this).params
+  this = start.build_run(config, folder / "run")
+  params = start.first_state(this).params
   for side, table in (
     ("encoder", encoder.embeddings.word_embeddings),
     ("decoder", decoder.transformer.wte),
@@ -77,12 +76,12 @@ def test_added_tokens_get_rows_when_asked_for(folders, tiny_config, side):
     match=rf"data\.{kind}_tokenizer has {size} tokens, the {side} \({name}\) "
     rf"{size - 2}: .*model\.grow_vocabulary=True",
   ):
-    loop.build_run(config, folder / "refused")
+    start.build_run(config, folder / "refused")
   config.model.grow_vocabulary = True
-  this = loop.build_run(config, folder / "run")
+  this = start.build_run(config, folder / "run")
   assert getattr(this.task.hub_config, side).vocab_size == size
   rows = np.asarray(
-    loop.first_state(this).params[side]["embeddings"]["tokens"]["embedding"]
+    start.first_state(this).params[side]["embeddings"]["tokens"]["embedding"]
   )
   torch.manual_seed(0)
   theirs.resize_token_embeddings(size)
@@ -116,9 +115,9 @@ def test_what_sides_lack_is_drawn_with_a_warning_or_left_out(
   config.model.encoder = config.model.decoder = str(folder / "bert")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.init_std = -1.0
-  this = loop.build_run(config, folder / "run")
+  this = start.build_run(config, folder / "run")
   with caplog.at_level("WARNING", logger="absl"):
-    state = loop.first_state(this)
+    state = start.first_state(this)
   assert "holds no language-model head" in caplog.text
   assert "pooler" not in state.params["encoder"]
   record_task(this.task, folder / "run")
@@ -143,4 +142,4 @@ def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
   del state["transformer.ln_f.weight"]
   decoder.save_pretrained(folder / "gpt2", state_dict=state)
   with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
-    loop.first_state(loop.build_run(config, folder / "run"))
+    start.first_state(start.build_run(config, folder / "run"))

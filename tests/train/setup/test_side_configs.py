@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from train import loop
 from train.errors import Refusal
 
 
@@ -15,14 +14,14 @@ def test_a_side_starts_from_some_of_its_layers(folders, tiny_config):
   config.model.encoder_init = "pretrained"
   config.model.init_std = -1.0
   config.model.encoder_layers = (1,)
-  this = loop.build_run(config, folder / "run")
-  params = loop.first_state(this).params
+  this = start.build_run(config, folder / "run")
+  params = start.first_state(this).params
   kernel = params["encoder"]["layers"]["mlp"]["up"]["kernel"]
   theirs = encoder.encoder.layer[1].intermediate.dense.weight.detach().numpy()
   np.testing.assert_array_equal(kernel, theirs.T[None])
   config.model.encoder_layers = (1, 2)
   with pytest.raises(ValueError, match=r"model.encoder_layers=.*from 0 to 1"):
-    loop.build_run(config, folder / "other")
+    start.build_run(config, folder / "other")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -37,15 +36,15 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   with pytest.raises(
     Refusal, match=r"has 512 rows; .*raise model\.encoder_positions"
   ):
-    loop.build_run(config, run)
+    start.build_run(config, run)
   config.model.encoder_positions = 1024
   config.model.decoder_positions = 2048
   theirs = encoder.embeddings.position_embeddings.weight.detach().numpy()
   tables = {}
   for extension in ("repeat_last", "interpolate"):
     config.model.position_extension = extension
-    this = loop.build_run(config, folder / extension)
-    embeddings = loop.first_state(this).params["encoder"]["embeddings"]
+    this = start.build_run(config, folder / extension)
+    embeddings = start.first_state(this).params["encoder"]["embeddings"]
     tables[extension] = np.asarray(embeddings["positions"]["embedding"])
     assert this.task.module.config.decoder.max_positions == 2048
   repeated, stretched = tables.values()
@@ -58,7 +57,7 @@ def test_a_side_starts_with_longer_positions(folders, tiny_config):
   with pytest.raises(
     Refusal, match=r"model\.encoder_positions = 100: .* has 512, and"
   ):
-    loop.build_run(config, folder / "other")
+    start.build_run(config, folder / "other")
 
 
 @pytest.mark.usefixtures("one_device")
@@ -67,4 +66,4 @@ def test_a_pair_named_as_a_side_says_what_to_set(
 ):
   tiny_config.model.encoder = str(exported)
   with pytest.raises(Refusal, match=r"set model\.pair to it"):
-    loop.build_run(tiny_config, tmp_path / "run")
+    start.build_run(tiny_config, tmp_path / "run")

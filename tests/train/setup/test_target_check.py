@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from train import loop
+from train import loop, start
 from train.errors import Refusal
 from train.modes import inspect
 from train.setup import datasets, target_check, trained
@@ -100,9 +100,9 @@ def test_inspection_and_the_start_of_a_run_say_it(
   def stop(*_, **__):
     raise Stopped
 
-  monkeypatch.setattr(loop, "Suite", stop)
+  monkeypatch.setattr(start, "Suite", stop)
   with caplog.at_level(logging.INFO), pytest.raises(Stopped):
-    loop.build_run(emails, tmp_path / "run")
+    start.build_run(emails, tmp_path / "run")
   assert not compilations
   info, warning = (
     record for record in caplog.records if record.filename == "target_check.py"

@@ -8,7 +8,6 @@ import pytest
 
 from data.tokenizers import training
 from tests import translators
-from train import loop
 from train.errors import Refusal
 from train.setup.task import build_task, record_task, restore_task
 
@@ -35,7 +34,7 @@ def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
   config.model.decoder = str(folder / "gpt2")
   config.model.encoder_init = config.model.decoder_init = "pretrained"
   config.model.start_token = "0"
-  this = loop.build_run(config, folder / "run")
+  this = start.build_run(config, folder / "run")
   record_task(this.task, folder / "run")
   (folder / "bert").rename(folder / "gone")
   again = restore_task(config, folder / "run")

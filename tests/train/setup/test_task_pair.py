@@ -12,7 +12,7 @@ import transformers
 from data.tokenizers import training
 from data.tokenizers.tokenizer import load_tokenizer
 from encdec import FlaxEncoderDecoderModel, hub
-from train import generation_settings, loop
+from train import generation_settings, loop, start
 from train.errors import Refusal
 from train.modes import export
 from train.setup import trained
@@ -46,9 +46,9 @@ def test_a_run_continues_its_export_on_new_data(
   config.train.steps = 2
   config.optim.warmup_steps = 0
   with caplog.at_level("INFO", logger="absl"):
-    this = loop.build_run(config, tmp_path / "run")
+    this = start.build_run(config, tmp_path / "run")
     old = trained.load(first, str(folder), step=4)
-    _assert_same(loop.first_state(this).params, old.params)
+    _assert_same(start.first_state(this).params, old.params)
     assert this.task.tokens.end == old.task.tokens.end
     assert this.task.tokens.start == old.task.tokens.start
     for side in ("source_tokenizer", "target_tokenizer"):
@@ -161,14 +161,14 @@ def test_an_old_folder_of_pytorch_fills_what_is_unset(
 ):
   config = tiny_config
   config.model.pair = str(pytorch_pair)
-  this = loop.build_run(config, tmp_path / "run")
+  this = start.build_run(config, tmp_path / "run")
   theirs = transformers.EncoderDecoderModel.from_pretrained(str(pytorch_pair))
   settings = this.task.generation_settings(config)
   for name in ("num_beams", "max_length", "length_penalty"):
     wanted = getattr(theirs.generation_config, name)
     assert settings.options[name] == wanted
   ours = FlaxEncoderDecoderModel.from_pretrained(pytorch_pair)
-  held = _leaves(loop.first_state(this).params)
+  held = _leaves(start.first_state(this).params)
   for name, leaf in _leaves(ours.params).items():
     rows = tuple(map(slice, leaf.shape))
     np.testing.assert_array_equal(held[name][rows], leaf, err_msg=name)
@@ -193,9 +193,9 @@ def test_what_was_shared_stays_shared_unless_set(
   load_tokenizer(str(pytorch_pair)).save(str(shared))
   tiny_config.model.pair = str(shared)
   tiny_config.model.share = share
-  this = loop.build_run(tiny_config, tmp_path / "run")
+  this = start.build_run(tiny_config, tmp_path / "run")
   assert str(this.task.module.config.share) == (share or "all")
-  params = loop.first_state(this).params
+  params = start.first_state(this).params
   ours = dict(hub.hub_from_tree(this.task.module.config, params))
   theirs = dict(hub.hub_from_tree(model.module.config, model.params))
   assert ours.keys() == theirs.keys()
@@ -217,7 +217,7 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
   for name in ("bert:tiny", str(tmp_path / "bert")):
     config.model.pair = name
     with pytest.raises(Refusal, match=r"set model\.encoder and model"):
-      loop.build_run(config, tmp_path / "run")
+      start.build_run(config, tmp_path / "run")
   config.model.pair = str(exported)
   without = tmp_path / "without"
   shutil.copytree(exported, without)
@@ -225,15 +225,15 @@ def test_what_is_no_pair_is_refused(exported, tiny_config, tmp_path):
     path.unlink()
   config.model.pair = str(without)
   with pytest.raises(Refusal, match=r"set data\.source_tokenizer"):
-    loop.build_run(config, tmp_path / "run")
+    start.build_run(config, tmp_path / "run")
   # One tokenizer for two vocabularies would write in the source's words.
   shutil.rmtree(without)
   shutil.copytree(exported, without)
   shutil.rmtree(without / "target_tokenizer")
   with pytest.raises(Refusal, match=r"set data\.target_tokenizer"):
-    loop.build_run(config, tmp_path / "run")
+    start.build_run(config, tmp_path / "run")
   config.data.target_tokenizer = str(exported / "target_tokenizer")
-  loop.build_run(config, tmp_path / "other")
+  start.build_run(config, tmp_path / "other")
 
 
 def test_a_run_from_before_these_keys_goes_on(tiny_config, tmp_path):
@@ -286,8 +286,8 @@ def test_rows_of_a_pair_may_become_longer(pytorch_pair, tiny_config, tmp_path):
   config.model.pair = str(pytorch_pair)
   config.model.encoder_positions = 64
   config.data.max_source_length = 60
-  this = loop.build_run(config, tmp_path / "run")
-  params = loop.first_state(this).params
+  this = start.build_run(config, tmp_path / "run")
+  params = start.first_state(this).params
   tables = [
     np.asarray(params[side]["embeddings"]["positions"]["embedding"])
     for side in ("encoder", "decoder")

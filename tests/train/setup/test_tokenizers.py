@@ -5,7 +5,6 @@ import transformers
 
 from data.tokenizers import training
 from encdec.archs import ARCHS
-from train import loop
 from train.errors import Refusal
 from train.setup import tokenizers
 from train.setup.task import build_task
@@ -48,7 +47,7 @@ def test_tokenizers_that_differ_cannot_share(
   config.model.encoder, config.model.decoder = write_tokenizers
   config.model.encoder_init = config.model.decoder_init = "random"
   with pytest.raises(Refusal, match="differ: name one"):
-    loop.build_run(config, tmp_path / "run")
+    start.build_run(config, tmp_path / "run")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.pipeline import train_batches
-from train import loop
+from train import loop, start
 from train.errors import Refusal
 from train.setup.datasets import describe_batches
 from train.workdir import data_position, recorded_config
@@ -23,7 +23,7 @@ def pipeline(pairs_folder, tiny_config):
     config = tiny_config.copy_and_resolve_references()
     for key, value in changes.items():
       config.update_from_flattened_dict({key.replace("__", "."): value})
-    return loop.build_run(config, pairs_folder / "run").pipeline
+    return start.build_run(config, pairs_folder / "run").pipeline
 
   return make
 
@@ -141,7 +141,7 @@ def test_a_run_is_packed_half_way(finished, tmp_path, caplog):
     json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()
   ]
   pairs = [row["train/pairs"] for row in rows]
-  this = loop.build_run(other, run)
+  this = start.build_run(other, run)
   begun = this.pipeline.begin(2, (0,))
   counts = [len(begun.members(n)) for n in (2, 3)]
   # Pairs, of which a packed row has several.

@@ -1,15 +1,13 @@
 """Joining the other processes of a run, before JAX touches a device."""
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
-from train.errors import Failure, Refusal
+from train.errors import Refusal
+from train.processes import heartbeat
 
 
 def join(
@@ -42,13 +40,17 @@ def _join(coordinator: str, process_id: int, num_processes: int) -> bool:
       coordinator,
       num_processes,
       process_id,
+      heartbeat_timeout_seconds=heartbeat.JAX_SECONDS,
       # All of this machine's devices, whatever cluster it is part of.
       cluster_detection_method="deactivate",
     )
   elif slurm_tasks(environment) > 1:
-    jax.distributed.initialize(local_device_ids=slurm_devices(environment))
+    jax.distributed.initialize(
+      local_device_ids=slurm_devices(environment),
+      heartbeat_timeout_seconds=heartbeat.JAX_SECONDS,
+    )
   elif is_tpu_pod(environment, jax.config.values["jax_platforms"] or ""):
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat.JAX_SECONDS)
   else:
     return False
   return True
@@ -67,48 +69,6 @@ def _check_devices() -> None:
       "it to take what there is; for an accelerator install jax[cuda12] or "
       "jax[tpu]"
     ) from error
-
-
-def on_chief(what: str, action: Callable[[], int | None]) -> int:
-  """Does `action` in the first process; gives its number in all of them.
-
-  All processes call it, and none goes on before it is done.
-
-  Args:
-    what: for the others' message when it fails.
-    action: gives a number of at least 0, or None for 0.
-
-  Raises:
-    Failure: in the others, when it failed in the first process.
-  """
-  number = -1
-  try:
-    if jax.process_index() == 0:
-      number = action() or 0
-  finally:
-    # Also after an error: the others must not wait for it in vain.
-    if jax.process_count() > 1:
-      number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-  if number < 0:
-    raise Failure(f"{what} failed in process 0, which says why")
-  return number
-
-
-def check_same(what: str, value: str) -> None:
-  """All processes call it, with what must be one in all of them.
-
-  Raises:
-    Refusal: in all of them, where it is not.
-  """
-  digest = hashlib.sha256(value.encode()).digest()
-  mine = np.frombuffer(digest, np.uint8)
-  every = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 32)
-  others = np.flatnonzero((every != every[0]).any(axis=1)).tolist()
-  if others:
-    raise Refusal(
-      f"{what} of process {others[0]} is not that of process 0: give all "
-      "processes the same files and flags"
-    )
 
 
 def _check(coordinator: str, process_id: int, num_processes: int) -> None:

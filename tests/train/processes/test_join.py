@@ -1,11 +1,10 @@
 """Which environment makes a process join others, and what it is told."""
 
 import jax
-import numpy as np
 import pytest
 
-from train import processes
 from train.errors import Refusal
+from train.processes import heartbeat, join
 
 SLURM = {
   "SLURM_JOB_ID": "7",
@@ -29,15 +28,18 @@ def calls(monkeypatch):
 
 
 def test_alone_joins_nothing(calls):
-  processes.join()
+  join.join()
   assert not calls
 
 
 def test_flags_are_passed_as_they_are(calls):
-  processes.join("10.0.0.1:8476", 0, 4)
+  join.join("10.0.0.1:8476", 0, 4)
   [(arguments, options)] = calls
   assert arguments == ("10.0.0.1:8476", 4, 0)
-  assert options == {"cluster_detection_method": "deactivate"}
+  assert options == {
+    "cluster_detection_method": "deactivate",
+    "heartbeat_timeout_seconds": heartbeat.JAX_SECONDS,
+  }
 
 
 @pytest.mark.parametrize(
@@ -52,28 +54,31 @@ def test_flags_are_passed_as_they_are(calls):
 )
 def test_wrong_flags_are_named(calls, flags, named):
   with pytest.raises(Refusal, match=named):
-    processes.join(*flags)
+    join.join(*flags)
   assert not calls
 
 
 def test_slurm_one_task_a_node_takes_all_its_gpus(calls, monkeypatch):
   for name, value in SLURM.items():
     monkeypatch.setenv(name, value)
-  processes.join()
-  assert calls == [((), {"local_device_ids": range(8)})]
+  join.join()
+  [(_, options)] = calls
+  assert options["local_device_ids"] == range(8)
+  assert options["heartbeat_timeout_seconds"] < 50
 
 
 def test_slurm_one_task_a_gpu_is_left_to_jax(calls, monkeypatch):
   for name, value in (SLURM | {"SLURM_STEP_NUM_TASKS": "16"}).items():
     monkeypatch.setenv(name, value)
-  processes.join()
-  assert calls == [((), {"local_device_ids": None})]
+  join.join()
+  [(_, options)] = calls
+  assert options["local_device_ids"] is None
 
 
 def test_slurm_batch_script_outside_of_srun_is_alone(calls, monkeypatch):
   monkeypatch.setenv("SLURM_JOB_ID", "7")
   monkeypatch.setenv("SLURM_NTASKS", "16")
-  processes.join()
+  join.join()
   assert not calls
 
 
@@ -94,14 +99,4 @@ def test_slurm_batch_script_outside_of_srun_is_alone(calls, monkeypatch):
   ],
 )
 def test_tpu_pods_are_recognised(environment, platforms, pod):
-  assert processes.is_tpu_pod(environment, platforms) == pod
-
-
-def test_processes_that_were_told_different_things_are_refused(monkeypatch):
-  processes.check_same("--input=in.txt", "abc")
-  gather = (processes.multihost_utils, "process_allgather")
-  monkeypatch.setattr(*gather, lambda mine: np.stack([mine, mine, mine[::-1]]))
-  with pytest.raises(Refusal, match=r"--input=in\.txt of process 2 is not"):
-    processes.check_same("--input=in.txt", "abc")
-  monkeypatch.setattr(*gather, lambda mine: np.stack([mine] * 3))
-  processes.check_same("--input=in.txt", "abd")
+  assert join.is_tpu_pod(environment, platforms) == pod

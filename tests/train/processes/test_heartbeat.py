@@ -1,0 +1,123 @@
+"""Heartbeats: who is lost, who has left, and what the others do about it."""
+
+import queue
+import time
+
+import pytest
+
+from train.processes import heartbeat, links
+from train.processes.heartbeat import Heartbeats
+
+TOKEN = bytes(range(links.TOKEN))
+HOSTS = ["host-a", "host-b", "host-c"]
+
+
+class Process:
+  """A stand-in for a process of a run: its heartbeats, and how it ended."""
+
+  def __init__(self, number, **options):
+    self.ended = queue.Queue()
+    self.beats = Heartbeats(
+      number, HOSTS, lambda *how: self.ended.put(how), token=TOKEN, **options
+    )
+
+  def die(self):
+    """As a killed process: its connections close without a word."""
+    self.beats._stopped.set()
+    time.sleep(0.6)  # Its own thread is between two looks.
+    for link in self.beats._links:
+      link.connection.close()
+
+  def how(self):
+    return self.ended.get(timeout=10)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+  """Three processes, of which the first one listens."""
+  monkeypatch.setattr(heartbeat, "GRACE_SECONDS", 0.1)
+  monkeypatch.setattr(heartbeat, "LEAVING_SECONDS", 0.1)
+  monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
+  silences = {"silence": 3.0}
+  with links.listen("127.0.0.1") as listener:
+    first = Process(0, listener=listener, **silences)
+    port = listener.getsockname()[1]
+    others = [
+      Process(
+        number,
+        connected=[links.connect(["127.0.0.1"], port, TOKEN, number)],
+        **silences,
+      )
+      for number in (1, 2)
+    ]
+    deadline = time.monotonic() + 10
+    while len(first.beats._links) < 2:
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    every = [first, *others]
+    yield every
+    for process in every:
+      process.beats.done()
+    time.sleep(0.6)
+    for process in every:
+      for link in process.beats._links:
+        link.connection.close()
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_dead_process_is_named_and_the_others_end(processes, victim):
+  processes[victim].die()
+  for process in (processes[1], processes[2 - victim]):
+    status, sentence = process.how()
+    assert status == 75
+    assert sentence.startswith(f"process {victim} on {HOSTS[victim]} was lost")
+    assert "the same command goes on" in sentence
+
+
+def test_a_process_that_hangs_is_lost_too(processes):
+  # It neither sends nor closes.
+  processes[2].beats._stopped.set()
+  _, sentence = processes[0].how()
+  assert sentence.startswith("process 2 on host-c was lost (nothing was heard")
+  _, sentence = processes[1].how()
+  assert sentence.startswith("process 2 on host-c was lost (process 0 says so")
+
+
+def test_who_is_heard_of_is_not_lost(processes):
+  # Longer than the silence of one that hangs.
+  time.sleep(4)
+  assert all(process.ended.empty() for process in processes)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_nobody_misses_a_process_that_is_done(processes, first):
+  processes[first].beats.done()
+  processes[first].die()
+  time.sleep(1)
+  assert all(process.ended.empty() for process in processes)
+
+
+@pytest.mark.parametrize("leaving", [0, 1])
+def test_the_others_end_with_a_process_that_fails(processes, leaving):
+  processes[leaving].beats.leave(1)
+  for process in (processes[1 - leaving], processes[2]):
+    status, sentence = process.how()
+    assert status == 1
+    assert f"process {leaving} on {HOSTS[leaving]} failed" in sentence
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_all_hear_that_one_is_asked_to_stop(processes, asked):
+  assert not any(process.beats.stop_told.is_set() for process in processes)
+  processes[asked].beats.tell_of_stop()
+  assert all(process.beats.stop_told.wait(5) for process in processes)
+  assert all(process.ended.empty() for process in processes)
+
+
+def test_settling_waits_for_a_loss_alone(processes, monkeypatch):
+  began = time.monotonic()
+  processes[0].beats.settle(0.2)
+  assert time.monotonic() - began < 1
+  processes[1].die()
+  processes[0].beats.settle(10.0)
+  assert processes[0].how()[0] == 75

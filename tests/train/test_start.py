@@ -1,0 +1,92 @@
+"""The start of a run from a state whose evaluation was interrupted."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from tests.train.test_loop import params, rows_of
+from train import loop, start
+from train.checkpoint import Checkpoints
+from train.evaluators import loss, text
+from train.workdir.metrics_file import read_rows
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+def stop_in_evaluation(monkeypatch, config, run, step):
+  """Runs until a signal comes while `step` is evaluated; gives the status."""
+  measure = loss.measure
+
+  def measuring(eval_step, params, batches):
+    def signalled():
+      for batch in batches:
+        yield batch
+        if len(rows_of(run)) == step - 1:
+          os.kill(os.getpid(), signal.SIGTERM)
+
+    return measure(eval_step, params, signalled())
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loss, "measure", measuring)
+    with pytest.raises(SystemExit) as stopped:
+      loop.run(config, str(run))
+  return stopped.value.code
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_an_evaluation_that_was_interrupted_is_done_at_the_next_start(
+  finished, tmp_path, monkeypatch, step
+):
+  config, folder, result = finished
+  run = tmp_path / "run"
+  assert stop_in_evaluation(monkeypatch, config, run, step) == 143
+  # Nothing of it looks like a step that was measured.
+  assert len(rows_of(run)) == step - 1
+  with Checkpoints(run / "checkpoints", writable=False) as checkpoints:
+    assert checkpoints.latest_step() == (None if step == 2 else 2)
+  assert (run / start.INTERRUPTED / str(step)).is_dir()
+  assert loop.run(config, str(run)) == result
+  assert not (run / start.INTERRUPTED).exists()
+  assert rows_of(run) == rows_of(folder)
+  assert params(config, run) == params(config, folder)
+  with Checkpoints(
+    run / "checkpoints", best_metric="eval/valid/loss", writable=False
+  ) as checkpoints:
+    assert checkpoints.metrics(step)
+
+
+def test_it_may_be_interrupted_again(finished, tmp_path, monkeypatch):
+  config, folder, _ = finished
+  run = tmp_path / "run"
+  for _ in range(2):
+    assert stop_in_evaluation(monkeypatch, config, run, 4) == 143
+  loop.run(config, str(run))
+  assert rows_of(run) == rows_of(folder)
+
+
+def test_a_state_that_is_no_newer_is_forgotten(finished, tmp_path):
+  config, folder, _ = finished
+  run = shutil.copytree(folder, tmp_path / "run")
+  # As after a crash between saving step 4 and forgetting this.
+  shutil.copytree(run / "checkpoints/4", run / start.INTERRUPTED / "4")
+  config = config.copy_and_resolve_references()
+  config.train.steps = 5
+  loop.run(config, str(run))
+  assert not (run / start.INTERRUPTED).exists()
+  steps = [row["step"] for row in read_rows(run / "metrics.jsonl")]
+  assert steps == [1, 2, 3, 4, 5]
+
+
+def test_texts_are_no_longer_generated_once_the_run_stops(
+  finished, tmp_path, monkeypatch
+):
+  config, _, _ = finished
+  scored = []
+  monkeypatch.setattr(
+    text, "score", lambda *texts: scored.append(texts) or {"x": np.zeros(1)}
+  )
+  stop_in_evaluation(monkeypatch, config, tmp_path / "run", 2)
+  assert not scored

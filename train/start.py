@@ -1,0 +1,211 @@
+"""The start of a run: what it is made of, checked, compiled, restored."""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+from data.collate import abstract_batch
+from data.pipeline import Pipeline
+from train import compiled_steps, validate
+from train.build_step import StepProgram, build_step
+from train.checkpoint import Checkpoints
+from train.cli import machine_errors
+from train.config import Config
+from train.costs import plan
+from train.errors import refusing
+from train.evaluators.suite import Suite
+from train.mesh import MeshConfig, check_batch_size, make_mesh, sharding_rules
+from train.optim import OptimConfig, describe_schedule_change
+from train.processes import agreement
+from train.progress.step_reader import RunTotals
+from train.setting_names import naming
+from train.setup import datasets, target_check
+from train.setup.initial_params import first_params
+from train.setup.task import Task, build_task, record_task
+from train.state import TrainState, create_state, state_shardings
+from train.workdir import data_position, recorded_config
+
+# The folder of a state whose evaluation a signal has interrupted.
+INTERRUPTED = "interrupted"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run is made of, checked and ready to compile.
+
+  Attributes:
+    changes: what differs from the configuration that ran here before.
+    step: the program of a step, compiled for the shapes of its batches.
+  """
+
+  config: Config
+  folder: Path
+  changes: dict[str, list]
+  task: Task
+  mesh: Mesh
+  pipeline: Pipeline
+  suite: Suite
+  program: StepProgram
+  step: compiled_steps.CompiledSteps
+
+
+def build_run(config: Config, folder: Path) -> Run:
+  """Finds whatever is wrong before anything compiles."""
+  validate.check_values(config)
+  changes = recorded_config.check_same(config, folder)
+  rules = sharding_rules(config)
+  mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
+  batch_size, parts = config.train.batch_size, config.train.accumulate_steps
+  check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
+  datasets.check(config, folder)
+  task = build_task(config, folder, weights=True).on(mesh)
+  program = build_step(config, task.module, mesh)
+  pairs = datasets.train_pairs(config, task, folder)
+  pipeline = datasets.train_pipeline(config, pairs, folder)
+  sets = datasets.held_out(config, task, folder, config.data.eval)
+  if jax.process_index() == 0 and not (folder / "config.json").exists():
+    target_check.report(config, task, pairs)
+    datasets.warn_of_duplicates(config, pairs, sets, folder)
+  shardings = state_shardings(program.state)
+  return Run(
+    config=config,
+    folder=folder,
+    changes=changes,
+    task=task,
+    mesh=mesh,
+    pipeline=pipeline,
+    suite=Suite(config, task, mesh, shardings.params, sets),
+    program=program,
+    step=compiled_steps.CompiledSteps(program.step, pipeline.shapes),
+  )
+
+
+def first_state(this: Run) -> TrainState:
+  """The state of step 0: weights that are read, or drawn."""
+  config, module = this.config, this.task.module
+  params = first_params(config, module)
+  key = jax.random.key(config.seed)
+  tx, rules = this.program.tx, this.task.rules
+  return create_state(module, tx, this.mesh, rules, key, params)
+
+
+def check_step(this: Run) -> None:
+  """Traces the step: what the model itself refuses, it refuses now."""
+  batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
+  machine_errors.check_batch("train.batch_size", batch)
+  names = {"attention": "model.attention", "remat": "model.remat"}
+  with naming(**names), jax.set_mesh(this.mesh):
+    this.step.check(this.program.state, batch)
+
+
+def compile_step(this: Run) -> None:
+  """Compiles for the longest batches; refuses what no memory holds."""
+  rows, shape = this.pipeline.batch_size, this.pipeline.shapes[-1]
+  packed = this.pipeline.packing == "pack"
+  plan.compile_step(
+    this.step,
+    this.program.state,
+    abstract_batch(shape, rows),
+    config=this.config,
+    mesh=this.mesh,
+    pairs=rows * (this.pipeline.fill().pairs_per_row if packed else 1),
+  )
+
+
+def open_checkpoints(this: Run) -> Checkpoints:
+  """The run's checkpoints, to read and to write."""
+  return Checkpoints(
+    this.folder / "checkpoints",
+    keep_last=this.config.train.keep_last,
+    best_metric=validate.best_metric(validate.flatten(this.config)),
+    best_mode=this.config.train.best_mode,
+  )
+
+
+def begin(
+  this: Run, checkpoints: Checkpoints
+) -> tuple[Run, TrainState, RunTotals, dict[str, float] | None]:
+  """The newest good state or a first one; the folder then says what runs.
+
+  The run's batches go on where those of the state ended. Last comes the row of
+  the state's step where its evaluation is still owed, else None.
+  """
+  restored = _restore_interrupted(this, checkpoints.latest_step())
+  if restored is None:
+    restored = checkpoints.restore(this.program.state)
+  progress, owed = RunTotals(), None
+  if restored is None:
+    with refusing():
+      state = first_state(this)
+  else:
+    state, meta = restored
+    progress, owed = RunTotals(**meta["progress"]), meta.get("row")
+    restart = this.config.data.restart_epoch
+    pipeline = data_position.resume(
+      this.pipeline, meta["data"], progress.step, restart
+    )
+    this = dataclasses.replace(this, pipeline=pipeline)
+  if jax.process_index() == 0:
+    announce(this, progress.step)
+  return this, state, progress, owed
+
+
+def save_interrupted(
+  this: Run, step: int, state: TrainState, meta: Mapping[str, Any]
+) -> None:
+  """Keeps a state until it is evaluated, and saved with what that gives.
+
+  Args:
+    meta: of a checkpoint, with the step's `row`.
+  """
+  with Checkpoints(this.folder / INTERRUPTED) as interrupted:
+    interrupted.save(step, state, meta, None)
+
+
+def drop_interrupted(this: Run) -> None:
+  """Forgets it: the state is evaluated and saved, or a newer one is."""
+  if jax.process_index() == 0:
+    shutil.rmtree(this.folder / INTERRUPTED, ignore_errors=True)
+
+
+def _restore_interrupted(
+  this: Run, latest: int | None
+) -> tuple[TrainState, dict[str, Any]] | None:
+  """A state that is newer than the latest checkpoint, with its meta."""
+  folder = this.folder / INTERRUPTED
+  if not agreement.on_chief(f"looking for {folder}", folder.is_dir):
+    return None
+  with Checkpoints(folder) as interrupted:
+    newest = interrupted.latest_step()
+    if newest is not None and newest > (latest or 0):
+      return interrupted.restore(this.program.state)
+  drop_interrupted(this)
+  return None
+
+
+def announce(this: Run, step: int) -> None:
+  """Records what runs from `step` on, and says it."""
+  steps = this.config.train.steps
+  if step >= steps:
+    # What has changed is not recorded: nothing runs under it.
+    logging.info(
+      "step %d is done already, of train.steps=%d: no step is left", step, steps
+    )
+    return
+  record_task(this.task, this.folder)
+  recorded_config.record(this.config, this.folder, this.changes, step)
+  logging.info("special tokens:\n%s", this.task.tokens.table())
+  this.task.generation_settings(this.config).tell()
+  logging.info("batches: %s", datasets.describe_batches(this.pipeline))
+  logging.info("from step %d to %d", step, steps)
+  if step and "train.steps" in this.changes:
+    optim = OptimConfig(**this.config.optim.to_dict())
+    old, width = this.changes["train.steps"][0], this.task.width
+    if told := describe_schedule_change(optim, old, steps, step, width):
+      logging.warning("%s", told)
