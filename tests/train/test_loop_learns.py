@@ -18,7 +18,7 @@ def test_true_sources_are_worth_more_than_permuted_ones(tmp_path, full, count):
     "--config.train.checkpoint_every_steps=0",
     "--config.optim.warmup_steps=50",
     "--config.data.eval=valid=pydoc@valid[:50]",
-    f"--config.data.test=test=pydoc@test[:{count(200, 100_000)}]",
+    f"--config.data.test=test=pydoc@test{'' if full else '[:200]'}",
   ]
   no_texts = ["--config.eval.text_examples=-1"]
   # Few steps show in the loss, and in texts by chance.
