@@ -11,6 +11,8 @@ from collections.abc import Sequence
 TOKEN = 16
 _HELLO = struct.Struct(f">{TOKEN}sH")
 _CONNECT_SECONDS = 5.0
+# A process says at once who it is; a stranger must not hold up the heartbeats.
+_HELLO_SECONDS = 1.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,7 +76,7 @@ def connect(
 
 def greeted(connection: socket.socket, token: bytes) -> Link | None:
   """The link of a process that shows the token of this run; None: closed."""
-  connection.settimeout(_CONNECT_SECONDS)
+  connection.settimeout(_HELLO_SECONDS)
   hello = b""
   try:
     while len(hello) < _HELLO.size:
