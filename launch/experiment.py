@@ -15,13 +15,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from launch.program import Refusal
+
 # Characters of an exception's own text that a message repeats.
 _LONGEST = 300
 _EXAMPLE = '[{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]'
-
-
-class Refusal(ValueError):
-  """The sweep cannot be run; the message says what to change."""
 
 
 def read(config: str) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:

@@ -9,7 +9,7 @@ the others are ended and its status is returned; SIGTERM and SIGINT are passed
 on, so that a run saves and exits; a second signal ends it at once.
 
 The processes compute on CPU unless JAX_PLATFORMS says otherwise: one process
-alone drives all accelerators of a machine.
+alone drives all accelerators of a machine. --dry_run prints the command lines.
 """
 
 from launch import early
@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
 import contextlib
 import ctypes
-import difflib
 import functools
 import os
 import shlex
@@ -33,14 +32,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from absl import app, flags
+from absl import flags
+
+from launch import program
 
 MAIN = Path(__file__).parents[1] / "main.py"
 GRACE_SECONDS = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-PROCESSES = flags.DEFINE_integer(
-  "processes", 2, "How many to start.", lower_bound=1
+# Of this command alone: a sweep, which imports it, has others.
+OWN = flags.FlagValues()
+flags.DEFINE_integer(
+  "processes", 2, "How many to start.", lower_bound=1, flag_values=OWN
+)
+flags.DEFINE_bool(
+  "dry_run", False, "Only print the command lines.", flag_values=OWN
 )
 
 
@@ -205,49 +211,15 @@ def run(processes: int, arguments: Sequence[str]) -> int:
       reader.join()
 
 
-def parse(argv: list[str]) -> list[str]:
-  """Parses flags of this command; those of main.py must stand after --."""
-  try:
-    return flags.FLAGS(argv)
-  except flags.UnrecognizedFlagError as error:
-    own, theirs = _split(argv[1:])
-    near = difflib.get_close_matches(error.flagname, flags.FLAGS, cutoff=0.8)
-    sys.exit(
-      f"error: --{error.flagname} is no flag of this command"
-      + (
-        f"; did you mean --{near[0]}?"
-        if near
-        else ": flags of main.py stand after --, as in: "
-        + shlex.join([*own, "--", *theirs])
-      )
-    )
-  except (flags.Error, ValueError) as error:
-    sys.exit(f"error: {str(error).removeprefix('flag ')} (see --help)")
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Flags of this command with their values, and all else."""
-  own, theirs = [], []
-  group = theirs
-  for number, word in enumerate(words):
-    if word == "--":
-      return own, [*theirs, *words[number + 1 :]]
-    if word.startswith("-"):
-      name = word.lstrip("-").partition("=")[0]
-      known = name in flags.FLAGS or name.removeprefix("no") in flags.FLAGS
-      group = own if known else theirs
-    group.append(word)
-  return own, theirs
-
-
-def main(argv: Sequence[str]) -> None:
-  if len(argv) < 2:
-    sys.exit(
-      "error: there are no flags of main.py: pass them after --, as in: "
-      "-- --config=configs/dates.py:smoke --workdir=runs/two"
-    )
-  sys.exit(run(PROCESSES.value, argv[1:]))
+def launch(command: program.Program) -> int:
+  """Runs the command as its flags say; returns the exit status."""
+  processes = OWN["processes"].value
+  if not OWN["dry_run"].value:
+    return run(processes, command.flags)
+  for words in commands(processes, free_port(), command.flags):
+    print(shlex.join(words))
+  return 0
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse)
+  program.launch(__doc__, OWN, launch)

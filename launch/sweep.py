@@ -35,7 +35,7 @@ from typing import Any
 
 from absl import app, flags
 
-from launch import experiment, local
+from launch import experiment, local, program
 from launch.experiment import Refusal, suggest
 
 CONFIG = flags.DEFINE_string("config", None, "A file of configs/, :variant.")
@@ -297,6 +297,6 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   try:
-    app.run(main, flags_parser=local.parse)
+    app.run(main, flags_parser=program.parse)
   except Refusal as refusal:
-    sys.exit(f"error: {refusal}")
+    program.refuse(refusal)

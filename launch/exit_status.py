@@ -1,0 +1,37 @@
+"""How main.py ends, and which of its ends ask for another start.
+
+| status | what it means | run again |
+|---|---|---|
+| 0 | finished | no |
+| 1 | an error that would come again | no |
+| 75 | another host or process was lost | yes |
+| 130 | stopped by SIGINT, saved | no |
+| 143 | stopped by SIGTERM, saved | yes, and no failure |
+| 129 to 159 | ended by another signal: 137 by SIGKILL | yes |
+| any other | the command could not be run, or its memory was full | no |
+
+The same command goes on where the last one saved. Of the processes of a run the
+largest status counts, as srun and Kubernetes have it.
+"""
+
+import signal
+
+FINISHED = 0
+# EX_TEMPFAIL of sysexits.h.
+LOST = 75
+TERMINATED = 128 + signal.SIGTERM
+# Of signals 1 to 31 a shell makes 129 to 159. Ctrl-C is meant.
+AGAIN = (
+  LOST,
+  *(128 + number for number in range(1, 32) if number != signal.SIGINT),
+)
+
+
+def runs_again(status: int) -> bool:
+  """Whether a run that ended so is to be started again."""
+  return status in AGAIN
+
+
+def is_failure(status: int) -> bool:
+  """Whether it counts as one of the restarts that a run may have."""
+  return status not in (FINISHED, TERMINATED)

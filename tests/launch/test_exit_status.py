@@ -1,0 +1,24 @@
+"""Which ends of main.py ask for another start."""
+
+import signal
+
+import pytest
+
+from launch import exit_status
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 74, 126, 127, 128, 130, 160, 253])
+def test_an_end_that_would_come_again_is_the_last(status):
+  assert not exit_status.runs_again(status)
+
+
+@pytest.mark.parametrize(
+  "status", [75, 143, *(128 + s for s in (signal.SIGKILL, signal.SIGSEGV))]
+)
+def test_what_another_start_can_mend_is_started_again(status):
+  assert exit_status.runs_again(status)
+
+
+def test_a_run_that_was_stopped_has_not_failed():
+  failures = filter(exit_status.is_failure, exit_status.AGAIN)
+  assert {*exit_status.AGAIN} - {*failures} == {143}
