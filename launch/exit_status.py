@@ -14,6 +14,7 @@ The same command goes on where the last one saved. Of the processes of a run the
 largest status counts, as srun and Kubernetes have it.
 """
 
+import dataclasses
 import signal
 
 FINISHED = 0
@@ -35,3 +36,16 @@ def runs_again(status: int) -> bool:
 def is_failure(status: int) -> bool:
   """Whether it counts as one of the restarts that a run may have."""
   return status not in (FINISHED, TERMINATED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+  """How a job of a cluster ended.
+
+  Attributes:
+    status: main.py's last exit status; None: nobody has written it down.
+    error: the last line that it printed; empty after 0.
+  """
+
+  status: int | None
+  error: str = ""

@@ -1,6 +1,11 @@
 """A process of its own, for what forks and blocks signals."""
 
+import contextlib
+import json
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -8,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -37,3 +43,41 @@ def script(tmp_path):
     )
 
   return run
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+  """`tools(file, *names)`: stand-ins of commands, alone on the PATH.
+
+  What is installed on the machine is not found: no test may reach a cluster.
+  """
+  folder = tmp_path / "bin"
+  folder.mkdir()
+  for name in ("bash", "mkdir", "mv", "grep", "sed", "tar", "cat"):
+    (folder / name).symlink_to(shutil.which(name) or "/bin/true")
+  monkeypatch.setenv("PATH", str(folder))
+
+  def put(file, *names):
+    for name in names:
+      script = folder / name
+      words = shlex.join([sys.executable, str(HERE / file), name])
+      script.write_text(f'#!/bin/bash\nexec {words} "$@"\n')
+      script.chmod(0o755)
+    return folder
+
+  return put
+
+
+@pytest.fixture
+def queue(tmp_path, tools, monkeypatch):
+  """The folder of a Slurm that is not there; its jobs really run."""
+  folder = tmp_path / "queue"
+  folder.mkdir()
+  monkeypatch.setenv("STAND_IN_SLURM", str(folder))
+  tools("slurm_stand_in.py", "sbatch", "squeue", "scancel", "scontrol", "srun")
+  yield folder
+  for path in folder.glob("*.json"):
+    job = json.loads(path.read_text())
+    if job["state"] != "GONE" and "group" in job:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(job["group"], signal.SIGKILL)

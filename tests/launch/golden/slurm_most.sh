@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=big
+#SBATCH --account=lab
+#SBATCH --partition=gpu
+#SBATCH --qos=high
+#SBATCH --time=24:00:00
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output="/shared/my runs/b2b/slurm-%j.out"
+#SBATCH --mem=0
+#SBATCH --constraint=h100
+
+set -uo pipefail
+name=big
+workdir='/shared/my runs/b2b'
+main=(
+  /venv/bin/python
+  /code/main.py
+  --config=c.py
+  '--workdir=/shared/my runs/b2b'
+  '--config.a=it'"'"'s'
+  '--config.b=$x @name@ `y`'
+  '--config.c=1
+2'
+)
+
+cd -- /code || exit 1
+mkdir -p -- "$workdir" || exit 1
+file=$workdir/exit_status.json
+
+# Writes how main.py ended, whole or not at all: status, restarts, again.
+write_status() {
+  {
+    printf '{"name": "%s", "job": "%s", ' "$name" "$SLURM_JOB_ID"
+    printf '"status": %s, "restarts": %d, "again": %s}\n' "$@"
+  } >"$file.partial" && mv -f -- "$file.partial" "$file"
+}
+
+# A job that is cancelled or preempted gets SIGTERM whole. This shell stays
+# until its tasks have saved, and writes it down.
+trap : TERM
+
+restarts=
+if grep -qs "\"job\": \"$SLURM_JOB_ID\"" "$file"; then
+  restarts=$(sed -n 's/.*"restarts": \([0-9]*\).*/\1/p' "$file")
+fi
+restarts=${restarts:-0}
+write_status null "$restarts" true
+
+module load cuda
+ulimit -c 0
+
+# A task that ends waits for the others, which may still be saving.
+srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpus-per-task=64 \
+  --kill-on-bad-exit=0 --wait=300 "${main[@]}"
+status=$?
+
+again=false
+if ((status == 75 || (status > 128 && status < 160 && status != 130))); then
+  again=true
+fi
+if $again && ((status != 143)); then
+  if ((restarts < 3)); then
+    restarts=$((restarts + 1))
+  else
+    again=false
+    echo "main.py ended by $status: it has had its 3 restarts"
+  fi
+fi
+if $again; then
+  # One that was cancelled is completing, and must not come back.
+  state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+  if [[ $state == COMPLETING || $state == CANCELLED* ]]; then
+    again=false
+  fi
+fi
+write_status "$status" "$restarts" "$again"
+if $again; then
+  echo "main.py ended by $status: the job goes back into the queue"
+  scontrol requeue "$SLURM_JOB_ID" && exit 0
+  write_status "$status" "$restarts" false
+fi
+exit "$status"
