@@ -63,7 +63,7 @@ def missing(command: Sequence[str], error: OSError) -> Refusal:
 
 
 def name(command: Sequence[str]) -> str:
-  """The words of a command before its first flag or name of its own."""
+  """The first words of a command, up to a flag, a number or the like."""
   words = [*command[:1]]
   for word in command[1:]:
     if not word.isascii() or not word.replace("-", "").isalpha():

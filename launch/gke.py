@@ -21,17 +21,14 @@ if __name__ == "__main__":
   early.watch()
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from absl import flags
 
-from launch import accelerators, cluster_command, exit_status, jobset, program
+from launch import cluster_command, exit_status, program
+from launch.cloud import accelerators, jobset, shared_folder
 from launch.program import Program, Refusal
 
-# Where the pods find what --bucket and --nfs name.
-MOUNTS = {"bucket": "/bucket", "nfs": "/nfs"}
 _NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 OWN = flags.FlagValues()
 
@@ -52,9 +49,7 @@ def define(own: flags.FlagValues) -> None:
   number("num_slices", 1, 1, "Slices joined by the network.")
   text("gpu", "In place of --topology, GPUs of a machine: h100:8.")
   number("nodes", 1, 1, "Machines with GPUs.")
-  text("bucket", "Of Cloud Storage, mounted at --mount.")
-  text("nfs", "In place of --bucket: server:/path.")
-  text("mount", "Where, in the pods; by default /bucket or /nfs.")
+  shared_folder.define(own)
   text("name", "Of the JobSet; by default of the workdir.")
   text("namespace", "Of Kubernetes.", "default")
   text("service_account", "Of Kubernetes, with access to the bucket.")
@@ -99,43 +94,17 @@ class Gke:
         raise Refusal(
           f"--{flag}={value(flag)} belongs to --{needs}: leave it out"
         )
-    self._check_volume()
-
-  def _check_volume(self) -> None:
-    bucket, nfs = self.own["bucket"].value, self.own["nfs"].value
-    if bool(bucket) == bool(nfs):
-      raise Refusal(
-        "pass one of --bucket and --nfs: every host must see the workdir, as "
-        "--bucket=my-bucket -- --workdir=/bucket/runs/name"
-      )
-    if bucket and not re.fullmatch(r"[a-z0-9][-_.a-z0-9]+", bucket):
-      raise Refusal(
-        f"--bucket={bucket}: write its name alone, as --bucket=my-bucket"
-      )
-    if nfs and not re.fullmatch(r"[^:/\s]+:/\S*", nfs):
-      raise Refusal(f"--nfs={nfs}: write server:/path, as --nfs=10.0.0.2:/runs")
-    mount = self.own["mount"].value or MOUNTS["bucket" if bucket else "nfs"]
-    self.mount = PurePosixPath(mount)
-    if not self.mount.is_absolute() or str(self.mount) == "/":
-      raise Refusal(f"--mount={mount}: write a folder from the root, /bucket")
+    self.folder = shared_folder.read(own)
 
   def name(self, command: Program) -> str:
-    self._check_workdir(command)
+    self.folder.check(command)
     return program.check_name(
       self.own["name"].value or program.name_of(command)
     )
 
-  def _check_workdir(self, command: Program) -> None:
-    folder = PurePosixPath(command.workdir)
-    if self.mount not in folder.parents or ".." in folder.parts:
-      raise Refusal(
-        f"--workdir={command.workdir} is not seen by every host: the shared "
-        f"folder is {self.mount}, as in --workdir={self.mount}/runs/name"
-      )
-
   def render(self, command: Program, name: str) -> str:
     """The manifest."""
-    self._check_workdir(command)
+    self.folder.check(command)
     value = lambda flag: self.own[flag].value
     settings = jobset.Settings(
       name=name,
@@ -143,9 +112,7 @@ class Gke:
       image=value("image"),
       machines=self.machines,
       slices=value("num_slices"),
-      bucket=value("bucket"),
-      nfs=value("nfs"),
-      mount=str(self.mount),
+      folder=self.folder,
       service_account=value("service_account"),
       spot=value("spot"),
       grace_seconds=value("grace_seconds"),

@@ -15,6 +15,11 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+# Those that scripts use.
+COMMANDS = (
+  *("bash", "cat", "grep", "hostname", "mkdir", "mktemp", "mv", "rm", "sed"),
+  *("sleep", "tar", "gzip"),
+)
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -53,8 +58,8 @@ def tools(tmp_path, monkeypatch):
   """
   folder = tmp_path / "bin"
   folder.mkdir()
-  for name in ("bash", "mkdir", "mv", "grep", "sed", "tar", "cat"):
-    (folder / name).symlink_to(shutil.which(name) or "/bin/true")
+  for name in COMMANDS:
+    (folder / name).symlink_to(shutil.which(name) or f"/bin/{name}")
   monkeypatch.setenv("PATH", str(folder))
 
   def put(file, *names):

@@ -35,8 +35,8 @@ def test_a_command_that_is_not_there_is_told(tmp_path, monkeypatch):
 
 
 def test_a_command_is_named_without_what_it_is_about():
-  words = ["gcloud", "compute", "tpus", "queued-resources", "create", "tpu7"]
-  assert cluster_command.name(words) == " ".join(words[:5])
+  words = ["gcloud", "compute", "tpus", "delete", "tpu-7", "--force", "a"]
+  assert cluster_command.name(words) == "gcloud compute tpus delete"
   assert (
     cluster_command.name(["kubectl", "apply", "-f", "-"]) == "kubectl apply"
   )

@@ -1,7 +1,7 @@
 """Accelerators of Google Cloud by their short names: labels, chips of a host.
 
-From "Plan TPUs in GKE", "TPU architecture" and "GPU machine types" of Google
-Cloud's documentation, and the table of machines of AI-Hypercomputer/xpk.
+From "Plan TPUs in GKE", "TPU software versions" and "GPU machine types" of
+Google Cloud's documentation, and AI-Hypercomputer/xpk's table of machines.
 """
 
 import dataclasses
@@ -138,3 +138,28 @@ def gpu_hosts(gpu: str, nodes: int) -> Slice:
     )
   labels = {"cloud.google.com/gke-accelerator": label}
   return Slice("nvidia.com/gpu", labels, nodes, int(count))
+
+
+# What a TPU VM starts with, by the first part of an accelerator type.
+RUNTIMES = {
+  "v4": "tpu-ubuntu2204-base",
+  "v5litepod": "v2-alpha-tpuv5-lite",
+  "v5p": "v2-alpha-tpuv5",
+  "v6e": "v2-alpha-tpuv6e",
+}
+
+
+def runtime(accelerator_type: str) -> str:
+  """The runtime version of a TPU VM such as "v5litepod-16".
+
+  Raises:
+    Refusal: there is no such type.
+  """
+  kind, _, number = accelerator_type.partition("-")
+  if kind not in RUNTIMES or not number.isdecimal():
+    raise Refusal(
+      f"--accelerator_type={accelerator_type}: write one such as "
+      f"{', '.join(f'{kind}-16' for kind in RUNTIMES)}; of another kind pass "
+      "--version too"
+    )
+  return RUNTIMES[kind]

@@ -1,25 +1,25 @@
 """The JobSet's manifest: golden texts, read and written again by its API."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
 from kubeflow_trainer_api import models
 
-from launch import accelerators, exit_status, jobset
+from launch import exit_status
+from launch.cloud import accelerators, jobset
+from launch.cloud.shared_folder import SharedFolder
 from launch.program import Program
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = jobset.Settings(
   name="b2b",
   namespace="default",
   image="europe-docker.pkg.dev/project/images/encdec:1",
   machines=accelerators.tpu_slice("v5e:4x4"),
   slices=2,
-  bucket="my-bucket",
-  nfs="",
-  mount="/bucket",
+  folder=SharedFolder("my-bucket", "", PurePosixPath("/bucket")),
   service_account="trainer",
   spot=True,
   grace_seconds=300,
@@ -29,9 +29,7 @@ GPUS = {
   **vars(SETTINGS),
   "machines": accelerators.gpu_hosts("h100:8", 2),
   "slices": 1,
-  "bucket": "",
-  "nfs": "10.0.0.2:/runs",
-  "mount": "/nfs",
+  "folder": SharedFolder("", "10.0.0.2:/runs", PurePosixPath("/nfs")),
   "service_account": "",
   "spot": False,
 }

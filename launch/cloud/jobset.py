@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from launch import exit_status
-from launch.accelerators import Slice
+from launch.cloud.accelerators import Slice
+from launch.cloud.shared_folder import SharedFolder
 from launch.program import Program
 
 # The user of launch/Dockerfile.
@@ -23,8 +24,7 @@ class Settings:
   Attributes:
     machines: of one slice.
     slices: of them.
-    bucket: of Cloud Storage; empty: nfs is "server:/path".
-    mount: where the pods find it.
+    folder: of which the workdir is a part.
     service_account: of Kubernetes; empty: the default one.
   """
 
@@ -33,9 +33,7 @@ class Settings:
   image: str
   machines: Slice
   slices: int
-  bucket: str
-  nfs: str
-  mount: str
+  folder: SharedFolder
   service_account: str
   spot: bool
   grace_seconds: int
@@ -142,7 +140,7 @@ def _pod(settings: Settings, command: Program) -> dict[str, Any]:
     # The last lines of a failure can then be read from the pod's status.
     "terminationMessagePolicy": "FallbackToLogsOnError",
     "volumeMounts": [
-      {"name": "shared", "mountPath": settings.mount},
+      {"name": "shared", "mountPath": str(settings.folder.mount)},
       {"name": "memory", "mountPath": "/dev/shm"},
     ],
   }
@@ -163,19 +161,19 @@ def _pod(settings: Settings, command: Program) -> dict[str, Any]:
     spec["nodeSelector"][_SPOT] = "true"
     toleration = {"key": _SPOT, "operator": "Equal", "value": "true"}
     spec["tolerations"] = [toleration | {"effect": "NoSchedule"}]
-  if not settings.bucket:
+  if not settings.folder.bucket:
     return {"spec": spec}
   annotations = {"gke-gcsfuse/volumes": "true"}
   return {"metadata": {"annotations": annotations}, "spec": spec}
 
 
 def _shared(settings: Settings) -> dict[str, Any]:
-  if not settings.bucket:
-    server, _, path = settings.nfs.partition(":")
+  if not settings.folder.bucket:
+    server, _, path = settings.folder.nfs.partition(":")
     return {"nfs": {"server": server, "path": path}}
   # A folder need not be an object of its own; files belong to the user.
   options = f"implicit-dirs,uid={USER_ID},gid={USER_ID}"
-  attributes = {"bucketName": settings.bucket, "mountOptions": options}
+  attributes = {"bucketName": settings.folder.bucket, "mountOptions": options}
   driver = "gcsfuse.csi.storage.gke.io"
   return {"csi": {"driver": driver, "volumeAttributes": attributes}}
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from launch import accelerators
+from launch.cloud import accelerators
 from launch.program import Refusal
 
 

@@ -1,0 +1,1 @@
+"""What the launchers for Google Cloud have in common: machines and folders."""

@@ -1,0 +1,347 @@
+"""A run on TPU VMs: asks for them, sets them up, runs, and deletes them.
+
+  python -m launch.tpu_vm --zone=us-west4-a --accelerator_type=v5litepod-16 \
+    --spot --bucket=my-bucket -- \
+    --config=configs/bert2bert_cnn_dailymail.py:pod --workdir=/bucket/runs/b2b
+
+--dry_run prints a script that does the same once. The command stays until the
+run has ended. TPUs that are preempted are deleted and asked for again, and the
+run goes on where it was; so it does after an end that another start can mend,
+--max_restarts times in all. At the end the TPUs are deleted, unless --keep.
+
+The same command finds TPUs of its --name that are there, and takes them.
+Ctrl-C or SIGTERM stop the run, which saves; a second one leaves all as it is.
+"""
+
+from launch import early
+
+if __name__ == "__main__":
+  early.watch()
+
+import contextlib
+import dataclasses
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import IO
+
+from absl import flags
+
+from launch import cluster_command, exit_status, program
+from launch.cloud import accelerators, shared_folder
+from launch.cloud.tpu_commands import ENDED, STOP, TpuVm
+from launch.program import Program, Refusal
+
+# States of a queued resource from which it does not come back.
+LOST = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+OWN = flags.FlagValues()
+# In a row, before asking for the state is given up.
+_MOST_FAILURES = 10
+
+
+def define(own: flags.FlagValues) -> None:
+  """The flags of this launcher."""
+
+  def text(name: str, default: str, what: str) -> None:
+    flags.DEFINE_string(name, default, what, flag_values=own)
+
+  def number(name: str, default: int, lowest: int, what: str) -> None:
+    flags.DEFINE_integer(
+      name, default, what, lower_bound=lowest, flag_values=own
+    )
+
+  def switch(name: str, what: str) -> None:
+    flags.DEFINE_bool(name, False, what, flag_values=own)
+
+  text("project", "", "Of Google Cloud; by default gcloud's own.")
+  text("zone", "", "Where the TPUs are: us-west4-a.")
+  text("accelerator_type", "", "Of a slice: v5litepod-16.")
+  text("version", "", "Of the runtime; by default the type's own.")
+  text("python", "python3.11", "Of the hosts; installed where it is missing.")
+  text("name", "", "Of the TPUs; by default of the workdir.")
+  number("num_slices", 1, 1, "Slices joined by the network.")
+  switch("spot", "Cheaper, and preempted at any time.")
+  shared_folder.define(own)
+  number("max_restarts", 20, 0, "Of the run, preemptions included.")
+  number("grace_seconds", 300, 1, "From SIGTERM to SIGKILL.")
+  flags.DEFINE_float(
+    "poll_seconds", 30.0, "Between looks at the TPUs.", flag_values=own
+  )
+  switch("keep", "Do not delete the TPUs at the end.")
+  switch("dry_run", "Print the commands.")
+
+
+define(OWN)
+
+
+def tpu_vm(own: flags.FlagValues, command: Program) -> TpuVm:
+  """What the flags ask for.
+
+  Raises:
+    Refusal: the zone or the type are missing, or the workdir is not shared.
+  """
+  value = lambda flag: own[flag].value
+  if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", value("zone")):
+    said = f"={value('zone')} is no zone" if value("zone") else " is missing"
+    raise Refusal(f"--zone{said}: pass one that has TPUs, as --zone=us-west4-a")
+  kind = value("accelerator_type")
+  if not re.fullmatch(r"[a-z0-9]+-\d+", kind):
+    said = f"={kind} is no type" if kind else " is missing"
+    raise Refusal(
+      f"--accelerator_type{said}: pass one, as --accelerator_type=v5litepod-16"
+    )
+  if not re.fullmatch(r"[\w.-]+", value("python")):
+    raise Refusal(f"--python={value('python')}: write a name, as python3.11")
+  folder = shared_folder.read(own)
+  folder.check(command)
+  return TpuVm(
+    name=program.check_name(value("name") or program.name_of(command)),
+    project=value("project"),
+    zone=value("zone"),
+    accelerator_type=kind,
+    version=value("version") or accelerators.runtime(kind),
+    spot=value("spot"),
+    slices=value("num_slices"),
+    folder=folder,
+    python=value("python"),
+    grace_seconds=value("grace_seconds"),
+  )
+
+
+@dataclasses.dataclass
+class Watch:
+  """Looks at the TPUs and at signals, while this command waits.
+
+  Attributes:
+    seconds: between looks.
+    received: the signals so far.
+    created: there are TPUs to delete at the end.
+    failures: of asking for the state, in a row.
+  """
+
+  machines: TpuVm
+  seconds: float
+  received: list[int]
+  created: bool = False
+  failures: int = 0
+
+  def state(self) -> str:
+    """Of the queued resource; empty: there is none; "?": it did not answer.
+
+    Raises:
+      Refusal: it has not answered for long.
+    """
+    describe = self.machines.describe()
+    status, output, errors = cluster_command.attempt(describe)
+    if not status:
+      self.failures, self.created = 0, True
+      return output.strip()
+    if re.search("not.?found", errors, re.IGNORECASE):
+      return ""
+    self.failures += 1
+    if self.failures >= _MOST_FAILURES:
+      cluster_command.call(describe)
+    return "?"
+
+  def pause(self) -> bool:
+    """Waits for the next look; False: a signal has come."""
+    end = time.monotonic() + self.seconds
+    while not self.received and (left := end - time.monotonic()) > 0:
+      time.sleep(min(left, 0.2))
+    return not self.received
+
+  def until_active(self) -> bool:
+    """Waits for the TPUs, asking for them where there are none.
+
+    Returns:
+      False: a signal has come first, or they will not come.
+    """
+    said = None
+    while not self.received:
+      state = self.state()
+      if state not in (said, "?"):
+        say(f"{self.machines.name}: {state or 'asking for TPUs'}")
+        said = state
+      if state == "ACTIVE":
+        return True
+      if state in LOST:
+        return False
+      if not state:
+        cluster_command.call(self.machines.create())
+        self.created = True
+      self.pause()
+    return False
+
+
+def say(text: str) -> None:
+  print(text, flush=True)
+
+
+class Run:
+  """One start of main.py on all hosts."""
+
+  def __init__(self, machines: TpuVm, command: Program) -> None:
+    self.statuses: list[int] = []
+    self.silent: set[str] = set(machines.nodes)
+    self.started: list[subprocess.Popen] = []
+    self.readers: list[threading.Thread] = []
+    for node in machines.nodes:
+      words = machines.ssh(node, machines.run(command))
+      try:
+        process = subprocess.Popen(
+          words,
+          stdin=subprocess.DEVNULL,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+          text=True,
+          errors="replace",
+          start_new_session=True,
+        )
+      except OSError as error:
+        raise cluster_command.missing(words, error) from error
+      self.started.append(process)
+      prefix = f"[{node}] " if len(machines.nodes) > 1 else ""
+      reader = threading.Thread(
+        target=self._read, args=(process.stdout, node, prefix), daemon=True
+      )
+      reader.start()
+      self.readers.append(reader)
+
+  def _read(self, stream: IO[str], node: str, prefix: str) -> None:
+    for line in stream:
+      words = line.split()
+      if words[:1] == [ENDED] and len(words) == 3 and words[2].isdecimal():
+        self.statuses.append(int(words[2]))
+        self.silent.discard(node)
+      sys.stdout.write(f"{prefix}{line}")
+      sys.stdout.flush()
+
+  @property
+  def running(self) -> bool:
+    return any(process.poll() is None for process in self.started)
+
+  def end(self) -> None:
+    """Leaves the hosts, where there still is a connection to them."""
+    for process in self.started:
+      with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+          process.kill()
+      process.wait()
+    for reader in self.readers:
+      reader.join(timeout=10)
+
+  @property
+  def status(self) -> int:
+    """The largest of the hosts'; that of a lost one where one said nothing."""
+    if self.silent:
+      return max([exit_status.LOST, *self.statuses])
+    return max(self.statuses)
+
+
+def start(watch: Watch, command: Program) -> int | None:
+  """Sets the hosts up and runs main.py on them to its end.
+
+  Returns:
+    Its exit status; None: the TPUs were lost.
+  """
+  machines = watch.machines
+  try:
+    with tempfile.TemporaryDirectory() as folder:
+      cluster_command.call(machines.pack(folder))
+      for node in machines.nodes:
+        cluster_command.call(machines.copy(node, folder))
+        cluster_command.call(machines.ssh(node, machines.set_up()))
+        if watch.received:
+          return None
+  except Refusal:
+    if watch.state() in LOST:
+      return None
+    raise
+  say(f"{machines.name}: running")
+  run, stopped = Run(machines, command), False
+  try:
+    looked = time.monotonic()
+    while run.running:
+      time.sleep(0.05)
+      if watch.received and not stopped:
+        stopped = True
+        for node in machines.nodes:
+          cluster_command.attempt(machines.ssh(node, STOP))
+      if time.monotonic() - looked > watch.seconds:
+        looked = time.monotonic()
+        if watch.state() in LOST:
+          return None
+  finally:
+    run.end()
+  # A connection that broke is not yet known to be a preemption.
+  if run.silent and watch.state() in (*LOST, ""):
+    return None
+  return run.status
+
+
+def run_to_the_end(watch: Watch, command: Program, max_restarts: int) -> int:
+  """Starts the run until it has ended for good; returns the exit status."""
+  status, what = exit_status.LOST, ""
+  for restarts in range(max_restarts + 1):
+    status = start(watch, command) if watch.until_active() else None
+    if watch.received:
+      return 128 + watch.received[0]
+    lost = status is None
+    status = exit_status.LOST if status is None else status
+    if not exit_status.runs_again(status):
+      return status
+    what = "the TPUs were lost" if lost else f"main.py ended by {status}"
+    if restarts == max_restarts:
+      break
+    say(f"{watch.machines.name}: {what}; restart {restarts + 1}")
+    if lost:
+      cluster_command.attempt(watch.machines.delete())
+      watch.pause()
+  say(f"{watch.machines.name}: {what}, after {max_restarts} restarts")
+  return status
+
+
+def catch_signals(machines: TpuVm) -> list[int]:
+  """The signals that come from here on; a second one ends this command."""
+  received: list[int] = []
+
+  def receive(number: int, _: object) -> None:
+    received.append(number)
+    if len(received) > 1:
+      sys.exit(f"left as it is; {_removal(machines)}")
+    say("stopping; a second signal leaves all as it is")
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, receive)
+  return received
+
+
+def _removal(machines: TpuVm) -> str:
+  return f"to delete the TPUs: {shlex.join(machines.delete())}"
+
+
+def launch(command: Program) -> int:
+  """The whole of it; returns the exit status."""
+  machines = tpu_vm(OWN, command)
+  if OWN["dry_run"].value:
+    print(machines.whole(command), end="")
+    return 0
+  received = catch_signals(machines)
+  watch = Watch(machines, OWN["poll_seconds"].value, received)
+  try:
+    return run_to_the_end(watch, command, OWN["max_restarts"].value)
+  finally:
+    if watch.created and len(received) < 2:
+      if OWN["keep"].value:
+        say(_removal(machines))
+      elif cluster_command.attempt(machines.delete())[0]:
+        say(f"they could not be deleted; {_removal(machines)}")
+
+
+if __name__ == "__main__":
+  program.launch(__doc__, OWN, launch)

@@ -1,0 +1,302 @@
+"""TPU VMs: asked for, set up, preempted, asked for again, and deleted."""
+
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import hypothesis
+import pytest
+from absl import flags
+from hypothesis import strategies as st
+
+from launch import tpu_vm
+from launch.program import Program, Refusal
+
+ROOT = Path(__file__).parents[2]
+# Notes its arguments, and ends by the next status; by "wait" it waits for
+# SIGTERM, and saves.
+STAND_IN = """
+import json, signal, sys, time
+flags = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
+folder = flags["workdir"]
+with open(f"{folder}/ran", "a") as file:
+  file.write(json.dumps(sys.argv[1:]) + "\\n")
+def stop(*_):
+  open(f"{folder}/saved", "a").close()
+  sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+with open(f"{folder}/statuses", "r+") as file:
+  ends = file.read().split()
+  file.seek(0)
+  file.truncate()
+  file.write(" ".join(ends[1:]))
+end = ends[0] if ends else "0"
+if end == "wait":
+  open(f"{folder}/waits", "w").close()
+  time.sleep(100)
+sys.exit(int(end))
+"""
+LEAST = ("--zone=us-west4-a", "--accelerator_type=v5litepod-16")
+
+
+@pytest.fixture
+def cloud(tmp_path, tools, monkeypatch):
+  folder = tmp_path / "cloud"
+  folder.mkdir()
+  (folder / "plan").write_text(json.dumps([["ACTIVE"]]))
+  (tmp_path / "main.py").write_text(STAND_IN)
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run/statuses").write_text("")
+  monkeypatch.setenv("STAND_IN_GCLOUD", str(folder))
+  monkeypatch.setenv("STAND_IN_MAIN", str(tmp_path / "main.py"))
+  tools("gcloud_stand_in.py", "gcloud")
+  return folder
+
+
+@pytest.fixture
+def start(tmp_path, cloud):
+  """Starts the launcher over the stand-in, in a process of its own."""
+  started = []
+
+  def begin(*words: str, more=()) -> subprocess.Popen:
+    process = subprocess.Popen(
+      [
+        *(sys.executable, "-m", "launch.tpu_vm", *LEAST, "--bucket=bb"),
+        *(f"--mount={tmp_path}", "--poll_seconds=0.2", *words),
+        *("--", f"--workdir={tmp_path}/run", *more),
+      ],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield begin
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def calls(cloud: Path) -> list[str]:
+  """The commands, in short, without looks at the state."""
+  lines = (cloud / "calls").read_text().splitlines()
+  found = []
+  for words in map(json.loads, lines):
+    script = [w for w in words if w.startswith("--command=")]
+    verb = words[3]
+    if script:
+      verb = "set up" if "pip install" in script[0] else "run"
+    if verb != "describe":
+      found.append(verb)
+  return found
+
+
+def runs(folder: Path) -> list[list[str]]:
+  lines = (folder / "run/ran").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+ONCE = ["create", "scp", "set up", "run"]
+
+
+def test_a_run_is_started_and_the_machines_are_deleted(start, cloud, tmp_path):
+  waiting = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
+  (cloud / "plan").write_text(json.dumps([waiting]))
+  process = start("--project=p", "--spot", more=["--config.a=b c"])
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 0, errors
+  assert calls(cloud) == [*ONCE, "delete"]
+  first = json.loads((cloud / "calls").read_text().splitlines()[1])
+  assert first == [
+    *("compute", "tpus", "queued-resources", "create", "run"),
+    *("--node-id=run", "--accelerator-type=v5litepod-16"),
+    *("--runtime-version=v2-alpha-tpuv5-lite", "--spot"),
+    *("--project=p", "--zone=us-west4-a", "--quiet"),
+  ]
+  assert runs(tmp_path) == [[f"--workdir={tmp_path}/run", "--config.a=b c"]]
+  for state in waiting:
+    assert f"run: {state}\n" in output
+
+
+def test_machines_that_are_preempted_are_asked_for_again(
+  start, cloud, tmp_path
+):
+  active = ["ACTIVE"] * 10 + ["SUSPENDED"]
+  (cloud / "plan").write_text(json.dumps([active, ["FAILED"], ["ACTIVE"]]))
+  (tmp_path / "run/statuses").write_text("wait 0")
+  process = start()
+  output, errors = process.communicate(timeout=100)
+  assert process.returncode == 0, errors
+  assert calls(cloud) == [*ONCE, "delete", "create", "delete", *ONCE, "delete"]
+  assert len(runs(tmp_path)) == 2
+  assert "run: the TPUs were lost; restart 1" in output
+  # What was left of the first start has been ended by the second.
+  assert (tmp_path / "run/saved").exists()
+
+
+def test_an_end_that_can_be_mended_is_run_again_on_the_same_machines(
+  start, cloud, tmp_path
+):
+  (tmp_path / "run/statuses").write_text("75 137 0")
+  process = start("--keep")
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 0
+  assert calls(cloud).count("create") == 1 and "delete" not in calls(cloud)
+  assert len(runs(tmp_path)) == 3
+  assert "to delete the TPUs: gcloud compute tpus queued-" in output
+  # The same command finds them.
+  (tmp_path / "run/statuses").write_text("1")
+  assert start().wait(timeout=60) == 1
+  assert calls(cloud).count("create") == 1 and calls(cloud)[-1] == "delete"
+
+
+def test_restarts_are_counted(start, cloud, tmp_path):
+  (tmp_path / "run/statuses").write_text("75 75 75")
+  process = start("--max_restarts=1")
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 75 and len(runs(tmp_path)) == 2
+  assert "main.py ended by 75, after 1 restarts" in output
+  assert calls(cloud)[-1] == "delete"
+
+
+def test_a_signal_saves_and_deletes(start, cloud, tmp_path):
+  (tmp_path / "run/statuses").write_text("wait")
+  process = start()
+  end = time.monotonic() + 60
+  while not (tmp_path / "run/waits").exists():
+    assert time.monotonic() < end
+    time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=60) == 128 + signal.SIGTERM
+  assert (tmp_path / "run/saved").exists()
+  assert calls(cloud)[-1] == "delete"
+
+
+def test_what_cannot_be_had_is_told_in_one_line(start, cloud, tmp_path):
+  (cloud / "refuse").touch()
+  process = start()
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 1 and calls(cloud) == ["create"]
+  assert errors == (
+    "error: gcloud compute tpus queued-resources create run failed: ERROR: "
+    "(gcloud.compute.tpus.queued-resources.create) no quota\n"
+  )
+  (tmp_path / "bin/gcloud").unlink()
+  process = start()
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 1 and errors == (
+    "error: gcloud is not installed here: install the Google Cloud CLI, or "
+    "print what it would get by --dry_run\n"
+  )
+
+
+def test_dry_run_prints_a_script_that_does_it_once(start, cloud, tmp_path):
+  process = start("--dry_run", "--num_slices=2", more=["--config.a=$x 'y'"])
+  script, errors = process.communicate(timeout=60)
+  assert process.returncode == 0 and not errors
+  assert not (cloud / "calls").exists()
+  path = tmp_path / "script.sh"
+  path.write_text(script)
+  checker = Path(sys.executable).parent / "shellcheck"
+  # SC2016: what stands for the hosts' shells is not to be expanded here.
+  done = subprocess.run(
+    [checker, "--exclude=SC2016", path], capture_output=True, text=True
+  )
+  assert not done.stdout + done.stderr
+  done = subprocess.run(["bash", path], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  verbs = calls(cloud)
+  assert sorted(verbs[1:-1]) == ["run"] * 2 + ["scp"] * 2 + ["set up"] * 2
+  assert verbs[0] == "create" and verbs[-1] == "delete"
+  assert (
+    runs(tmp_path) == [[f"--workdir={tmp_path}/run", "--config.a=$x 'y'"]] * 2
+  )
+  nodes = {
+    words[4]
+    for words in map(json.loads, (cloud / "calls").read_text().splitlines())
+    if words[2:4] == ["tpu-vm", "ssh"]
+  }
+  assert nodes == {"run-0", "run-1"}
+
+
+def machines(*words: str, workdir: str = "/bucket/a", more=()):
+  own = flags.FlagValues()
+  tpu_vm.define(own)
+  own(["tpu_vm", *words])
+  command = Program((f"--workdir={workdir}", *more))
+  return tpu_vm.tpu_vm(own, command), command
+
+
+@pytest.mark.parametrize("shared", ["--bucket=bb", "--nfs=host:/a"])
+def test_the_hosts_scripts_are_sound(shared, tmp_path):
+  found, command = machines(*LEAST, shared, "--mount=/m m", workdir="/m m/a")
+  checker = Path(sys.executable).parent / "shellcheck"
+  for number, script in enumerate((found.set_up(), found.run(command))):
+    path = tmp_path / f"{number}.sh"
+    path.write_text(f"#!/usr/bin/env bash\n{script}")
+    done = subprocess.run([checker, path], capture_output=True, text=True)
+    assert not done.stdout + done.stderr
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
+@hypothesis.given(st.lists(TEXT, max_size=20))
+@hypothesis.settings(
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+  max_examples=4,
+)
+@hypothesis.example(["a b", "'", '"', "$HOME", "1\n2\n", "\\", "@flags@"])
+def test_flags_arrive_as_they_were_given(cloud, tmp_path, values):
+  given = [f"--config.x={value}" for value in values]
+  workdir = f"{tmp_path}/run"
+  found, command = machines(
+    *LEAST, "--bucket=bb", f"--mount={tmp_path}", workdir=workdir, more=given
+  )
+  for words in (
+    found.pack(str(tmp_path)),
+    found.copy("run", str(tmp_path)),
+    found.ssh("run", found.set_up()),
+    found.ssh("run", found.run(command)),
+  ):
+    subprocess.run(words, check=True, capture_output=True)
+  assert runs(tmp_path)[-1] == [f"--workdir={workdir}", *given]
+
+
+def test_the_code_is_packed(tmp_path, tools):
+  found, _ = machines(*LEAST, "--bucket=bb")
+  subprocess.run(found.pack(str(tmp_path)), check=True)
+  with tarfile.open(tmp_path / "encdec.tar.gz") as archive:
+    names = set(archive.getnames())
+  code = {str(p.relative_to(ROOT)) for p in (ROOT / "train").rglob("*.py")}
+  assert code < names and {"main.py", "constraints.txt"} < names
+  assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize(
+  ("words", "workdir", "said"),
+  [
+    (LEAST[1:], "/bucket/a", "--zone is missing: pass one that has TPUs"),
+    ((*LEAST, "--zone=us"), "/bucket/a", "--zone=us is no zone"),
+    (LEAST[:1], "/bucket/a", "--accelerator_type is missing"),
+    ((*LEAST, "--accelerator_type=v5e"), "/bucket/a", "=v5e is no type"),
+    (
+      (*LEAST, "--accelerator_type=v9-8"),
+      "/bucket/a",
+      "one such as v4-1",
+    ),
+    ((*LEAST, "--python=a b"), "/bucket/a", "--python=a b: write a name"),
+    (LEAST, "/home/a", "--workdir=/home/a is not seen by every host"),
+    ((*LEAST, "--nfs=h:/a"), "/bucket/a", "one of --bucket and --nfs"),
+  ],
+)
+def test_what_there_is_not_is_refused(words, workdir, said):
+  with pytest.raises(Refusal) as refusal:
+    machines(*words, "--bucket=bb", workdir=workdir)
+  assert said in str(refusal.value)
