@@ -72,8 +72,8 @@ class Gke:
       Refusal: the image, the machines or the shared folder are missing, or
         there are none like these.
     """
-    self.own = own
-    value = lambda flag: own[flag].value
+    self.value = program.values(own)
+    value = self.value
     if not value("image"):
       raise Refusal(
         "--image is missing: pass one that was made from launch/Dockerfile, as "
@@ -98,14 +98,12 @@ class Gke:
 
   def name(self, command: Program) -> str:
     self.folder.check(command)
-    return program.check_name(
-      self.own["name"].value or program.name_of(command)
-    )
+    return program.check_name(self.value("name") or program.name_of(command))
 
   def render(self, command: Program, name: str) -> str:
     """The manifest."""
     self.folder.check(command)
-    value = lambda flag: self.own[flag].value
+    value = self.value
     settings = jobset.Settings(
       name=name,
       namespace=value("namespace"),
@@ -182,7 +180,7 @@ class Gke:
     return " ".join(self._kubectl("delete", "jobset", *jobs))
 
   def _kubectl(self, *words: str) -> list[str]:
-    return ["kubectl", *words, f"--namespace={self.own['namespace'].value}"]
+    return ["kubectl", *words, f"--namespace={self.value('namespace')}"]
 
 
 def launch(command: Program) -> int:

@@ -213,7 +213,7 @@ def run(processes: int, arguments: Sequence[str]) -> int:
 
 def launch(command: program.Program) -> int:
   """Runs the command as its flags say; returns the exit status."""
-  processes = OWN["processes"].value
+  processes = program.values(OWN)("processes")
   if not OWN["dry_run"].value:
     return run(processes, command.flags)
   for words in commands(processes, free_port(), command.flags):

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -138,6 +138,11 @@ def _split(
       group = mine if known else theirs
     group.append(word)
   return mine, theirs
+
+
+def values(own: flags.FlagValues) -> Callable[[str], Any]:
+  """`values(own)("name")`: the value of a flag."""
+  return lambda flag: own[flag].value
 
 
 def refuse(reason: object) -> NoReturn:

@@ -145,19 +145,19 @@ class Slurm:
     Raises:
       Refusal: there is no account, or a value that sbatch would not take.
     """
-    self.own = own
-    self.account = own["account"].value or os.environ.get("SBATCH_ACCOUNT", "")
+    self.value = value = program.values(own)
+    self.account = value("account") or os.environ.get("SBATCH_ACCOUNT", "")
     if not self.account:
       raise Refusal(
         "--account is missing: pass the one that pays for the job, as "
         "--account=lab; `sacctmgr show associations user=$USER` lists yours"
       )
     for flag in ("account", "partition", "qos", "time"):
-      if re.search(r"[\s\"'\\#]", own[flag].value or ""):
+      if re.search(r"[\s\"'\\#]", value(flag) or ""):
         raise Refusal(
-          f"--{flag}={own[flag].value!r}: sbatch takes no space or quote there"
+          f"--{flag}={value(flag)!r}: sbatch takes no space or quote there"
         )
-    for option in own["sbatch"].value:
+    for option in value("sbatch"):
       if not re.fullmatch(r"--?[^\s\"'\\#]+", option):
         raise Refusal(
           f"--sbatch={option!r}: write one option of sbatch, its value after "
@@ -165,9 +165,7 @@ class Slurm:
         )
 
   def name(self, command: Program) -> str:
-    return program.check_name(
-      self.own["name"].value or program.name_of(command)
-    )
+    return program.check_name(self.value("name") or program.name_of(command))
 
   def workdir(self, command: Program) -> Path:
     """The folder of the run, which the nodes see under the same path.
@@ -185,7 +183,7 @@ class Slurm:
 
   def render(self, command: Program, name: str) -> str:
     """The batch script."""
-    value = lambda flag: self.own[flag].value
+    value = self.value
     workdir = self.workdir(command)
     options = [
       f"--job-name={name}",

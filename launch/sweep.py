@@ -1,16 +1,21 @@
-"""A sweep: the members of a config's get_hyper(), one after another.
+"""A sweep: the members of a config's get_hyper(), and a table of their results.
 
   python -m launch.sweep --config=configs/dates.py --workdir=runs/sweep
   python -m launch.sweep --config=configs/dates.py --workdir=runs/sweep \
     --dry_run                                     # prints the command lines
   python -m launch.sweep --config=configs/dates.py:smoke --workdir=runs/sweep \
     -- --config.train.keep_last=1                 # flags for every member
+  python -m launch.sweep --config=... --workdir=/shared/sweep --max_parallel=8 \
+    --launcher=slurm --launcher_flags="--account=lab --time=4:00:00"
 
-Each member runs main.py in a folder of its own, named after its overrides.
+Each member runs main.py in a folder of its own, named after its overrides:
+one after another on this machine, or --max_parallel at a time, or as jobs of a
+cluster, by --launcher with its own flags in --launcher_flags.
+
 `results.jsonl` holds a line for each member that has ended, at its best
 checkpoint. The same command again goes on where the last one stopped:
-finished members are not run again, the interrupted one resumes, failed ones
-are tried once more.
+finished members are not run again, jobs that run are found, the interrupted
+one resumes, failed ones are tried once more.
 """
 
 from launch import early
@@ -19,172 +24,46 @@ if __name__ == "__main__":
   early.watch()
 
 import contextlib
-import dataclasses
 import fcntl
-import hashlib
-import json
 import os
-import re
 import shlex
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags
 
-from launch import experiment, local, program
-from launch.experiment import Refusal, suggest
+from launch import gke, program, slurm, submissions
+from launch.exit_status import Ended
+from launch.member_processes import MemberProcesses
+from launch.members import Member, members
+from launch.program import Refusal
+from launch.results import (
+  Row,
+  outcome,
+  read_table,
+  render,
+  render_errors,
+  write_table,
+)
+from launch.submissions import Jobs, Launcher
 
 CONFIG = flags.DEFINE_string("config", None, "A file of configs/, :variant.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the command lines.")
-
-Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """One run of a sweep.
-
-  name: its folder's, which depends on its overrides alone.
-  flags: of main.py, the folder aside.
-  fingerprint: of its flags and of every value of the config.
-  """
-
-  name: str
-  flags: tuple[str, ...]
-  fingerprint: str
-
-  def command(self, workdir: Path) -> list[str]:
-    folder = f"--workdir={workdir / self.name}"
-    return [sys.executable, str(local.MAIN), *self.flags, folder]
-
-
-def members(config: str, extra: Sequence[str] = ()) -> list[Member]:
-  """The members of a config's get_hyper(), checked against its keys.
-
-  Args:
-    config: path of a config file, with or without :variant.
-    extra: more flags of main.py, for every member.
-
-  Raises:
-    Refusal: no such file, no get_hyper() in it, or a wrong member.
-  """
-  path = config.partition(":")[0]
-  values, hyper = experiment.read(config)
-  for flag in extra:
-    key = re.match(r"--?(?:no)?config\.([\w.]+)", flag)
-    if key and key[1] not in values:
-      near = suggest(key[1], [*values])
-      raise Refusal(f"{flag}: the config has no key {key[1]!r}{near}")
-  by_name: dict[str, Member] = {}
-  for number, overrides in enumerate(hyper):
-    unknown = [key for key in overrides if key not in values]
-    if unknown:
-      raise Refusal(
-        f"{path}: get_hyper() member {number} sets {unknown[0]!r}, which is "
-        f"no key of the config{suggest(unknown[0], [*values])}"
-      )
-    name = member_name(overrides)
-    if name in by_name:
-      raise Refusal(f"{path}: get_hyper() has the member {name} twice")
-    settings = [f"--config.{key}={value}" for key, value in overrides.items()]
-    flags_of_member = (f"--config={config}", *settings, *extra)
-    digest = _digest(json.dumps([values, flags_of_member]))
-    by_name[name] = Member(name, flags_of_member, digest)
-  if not by_name:
-    raise Refusal(f"{path}: get_hyper() returns no members")
-  return list(by_name.values())
-
-
-def _digest(text: str) -> str:
-  return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def member_name(overrides: Mapping[str, Any]) -> str:
-  """A folder's name that depends on the overrides alone, in their order."""
-  pairs = [f"{key}={value}" for key, value in overrides.items()]
-  text = ",".join(pairs) or "base"
-  name = re.sub(r"[^\w.,=+-]+", "_", text)
-  if name == text and len(name) <= 100:
-    return name
-  # Different values must not meet in one folder.
-  return f"{name[:100]}-{_digest(text)}"
-
-
-def best_metric(config: Mapping[str, Any]) -> tuple[str, str]:
-  """The metric that chose a run's best checkpoint, and "min" or "max".
-
-  Args:
-    config: the config.json of a run.
-  """
-  first = config["data.eval"].split(",")[0]
-  named = re.match(r"\s*([A-Za-z_][\w-]*)=", first)
-  name = named[1] if named else "valid"
-  metric = config["train.best_metric"] or f"eval/{name}/loss"
-  return metric, config["train.best_mode"]
-
-
-def outcome(folder: Path) -> Row:
-  """Step and metrics of a run's best checkpoint; the last, where none is."""
-  config = json.loads((folder / "config.json").read_text("utf-8"))
-  metric, mode = best_metric(config)
-  lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-  steps = [json.loads(line) for line in lines]
-  # JSON has null for what was not finite.
-  measured = [v for v in steps if v.get(metric) is not None]
-  choose = min if mode == "min" else max
-  best = choose(measured, key=lambda v: v[metric]) if measured else steps[-1]
-  names = [n for n in best if n == "step" or n.startswith(("eval/", "train/"))]
-  return {name: best[name] for name in names}
-
-
-def read_table(path: Path) -> dict[str, Row]:
-  """Rows by member; an absent table is empty.
-
-  Raises:
-    Refusal: it is damaged.
-  """
-  if not path.exists():
-    return {}
-  try:
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {row["member"]: row for row in rows}
-  except (ValueError, LookupError, TypeError) as error:
-    raise Refusal(
-      f"--workdir={path.parent}: {path} is damaged: restore or remove it; "
-      "without it every member is asked again, and what is done stays done"
-    ) from error
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-  """Writes atomically: the table is the old one or the new one, whole."""
-  partial = path.with_suffix(".partial")
-  with open(partial, "w", encoding="utf-8") as file:
-    file.writelines(json.dumps(row) + "\n" for row in rows)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
-
-
-def render(rows: Sequence[Row]) -> str:
-  """The table as aligned text, one line a member."""
-  names = ["member", "status", "step"]
-  for row in rows:
-    names += [n for n in row if n.startswith("eval/") and n not in names]
-  cells = [names]
-  for row in rows:
-    values = [row.get(name, "") for name in names]
-    cells.append(
-      [f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]
-    )
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  return "\n".join(
-    "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells
-  )
+LAUNCHER = flags.DEFINE_enum(
+  "launcher", "local", ["local", "slurm", "gke"], "What runs the members."
+)
+LAUNCHER_FLAGS = flags.DEFINE_string(
+  "launcher_flags", "", "Of launch.slurm or launch.gke, as a shell has them."
+)
+MOST = flags.DEFINE_integer(
+  "max_parallel", 1, "Members that run at a time.", lower_bound=1
+)
+POLL_SECONDS = flags.DEFINE_float(
+  "poll_seconds", 30.0, "Between looks at a cluster's jobs.", lower_bound=0.1
+)
 
 
 @contextlib.contextmanager
@@ -212,15 +91,33 @@ def held(workdir: Path) -> Iterator[None]:
     yield
 
 
-def run(sweep: Sequence[Member], workdir: Path) -> int:
+def run(
+  sweep: Sequence[Member],
+  workdir: Path,
+  most: int = 1,
+  launcher: Launcher | None = None,
+) -> int:
   """Runs the members that have not finished; returns the exit status.
+
+  Args:
+    most: members that run at a time.
+    launcher: of a cluster; None: they are processes of this machine.
 
   Raises:
     Refusal: another sweep runs in `workdir`, or it cannot be written.
   """
   try:
     with held(workdir):
-      return _run(sweep, workdir)
+      if launcher is None:
+        runner = MemberProcesses(workdir, side_by_side=most > 1)
+      else:
+        runner = Jobs(launcher, workdir, POLL_SECONDS.value)
+      try:
+        return _run(sweep, workdir, most, runner)
+      except Refusal:
+        if runner.running and isinstance(runner, Jobs):
+          print(runner.interrupted(None), flush=True)
+        raise
   except OSError as error:
     # What was written through a stream has no name.
     file = f" {error.filename}:" if error.filename else ""
@@ -231,48 +128,119 @@ def run(sweep: Sequence[Member], workdir: Path) -> int:
     ) from error
 
 
-def _run(sweep: Sequence[Member], workdir: Path) -> int:
+def _run(
+  sweep: Sequence[Member],
+  workdir: Path,
+  most: int,
+  runner: MemberProcesses | Jobs,
+) -> int:
   path = workdir / "results.jsonl"
   rows = read_table(path)
-  children: list[subprocess.Popen] = []
-  received = local.pass_signals_on(children)
-  failed = False
-  for number, member in enumerate(sweep):
-    row = rows.get(member.name, {})
-    if (
-      row.get("status") == "finished"
-      and row["fingerprint"] == member.fingerprint
-    ):
+  by_name = {member.name: member for member in sweep}
+  waiting = [m for m in sweep if not _has_finished(rows, m)]
+  for member in sweep:
+    if member not in waiting:
       print(f"{member.name}: finished before", flush=True)
-      continue
-    print(f"{member.name}: {number + 1} of {len(sweep)}", flush=True)
-    children.clear()
-    if not local.start_among(children, received, member.command(workdir)):
-      print(f"interrupted before {member.name}; the same command goes on")
-      return 128 + received[0]
-    status = local.wait(children, received)
-    if received:
-      print(f"interrupted in {member.name}; the same command goes on")
-      return 128 + received[0]
-    failed = failed or bool(status)
-    if status and row.get("status") == "finished":
-      print(
-        f"{member.name}: exit {status}; the table keeps what its folder holds, "
-        "which other flags made. For these choose another --workdir",
-        flush=True,
-      )
-      continue
-    rows[member.name] = {
-      "member": member.name,
-      "status": f"exit {status}" if status else "finished",
-      "flags": member.flags,
-      "fingerprint": member.fingerprint,
-      **({} if status else outcome(workdir / member.name)),
-    }
-    write_table(path, [rows[m.name] for m in sweep if m.name in rows])
+  if isinstance(runner, Jobs):
+    runner.catch_signals()
+    runner.resume(waiting)
+    waiting = [m for m in waiting if m.name not in runner.running]
+  failed = False
+  while waiting or runner.running:
+    while waiting and len(runner.running) < most:
+      number = sweep.index(waiting[0]) + 1
+      print(f"{waiting[0].name}: {number} of {len(sweep)}", flush=True)
+      if not runner.start(waiting[0]):
+        break
+      waiting.pop(0)
+    if runner.received:
+      print(runner.interrupted(waiting[0] if waiting else None), flush=True)
+      return 128 + runner.received[0]
+    for name, ended in runner.ended().items():
+      if runner.received:
+        break  # It may have ended because of the signal.
+      member = by_name[name]
+      failed = failed or ended.status != 0
+      _note(rows, member, ended, workdir)
+      write_table(path, [rows[m.name] for m in sweep if m.name in rows])
+      runner.close(member)
+    runner.pause()
   table = [rows[member.name] for member in sweep]
-  print(f"\n{render(table)}\n\n{path}", flush=True)
+  errors = render_errors(table)
+  print(f"\n{render(table)}\n", flush=True)
+  print(f"{errors}\n\n{path}" if errors else path, flush=True)
   return int(failed)
+
+
+def _has_finished(rows: dict[str, Row], member: Member) -> bool:
+  row = rows.get(member.name, {})
+  finished = row.get("status") == "finished"
+  return finished and row["fingerprint"] == member.fingerprint
+
+
+def _note(
+  rows: dict[str, Row], member: Member, ended: Ended, workdir: Path
+) -> None:
+  """Puts a member's end into the table."""
+  row = {
+    "member": member.name,
+    "status": "finished" if ended.status == 0 else f"exit {ended.status}",
+    "flags": member.flags,
+    "fingerprint": member.fingerprint,
+  }
+  if ended.status == 0:
+    rows[member.name] = row | outcome(workdir / member.name)
+    return
+  if ended.status is None:
+    row["status"] = "lost"
+  said = f": {ended.error}" if ended.error else ""
+  print(f"{member.name}: {row['status']}{said}", flush=True)
+  if rows.get(member.name, {}).get("status") == "finished":
+    print(
+      f"{member.name}: the table keeps what its folder holds, which other "
+      "flags made. For these choose another --workdir",
+      flush=True,
+    )
+    return
+  rows[member.name] = row | ({"error": ended.error} if ended.error else {})
+
+
+def read_launcher(name: str, text: str, workdir: Path) -> Launcher | None:
+  """The launcher of a cluster, by its flags; None: this machine.
+
+  Raises:
+    Refusal: they are wrong, or the sweep does not see what its members write.
+  """
+  if name == "local":
+    if text:
+      raise Refusal(
+        f"--launcher_flags={text!r} are a cluster's: leave them out, or add "
+        "--launcher=slurm"
+      )
+    return None
+  module = {"slurm": slurm, "gke": gke}[name]
+  own = flags.FlagValues()
+  module.define(own)
+  try:
+    rest = own([name, *shlex.split(text)])[1:]
+  except (flags.Error, ValueError) as error:
+    raise Refusal(f"--launcher_flags={text!r}: {error}") from error
+  taken = [flag for flag in ("name", "dry_run") if own[flag].present]
+  if rest or taken:
+    wrong = rest[0] if rest else f"--{taken[0]}"
+    raise Refusal(
+      f"--launcher_flags={text!r}: {wrong} does not belong there: pass flags "
+      f"of launch.{name} but --name and --dry_run, which are the sweep's"
+    )
+  if name == "slurm":
+    return slurm.Slurm(own)
+  launcher = gke.Gke(own)
+  if not os.path.isdir(launcher.folder.mount):
+    raise Refusal(
+      f"--workdir={workdir}: a sweep reads there what its members write: mount "
+      f"the shared folder here, too, at {launcher.folder.mount}"
+    )
+  return launcher
 
 
 def main(argv: Sequence[str]) -> None:
@@ -289,10 +257,17 @@ def main(argv: Sequence[str]) -> None:
   if argv[1:] and not argv[1].startswith("-"):
     raise Refusal(f"{argv[1]!r} is no flag of main.py: write --flag=value")
   sweep = members(CONFIG.value, argv[1:])
-  if DRY_RUN.value:
+  launcher = read_launcher(LAUNCHER.value, LAUNCHER_FLAGS.value, workdir)
+  if launcher is not None:
+    workdir = workdir.absolute()
+    for member in sweep:  # Before the first of them is submitted.
+      launcher.name(member.program(workdir))
+  if not DRY_RUN.value:
+    sys.exit(run(sweep, workdir, MOST.value, launcher))
+  if launcher is None:
     print("\n".join(shlex.join(m.command(workdir)) for m in sweep))
   else:
-    sys.exit(run(sweep, workdir))
+    print(submissions.render(launcher, sweep, workdir), end="")
 
 
 if __name__ == "__main__":

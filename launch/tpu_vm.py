@@ -85,7 +85,7 @@ def tpu_vm(own: flags.FlagValues, command: Program) -> TpuVm:
   Raises:
     Refusal: the zone or the type are missing, or the workdir is not shared.
   """
-  value = lambda flag: own[flag].value
+  value = program.values(own)
   if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", value("zone")):
     said = f"={value('zone')} is no zone" if value("zone") else " is missing"
     raise Refusal(f"--zone{said}: pass one that has TPUs, as --zone=us-west4-a")
@@ -327,17 +327,17 @@ def _removal(machines: TpuVm) -> str:
 
 def launch(command: Program) -> int:
   """The whole of it; returns the exit status."""
-  machines = tpu_vm(OWN, command)
-  if OWN["dry_run"].value:
+  machines, value = tpu_vm(OWN, command), program.values(OWN)
+  if value("dry_run"):
     print(machines.whole(command), end="")
     return 0
   received = catch_signals(machines)
-  watch = Watch(machines, OWN["poll_seconds"].value, received)
+  watch = Watch(machines, value("poll_seconds"), received)
   try:
-    return run_to_the_end(watch, command, OWN["max_restarts"].value)
+    return run_to_the_end(watch, command, value("max_restarts"))
   finally:
     if watch.created and len(received) < 2:
-      if OWN["keep"].value:
+      if value("keep"):
         say(_removal(machines))
       elif cluster_command.attempt(machines.delete())[0]:
         say(f"they could not be deleted; {_removal(machines)}")

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from absl import flags
 
+from launch import program
 from launch.program import Program, Refusal
 
 MOUNTS = {"bucket": "/bucket", "nfs": "/nfs"}
@@ -50,7 +51,8 @@ def read(own: flags.FlagValues) -> SharedFolder:
   Raises:
     Refusal: they name none, or two, or none that there can be.
   """
-  bucket, nfs = own["bucket"].value, own["nfs"].value
+  value = program.values(own)
+  bucket, nfs = value("bucket"), value("nfs")
   if bool(bucket) == bool(nfs):
     raise Refusal(
       "pass one of --bucket and --nfs: every host must see the workdir, as "
@@ -62,7 +64,7 @@ def read(own: flags.FlagValues) -> SharedFolder:
     )
   if nfs and not re.fullmatch(r"[^:/\s]+:/\S*", nfs):
     raise Refusal(f"--nfs={nfs}: write server:/path, as --nfs=10.0.0.2:/runs")
-  mount = own["mount"].value or MOUNTS["bucket" if bucket else "nfs"]
+  mount = value("mount") or MOUNTS["bucket" if bucket else "nfs"]
   path = PurePosixPath(mount)
   if not path.is_absolute() or str(path) == "/":
     raise Refusal(f"--mount={mount}: write a folder from the root, /bucket")

@@ -72,8 +72,8 @@ def sbatch(arguments: list[str]) -> int:
     stderr=subprocess.DEVNULL,
     start_new_session=True,
   )
-  if (QUEUE / "hang").exists():
-    time.sleep(300)
+  while (QUEUE / "hang").exists():
+    time.sleep(0.02)
   print(f"{job};cluster" if "--parsable" in arguments else "Submitted")
   return 0
 

@@ -212,21 +212,6 @@ def test_a_changed_config_that_is_refused_costs_no_row(start, tmp_path):
   assert table(tmp_path) == before
 
 
-def test_a_value_that_was_not_finite_is_not_the_best(tmp_path):
-  config = {
-    "data.eval": "a@b",
-    "train.best_metric": "",
-    "train.best_mode": "min",
-  }
-  (tmp_path / "config.json").write_text(json.dumps(config))
-  rows = [
-    {"step": 1, "eval/valid/loss": 2.0},
-    {"step": 2, "eval/valid/loss": None},
-  ]
-  (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-  assert sweep.outcome(tmp_path)["step"] == 1
-
-
 def test_a_failed_member_is_in_the_table_and_tried_again(start, tmp_path):
   config = write_config(tmp_path, '[{"optim.lr": 0.7}, {"optim.lr": 0.2}]')
   assert start(config).wait(timeout=30) == 1

@@ -11,23 +11,6 @@ from launch import sweep
 ROOT = Path(__file__).parents[2]
 
 
-CONFIG = """
-from ml_collections import ConfigDict
-
-def get_config(arg=""):
-  return ConfigDict({"optim": {"lr": 0.1}, "train": {"steps": 1}})
-
-def get_hyper():
-  return %s
-"""
-
-
-def write_config(folder: Path, hyper: str) -> str:
-  path = folder / "experiment.py"
-  path.write_text(CONFIG % hyper)
-  return str(path)
-
-
 @pytest.mark.parametrize(
   ("command", "said"),
   [
@@ -78,38 +61,8 @@ def test_a_flag_on_the_wrong_side_is_told_where_it_goes(command, said):
   assert said in done.stderr
 
 
-def test_names_are_folders_and_differ_where_values_do():
-  names = [
-    sweep.member_name({"model.encoder": value})
-    for value in ("a/b", "a_b", "a:b", "a b", "x" * 200, "x" * 201)
-  ]
-  assert len(set(names)) == len(names)
-  assert not any(set(name) & set("/: ") for name in names)
-  assert max(map(len, names)) < 120
-  assert sweep.member_name({}) == "base"
-
-
-@pytest.mark.parametrize(
-  "hyper, message",
-  [
-    ("[]", "returns no members"),
-    ('[{"optim.lrr": 1.0}]', "member 0 sets 'optim.lrr'"),
-    ('[{"optim.lr": 1.0}] * 2', "the member optim.lr=1.0 twice"),
-  ],
-)
-def test_a_wrong_sweep_is_refused(tmp_path, hyper, message):
-  with pytest.raises(sweep.Refusal, match=message):
-    sweep.members(write_config(tmp_path, hyper))
-
-
 def test_a_folder_that_cannot_be_made_is_refused():
   with pytest.raises(
     sweep.Refusal, match="--workdir=/proc/x/y: /proc/x: No such file"
   ):
     sweep.run([], Path("/proc/x/y"))
-
-
-def test_a_damaged_table_is_refused(tmp_path):
-  (tmp_path / "results.jsonl").write_text('{"member": "a"}\n{"memb')
-  with pytest.raises(sweep.Refusal, match=r"results\.jsonl is damaged"):
-    sweep.run([], tmp_path)

@@ -1,0 +1,113 @@
+"""Members of a sweep as processes of this machine, which end with this one."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from launch import cluster_command, local
+from launch.exit_status import Ended
+from launch.members import Member
+
+# Of what a member has written, enough to hold its last line.
+_KEPT = 4096
+
+
+class Output:
+  """Passes on what a process writes, and remembers the end of it."""
+
+  def __init__(self, stream: IO[bytes], to: IO[bytes], prefix: str) -> None:
+    """Begins at once, in a thread.
+
+    Args:
+      prefix: of each line; empty: bytes are passed on as they come.
+    """
+    self.end = b""
+    self.thread = threading.Thread(
+      target=self._copy, args=(stream, to, prefix.encode()), daemon=True
+    )
+    self.thread.start()
+
+  def _copy(self, stream: IO[bytes], to: IO[bytes], prefix: bytes) -> None:
+    # A line at a time, or what there is: a bar ends no line.
+    read = stream.readline if prefix else lambda: stream.read1(1 << 16)  # type: ignore
+    while data := read():
+      self.end = (self.end + data)[-_KEPT:]
+      to.write(prefix + data)
+      to.flush()
+
+  def last_line(self) -> str:
+    # Whoever still has the other end is not waited for.
+    self.thread.join(timeout=5)
+    return cluster_command.last_line(self.end.decode(errors="replace"))
+
+
+class MemberProcesses:
+  """Starts members and sees them end.
+
+  Attributes:
+    received: the signals so far; the first one goes to the processes, and the
+      second one kills them.
+    running: members by name.
+  """
+
+  def __init__(self, workdir: Path, side_by_side: bool) -> None:
+    """Takes over this process's signals.
+
+    Args:
+      side_by_side: several run at a time, and lines say whose they are.
+    """
+    self.workdir, self.side_by_side = workdir, side_by_side
+    self.children: list[subprocess.Popen] = []
+    self.received = local.pass_signals_on(self.children)
+    self.running: dict[str, Member] = {}
+    self.processes: dict[str, tuple[subprocess.Popen, Output]] = {}
+
+  def start(self, member: Member) -> bool:
+    """Starts a member; False: a signal has come first."""
+    both = self.side_by_side
+    options = (
+      {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+      if both
+      else {"stderr": subprocess.PIPE}
+    )
+    command = member.command(self.workdir)
+    if not local.start_among(self.children, self.received, command, **options):
+      return False
+    process = self.children[-1]
+    stream = process.stdout if both else process.stderr
+    to = sys.stdout.buffer if both else sys.stderr.buffer
+    prefix = f"[{member.name}] " if both else ""
+    assert stream is not None
+    self.running[member.name] = member
+    self.processes[member.name] = process, Output(stream, to, prefix)
+    return True
+
+  def ended(self) -> dict[str, Ended]:
+    """The members that have ended since the last call."""
+    found = {}
+    for name in [*self.running]:
+      process, output = self.processes[name]
+      if (status := process.poll()) is not None:
+        del self.running[name]
+        status = status if status >= 0 else 128 - status
+        found[name] = Ended(status, output.last_line() if status else "")
+    return found
+
+  def close(self, member: Member) -> None:
+    """Forgets a member whose end is in the table."""
+    process, _ = self.processes.pop(member.name)
+    self.children.remove(process)
+
+  def pause(self) -> None:
+    time.sleep(0.05)
+
+  def interrupted(self, before: Member | None) -> str:
+    """Waits for those that still save; says where the sweep was stopped."""
+    names = [*self.running]
+    while any(process.poll() is None for process in self.children):
+      time.sleep(0.05)
+    where = f"in {', '.join(names)}" if names else f"before {before.name}"  # type: ignore
+    return f"interrupted {where}; the same command goes on"
