@@ -75,8 +75,10 @@ def jobset(settings: Settings, command: Program) -> dict[str, Any]:
     "name": settings.name,
     "namespace": settings.namespace,
   }
-  if settings.slices > 1:
-    # A slice is a node pool, and each of them is one job's alone.
+  machines = settings.machines
+  pods = settings.slices * machines.hosts
+  if machines.resource == "google.com/tpu" and pods > 1:
+    # A slice is a node pool: the pods of one go into one, and no others.
     metadata["annotations"] = {
       "alpha.jobset.sigs.k8s.io/exclusive-topology": _POOL
     }

@@ -287,8 +287,8 @@ from configs import dates
 
 def get_config(arg=""):
   config = dates.get_config("smoke")
-  config.train.steps = 2
-  config.train.eval_every_steps = 2
+  config.train.steps = 3
+  config.train.eval_every_steps = 3
   config.train.checkpoint_every_steps = 1
   config.eval.text_examples = -1
   return config
@@ -313,7 +313,9 @@ def test_a_killed_sweep_of_real_jobs_ends_complete(
   command += [f"--config={config}", f"--workdir={folder}", "--poll_seconds=1"]
   options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE}
   process = subprocess.Popen(command, text=True, **options)
-  until(lambda: (folder / "seed=1/config.json").exists(), 300)
+  began = lambda: (folder / "seed=1/config.json").exists()
+  until(lambda: began() or process.poll() is not None, 300)
+  assert process.poll() is None, process.communicate()[0]
   process.kill()
   process.communicate()
   done = subprocess.run(command, text=True, timeout=500, **options)

@@ -83,6 +83,19 @@ def test_a_slice_has_a_pod_for_each_host(topology, hosts, chips):
   assert container.resources.to_dict()["limits"] == {"google.com/tpu": chips}
 
 
+@pytest.mark.parametrize(
+  ("topology", "slices", "alone"),
+  [("v5e:2x4", 1, False), ("v5e:2x4", 2, True), ("v5e:4x4", 1, True)],
+)
+def test_hosts_of_a_slice_are_of_one_node_pool(topology, slices, alone):
+  machines = accelerators.tpu_slice(topology)
+  changed = {"machines": machines, "slices": slices}
+  settings = jobset.Settings(**(vars(SETTINGS) | changed))
+  found = model(jobset.render(settings, COMMAND)).metadata.annotations
+  key = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+  assert found == ({key: "cloud.google.com/gke-nodepool"} if alone else None)
+
+
 def test_only_what_another_start_can_mend_restarts_it():
   spec = job(GOLDENS["gke_tpu.yaml"])
   taken_away, would_come_again = spec.pod_failure_policy.rules
