@@ -1,10 +1,12 @@
 """Commands of a cluster: sbatch, kubectl, gcloud and the like."""
 
 import contextlib
+import functools
 import os
 import subprocess
 from collections.abc import Sequence
 
+from launch import local
 from launch.program import Refusal
 
 # What is wrong where a command is not there, by its name.
@@ -44,8 +46,10 @@ def attempt(command: Sequence[str], text: str = "") -> tuple[int, str, str]:
       capture_output=True,
       text=True,
       errors="replace",
-      # A Ctrl-C is ours: it must not cut a submission in two.
+      # A Ctrl-C is ours: it must not cut a submission in two. A kill does, and
+      # nothing may be submitted after it that the next command did not find.
       start_new_session=True,
+      preexec_fn=functools.partial(local.die_with, os.getpid()),
     )
   except OSError as error:
     raise missing(command, error) from error

@@ -87,13 +87,17 @@ class MemberProcesses:
 
   def ended(self) -> dict[str, Ended]:
     """The members that have ended since the last call."""
+    statuses = {}
+    for name in self.running:
+      if (status := self.processes[name][0].poll()) is not None:
+        statuses[name] = status if status >= 0 else 128 - status
+    if self.received:
+      return {}  # They may have ended because of the signal.
     found = {}
-    for name in [*self.running]:
-      process, output = self.processes[name]
-      if (status := process.poll()) is not None:
-        del self.running[name]
-        status = status if status >= 0 else 128 - status
-        found[name] = Ended(status, output.last_line() if status else "")
+    for name, status in statuses.items():
+      del self.running[name]
+      error = self.processes[name][1].last_line() if status else ""
+      found[name] = Ended(status, error)
     return found
 
   def close(self, member: Member) -> None:

@@ -157,11 +157,8 @@ def _run(
       print(runner.interrupted(waiting[0] if waiting else None), flush=True)
       return 128 + runner.received[0]
     for name, ended in runner.ended().items():
-      if runner.received:
-        break  # It may have ended because of the signal.
       member = by_name[name]
-      failed = failed or ended.status != 0
-      _note(rows, member, ended, workdir)
+      failed = not _note(rows, member, ended, workdir) or failed
       write_table(path, [rows[m.name] for m in sweep if m.name in rows])
       runner.close(member)
     runner.pause()
@@ -180,20 +177,26 @@ def _has_finished(rows: dict[str, Row], member: Member) -> bool:
 
 def _note(
   rows: dict[str, Row], member: Member, ended: Ended, workdir: Path
-) -> None:
-  """Puts a member's end into the table."""
+) -> bool:
+  """Puts a member's end into the table; gives whether it has finished."""
   row = {
     "member": member.name,
-    "status": "finished" if ended.status == 0 else f"exit {ended.status}",
+    "status": f"exit {ended.status}",
     "flags": member.flags,
     "fingerprint": member.fingerprint,
   }
-  if ended.status == 0:
-    rows[member.name] = row | outcome(workdir / member.name)
-    return
+  error = ended.error
   if ended.status is None:
     row["status"] = "lost"
-  said = f": {ended.error}" if ended.error else ""
+  elif ended.status == 0:
+    try:
+      found = outcome(workdir / member.name)
+      rows[member.name] = row | {"status": "finished"} | found
+      return True
+    except (FileNotFoundError, ValueError, LookupError) as wrong:
+      # Of a cluster's job, this machine may see another folder.
+      error = f"its results cannot be read here: {wrong}"
+  said = f": {error}" if error else ""
   print(f"{member.name}: {row['status']}{said}", flush=True)
   if rows.get(member.name, {}).get("status") == "finished":
     print(
@@ -201,8 +204,9 @@ def _note(
       "flags made. For these choose another --workdir",
       flush=True,
     )
-    return
-  rows[member.name] = row | ({"error": ended.error} if ended.error else {})
+  else:
+    rows[member.name] = row | ({"error": error} if error else {})
+  return False
 
 
 def read_launcher(name: str, text: str, workdir: Path) -> Launcher | None:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -53,7 +54,6 @@ def apply(arguments) -> int:
     print(f"jobset.jobset.x-k8s.io/{name} unchanged")
     return 0
   (CLUSTER / f"{name}.yaml").write_text(text)
-  update(name, state="", restarts=0)
   subprocess.Popen(
     [sys.executable, __file__, "controller", name],
     stdin=subprocess.DEVNULL,
@@ -61,12 +61,18 @@ def apply(arguments) -> int:
     stderr=subprocess.DEVNULL,
     start_new_session=True,
   )
+  update(name, state="", restarts=0)
   print(f"jobset.jobset.x-k8s.io/{name} created")
   return 0
 
 
 def controller(arguments) -> int:
   (name,) = arguments
+  end = time.monotonic() + 10
+  while not (CLUSTER / f"{name}.json").exists():
+    if time.monotonic() > end:
+      return 1
+    time.sleep(0.02)
   spec = yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())["spec"]
   job = spec["replicatedJobs"][0]["template"]["spec"]
   pod = job["template"]["spec"]

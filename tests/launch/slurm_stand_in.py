@@ -64,7 +64,6 @@ def sbatch(arguments: list[str]) -> int:
   assert not [f for f in ("job-name", "account", "output") if f not in given]
   log = given["output"].replace("%j", job)
   (QUEUE / f"{job}.sh").write_text(script)
-  update(job, name=given["job-name"], state="PENDING", log=log, again=False)
   subprocess.Popen(
     [sys.executable, __file__, "runner", job],
     stdin=subprocess.DEVNULL,
@@ -72,6 +71,8 @@ def sbatch(arguments: list[str]) -> int:
     stderr=subprocess.DEVNULL,
     start_new_session=True,
   )
+  # From here on it is submitted.
+  update(job, name=given["job-name"], state="PENDING", log=log, again=False)
   while (QUEUE / "hang").exists():
     time.sleep(0.02)
   print(f"{job};cluster" if "--parsable" in arguments else "Submitted")
@@ -80,6 +81,11 @@ def sbatch(arguments: list[str]) -> int:
 
 def runner(arguments: list[str]) -> int:
   (job,), restarts = arguments, 0
+  end = time.monotonic() + 10
+  while not (QUEUE / f"{job}.json").exists():
+    if time.monotonic() > end:
+      return 1
+    time.sleep(0.02)
   while read(job)["state"] == "PENDING":
     while (QUEUE / "full").exists():
       time.sleep(0.02)

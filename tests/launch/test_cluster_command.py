@@ -1,9 +1,17 @@
 """Commands of a cluster: what they print, and what is said when they fail."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from launch import cluster_command
 from launch.program import Refusal
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_command_gets_a_text_and_gives_what_it_prints():
@@ -47,3 +55,25 @@ def test_the_last_line_of_a_file_is_that_of_its_end(tmp_path):
   log.write_bytes(b"error: old\n" + b"\xff" * 70000 + b"\nerror: new\nmore\n")
   assert cluster_command.last_line_of(log) == "error: new"
   assert cluster_command.last_line_of(tmp_path / "none") == ""
+
+
+def test_a_command_ends_with_whoever_called_it(tmp_path):
+  """What was not submitted when a sweep was killed is not submitted later."""
+  code = (
+    "from launch import cluster_command\n"
+    f"script = 'echo > {tmp_path}/began; sleep 2; echo > {tmp_path}/late'\n"
+    "cluster_command.call(['bash', '-c', script])"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+  )
+  end = time.monotonic() + 60
+  while not (tmp_path / "began").exists():
+    assert time.monotonic() < end
+    time.sleep(0.02)
+  process.kill()
+  process.wait()
+  time.sleep(2.5)
+  assert not (tmp_path / "late").exists()

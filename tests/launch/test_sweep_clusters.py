@@ -143,14 +143,14 @@ def test_a_killed_sweep_on_slurm_finds_its_jobs(start, queue, tmp_path):
   assert process.returncode == 0, output
   assert [row["status"] for row in table(tmp_path)] == ["finished"] * 4
   assert [row["eval/valid/loss"] for row in table(tmp_path)] == [*rates]
-  assert called(queue, "sbatch") == 4 and len(spans(tmp_path)) == 4
+  assert len(list(queue.glob("*.json"))) == len(spans(tmp_path)) == 4
   assert "optim.lr=0.5: job 1, found again" in output
   for began, _ in spans(tmp_path):
     assert sum(b <= began < e for b, e in spans(tmp_path)) <= 2
   # Again, nothing is submitted.
   process = start(rates, *words)
   assert "optim.lr=0.5: finished before" in process.communicate(timeout=60)[0]
-  assert called(queue, "sbatch") == 4
+  assert len(list(queue.glob("*.json"))) == 4
 
 
 def test_a_sweep_that_is_killed_as_it_submits_submits_once(
@@ -217,6 +217,28 @@ def test_members_run_side_by_side_here_and_end_with_the_sweep(start, tmp_path):
   assert not (tmp_path / "sweep/optim.lr=0.5/ran").exists()
   output, _ = start((0.5, 0.1, 0.2), "--max_parallel=2").communicate(timeout=60)
   assert [row["status"] for row in table(tmp_path)] == ["finished"] * 3
+
+
+def test_a_signal_to_the_only_member_is_told(start, tmp_path):
+  process = start((0.5,))
+  until(lambda: (tmp_path / "sweep/optim.lr=0.5/began").exists())
+  time.sleep(0.2)
+  process.terminate()
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert "interrupted in optim.lr=0.5; the same command goes on" in output
+
+
+def test_results_that_are_not_seen_here_are_told(start, queue, tmp_path):
+  """As of a bucket that is mounted on the nodes alone."""
+  text = (tmp_path / "main.py").read_text()
+  unseen = text.replace('/metrics.jsonl"', '/metrics.elsewhere"')
+  assert unseen != text
+  (tmp_path / "main.py").write_text(unseen)
+  process = start((0.1,), *SLURM)
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert "optim.lr=0.1: exit 0: its results cannot be read here: " in output
 
 
 def test_a_killed_sweep_on_kubernetes_finds_its_jobsets(
@@ -320,7 +342,7 @@ def test_a_killed_sweep_of_real_jobs_ends_complete(
   process.communicate()
   done = subprocess.run(command, text=True, timeout=500, **options)
   assert done.returncode == 0, done.stdout
-  assert called(queue, "sbatch") == members
+  assert len(list(queue.glob("*.json"))) == members
   rows = table(tmp_path)
   assert [row["status"] for row in rows] == ["finished"] * members
   assert len({row["eval/valid/loss"] for row in rows}) == members

@@ -45,6 +45,13 @@ ROOT = Path(__file__).parents[2]
       ": File name too long: ",
     ),
     ("local --processes=two -- --config=c.py", "--processes=two: "),
+    (
+      "slurm --account=lab --config=c.py --workdir=runs/x",
+      "as in: --account=lab -- --config=c.py --workdir=runs/x",
+    ),
+    ("gke --image=i", "no flags of main.py: pass them after --"),
+    ("tpu_vm --zone=us-west4-a -- --config=c.py", "--accelerator_type is mis"),
+    ("sweep --config=c.py --launcher=slrm", "--launcher=slrm: value should"),
   ],
 )
 def test_a_flag_on_the_wrong_side_is_told_where_it_goes(command, said):
