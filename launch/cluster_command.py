@@ -49,11 +49,20 @@ def attempt(command: Sequence[str], text: str = "") -> tuple[int, str, str]:
       # A Ctrl-C is ours: it must not cut a submission in two. A kill does, and
       # nothing may be submitted after it that the next command did not find.
       start_new_session=True,
-      preexec_fn=functools.partial(local.die_with, os.getpid()),
+      preexec_fn=(
+        functools.partial(local.die_with, os.getpid()) if _alone() else None
+      ),
     )
   except OSError as error:
     raise missing(command, error) from error
   return done.returncode, done.stdout, done.stderr
+
+
+def _alone() -> bool:
+  """Whether this process has one thread: Python forks no other in peace."""
+  with contextlib.suppress(OSError):
+    return len(os.listdir("/proc/self/task")) == 1
+  return False
 
 
 def missing(command: Sequence[str], error: OSError) -> Refusal:

@@ -104,7 +104,7 @@ def runner(arguments: list[str]) -> int:
       )
       update(job, state="RUNNING", group=script.pid)
       script.wait()
-    if read(job)["again"] and read(job)["state"] == "RUNNING":
+    if read(job)["again"]:
       update(job, state="PENDING", again=False)
       restarts += 1
     else:

@@ -74,6 +74,9 @@ def test_a_signal_ends_those_that_run_and_starts_no_other(
       time.sleep(0.02)
     os.kill(os.getpid(), {number})
     assert not processes.start(other)
+    processes.children[0].wait()
+    # It ended because of the signal, and not by itself.
+    assert processes.ended() == {{}} and processes.running
     print(processes.interrupted(other), processes.received)
   """)
   said = f"interrupted in a; the same command goes on [{number}]"
