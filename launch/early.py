@@ -4,15 +4,15 @@ import os
 import signal
 
 
-def watch() -> None:
-  """From here on, until there are other handlers. Nothing was begun so far."""
-  signal.signal(signal.SIGINT, _stop)
-  signal.signal(signal.SIGTERM, _stop)
+def watch(begun: str = "nothing was begun") -> None:
+  """From here on, until there are other handlers, the sentence says `begun`."""
 
+  def stop(number: int, _: object) -> None:
+    name = signal.Signals(number).name
+    try:
+      os.write(2, f"stopped by {name}: {begun}\n".encode())
+    finally:
+      os._exit(128 + number)
 
-def _stop(number: int, _: object) -> None:
-  name = signal.Signals(number).name
-  try:
-    os.write(2, f"stopped by {name}: nothing was begun\n".encode())
-  finally:
-    os._exit(128 + number)
+  signal.signal(signal.SIGINT, stop)
+  signal.signal(signal.SIGTERM, stop)

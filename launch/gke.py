@@ -190,6 +190,7 @@ def launch(command: Program) -> int:
   if OWN["dry_run"].value:
     print(gke.render(command, name), end="")
   else:
+    early.watch(f"ask whether it was created: kubectl get jobset {name}")
     print(gke.submit(command, name))
   return 0
 

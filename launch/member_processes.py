@@ -33,10 +33,11 @@ class Output:
   def _copy(self, stream: IO[bytes], to: IO[bytes], prefix: bytes) -> None:
     # A line at a time, or what there is: a bar ends no line.
     read = stream.readline if prefix else lambda: stream.read1(1 << 16)  # type: ignore
-    while data := read():
-      self.end = (self.end + data)[-_KEPT:]
-      to.write(prefix + data)
-      to.flush()
+    with stream:
+      while data := read():
+        self.end = (self.end + data)[-_KEPT:]
+        to.write(prefix + data)
+        to.flush()
 
   def last_line(self) -> str:
     # Whoever still has the other end is not waited for.

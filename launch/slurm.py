@@ -290,6 +290,7 @@ def launch(command: Program) -> int:
   slurm = Slurm(OWN)
   name = slurm.name(command)
   if not OWN["dry_run"].value:
+    early.watch("ask squeue whether the job was submitted")
     print(slurm.submit(command, name))
     return 0
   print(slurm.render(command, name), end="")

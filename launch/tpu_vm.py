@@ -18,23 +18,19 @@ from launch import early
 if __name__ == "__main__":
   early.watch()
 
-import contextlib
 import dataclasses
 import re
 import shlex
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from typing import IO
 
 from absl import flags
 
 from launch import cluster_command, exit_status, program
 from launch.cloud import accelerators, shared_folder
-from launch.cloud.tpu_commands import ENDED, STOP, TpuVm
+from launch.cloud.tpu_commands import STOP, TpuVm
+from launch.cloud.tpu_start import Start, set_up
 from launch.program import Program, Refusal
 
 # States of a queued resource from which it does not come back.
@@ -182,67 +178,6 @@ def say(text: str) -> None:
   print(text, flush=True)
 
 
-class Run:
-  """One start of main.py on all hosts."""
-
-  def __init__(self, machines: TpuVm, command: Program) -> None:
-    self.statuses: list[int] = []
-    self.silent: set[str] = set(machines.nodes)
-    self.started: list[subprocess.Popen] = []
-    self.readers: list[threading.Thread] = []
-    for node in machines.nodes:
-      words = machines.ssh(node, machines.run(command))
-      try:
-        process = subprocess.Popen(
-          words,
-          stdin=subprocess.DEVNULL,
-          stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT,
-          text=True,
-          errors="replace",
-          start_new_session=True,
-        )
-      except OSError as error:
-        raise cluster_command.missing(words, error) from error
-      self.started.append(process)
-      prefix = f"[{node}] " if len(machines.nodes) > 1 else ""
-      reader = threading.Thread(
-        target=self._read, args=(process.stdout, node, prefix), daemon=True
-      )
-      reader.start()
-      self.readers.append(reader)
-
-  def _read(self, stream: IO[str], node: str, prefix: str) -> None:
-    for line in stream:
-      words = line.split()
-      if words[:1] == [ENDED] and len(words) == 3 and words[2].isdecimal():
-        self.statuses.append(int(words[2]))
-        self.silent.discard(node)
-      sys.stdout.write(f"{prefix}{line}")
-      sys.stdout.flush()
-
-  @property
-  def running(self) -> bool:
-    return any(process.poll() is None for process in self.started)
-
-  def end(self) -> None:
-    """Leaves the hosts, where there still is a connection to them."""
-    for process in self.started:
-      with contextlib.suppress(ProcessLookupError):
-        if process.poll() is None:
-          process.kill()
-      process.wait()
-    for reader in self.readers:
-      reader.join(timeout=10)
-
-  @property
-  def status(self) -> int:
-    """The largest of the hosts'; that of a lost one where one said nothing."""
-    if self.silent:
-      return max([exit_status.LOST, *self.statuses])
-    return max(self.statuses)
-
-
 def start(watch: Watch, command: Program) -> int | None:
   """Sets the hosts up and runs main.py on them to its end.
 
@@ -251,19 +186,15 @@ def start(watch: Watch, command: Program) -> int | None:
   """
   machines = watch.machines
   try:
-    with tempfile.TemporaryDirectory() as folder:
-      cluster_command.call(machines.pack(folder))
-      for node in machines.nodes:
-        cluster_command.call(machines.copy(node, folder))
-        cluster_command.call(machines.ssh(node, machines.set_up()))
-        if watch.received:
-          return None
+    set_up(machines)
   except Refusal:
     if watch.state() in LOST:
       return None
     raise
+  if watch.received:
+    return None
   say(f"{machines.name}: running")
-  run, stopped = Run(machines, command), False
+  run, stopped = Start(machines, command), False
   try:
     looked = time.monotonic()
     while run.running:

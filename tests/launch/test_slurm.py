@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -279,4 +280,26 @@ def test_what_cannot_be_submitted_is_told_in_one_line(queue, tmp_path):
   assert done.returncode == 1 and done.stderr == (
     "error: sbatch is not installed here: run this on a login node of the "
     "cluster, or print what it would get by --dry_run\n"
+  )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_as_it_is_submitted_is_told(queue, tmp_path, number):
+  (queue / "hang").touch()
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "-m", "launch.slurm", "--account=lab", "--"),
+      f"--workdir={tmp_path}/run",
+    ],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  until(lambda: list(queue.glob("*.json")))
+  process.send_signal(number)
+  _, errors = process.communicate(timeout=60)
+  (queue / "hang").unlink()
+  assert process.returncode == 128 + number
+  assert errors == (
+    f"stopped by {number.name}: ask squeue whether the job was submitted\n"
   )

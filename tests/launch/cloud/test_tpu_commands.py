@@ -1,11 +1,14 @@
 """Commands of gcloud for slices."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from launch.cloud.shared_folder import SharedFolder
 from launch.cloud.tpu_commands import FILES, ROOT, TpuVm
+from launch.program import Program
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def machines(**changes) -> TpuVm:
@@ -22,6 +25,33 @@ def machines(**changes) -> TpuVm:
     "grace_seconds": 10,
   }
   return TpuVm(**(values | changes))
+
+
+COMMAND = Program(
+  (
+    "--config=configs/bert2bert_cnn_dailymail.py:pod",
+    "--workdir=/bucket/runs/b2b",
+    "--config.a=it's $x",
+  )
+)
+
+
+def shown(script: str) -> str:
+  """Without what differs from machine to machine."""
+  return script.replace(str(ROOT), "/code")
+
+
+GOLDENS = {
+  "tpu_vm_slice.sh": machines(spot=True, project="p").whole(COMMAND),
+  "tpu_vm_slices.sh": machines(
+    slices=2, folder=SharedFolder("", "10.0.0.2:/a", PurePosixPath("/nfs"))
+  ).whole(COMMAND),
+}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_commands_are_the_golden_ones(name):
+  assert shown(GOLDENS[name]) == (GOLDEN / name).read_text()
 
 
 @pytest.mark.parametrize(
