@@ -78,7 +78,7 @@ class Start:
           process.kill()
       process.wait()
     for reader in self.readers:
-      reader.join(timeout=10)
+      reader.join(timeout=2)
 
   @property
   def status(self) -> int:

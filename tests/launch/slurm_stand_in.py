@@ -156,6 +156,9 @@ def srun(arguments: list[str]) -> int:
   for rank in range(tasks):
     environment = os.environ | {
       "SLURM_PROCID": str(rank),
+      "SLURM_LOCALID": str(rank),
+      "SLURM_NTASKS": str(tasks),
+      "SLURM_STEP_NODELIST": "localhost",
       "SLURM_STEP_NUM_TASKS": str(tasks),
       "SLURM_STEP_NUM_NODES": given["nodes"],
     }
