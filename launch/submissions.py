@@ -21,6 +21,8 @@ from launch.program import Program, Refusal
 
 # In a row, before asking for jobs is given up.
 _MOST_FAILURES = 10
+# What a job has written as its last may be seen here so much later.
+PATIENCE_SECONDS = 60.0
 
 
 class Launcher(Protocol):
@@ -60,6 +62,7 @@ class Jobs:
     self.last: dict[str, dict[str, Any]] = {}
     self.running: dict[str, Member] = {}
     self.failures = 0
+    self.silent_since: dict[str, float] = {}
     self._read()
 
   def _read(self) -> None:
@@ -186,9 +189,16 @@ class Jobs:
       print(f"{refusal}; asking again", flush=True)
       return {}
     self.failures = 0
+    found = {job: end for job, end in found.items() if self._is_known(job, end)}
     for job in found:
       del self.running[jobs[job].name]
     return {jobs[job].name: ended for job, ended in found.items()}
+
+  def _is_known(self, job: str, end: Ended) -> bool:
+    """False: the job has gone, and how it ended may still be seen."""
+    now = time.monotonic()
+    since = self.silent_since.setdefault(job, now)
+    return end.status is not None or now - since >= PATIENCE_SECONDS
 
   def close(self, member: Member) -> None:
     """A member's end is in the table: its job need not be found again."""

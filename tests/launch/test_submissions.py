@@ -131,6 +131,20 @@ def test_a_cluster_that_does_not_answer_is_asked_again(tmp_path, capsys):
     jobs.ended()
 
 
+def test_how_a_job_ended_may_be_seen_late(tmp_path, monkeypatch):
+  """A network's file system shows a node's last words after it has gone."""
+  cluster = Cluster()
+  jobs = resumed(cluster, tmp_path, A)
+  jobs.start(A)
+  cluster.over["1"] = Ended(None)
+  assert jobs.ended() == {} and jobs.running
+  cluster.over["1"] = Ended(0)
+  assert jobs.ended() == {"a": Ended(0)}
+  monkeypatch.setattr(submissions, "PATIENCE_SECONDS", 0.0)
+  jobs.running["a"], cluster.over["1"] = A, Ended(None)
+  assert jobs.ended() == {"a": Ended(None)}
+
+
 def test_an_interruption_says_what_goes_on(tmp_path):
   jobs = resumed(Cluster(), tmp_path, A, B)
   assert jobs.interrupted(None) == "interrupted; the same command goes on"
