@@ -77,7 +77,7 @@ class Gke:
     if not value("image"):
       raise Refusal(
         "--image is missing: pass one that was made from launch/Dockerfile, as "
-        "--image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/encdec:1"
+        "--image=registry.example/encdec:1"
       )
     if bool(value("topology")) == bool(value("gpu")):
       raise Refusal(
