@@ -18,6 +18,7 @@ def benchmark(*arguments, env):
   )
 
 
+@pytest.mark.sample(1, group="whole runs")
 def test_a_table_is_printed_with_ratios(one_device_env):
   done = benchmark("--tiny", env=one_device_env)
   assert done.returncode == 0, done.stdout + done.stderr
@@ -34,6 +35,7 @@ def test_a_table_is_printed_with_ratios(one_device_env):
     assert re.search(rf"^{row} ", done.stdout, re.MULTILINE), done.stdout
 
 
+@pytest.mark.sample(1, group="whole runs")
 def test_time_that_is_over_leaves_rows_out(one_device_env):
   done = benchmark("--tiny", "--seconds=0", env=one_device_env)
   assert done.returncode == 1

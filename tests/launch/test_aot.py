@@ -66,6 +66,7 @@ def test_bad_input_is_one_line(arguments, message, one_device_env):
   assert "Traceback" not in done.stderr
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 def test_a_step_is_compiled_and_measured(one_device_env, tmp_path):
   program = tmp_path / "step.bin"
   done = aot(

@@ -37,6 +37,7 @@ def test_the_missing_compiler_is_named(one_device_env):
   refused(done, r"needs CUDA's compiler: pip install 'encdec\[aot-cuda\]'")
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 @needs_compiler
 def test_generation_is_compiled_for_two_hosts(one_device_env):
   done = aot(SMOKE, "--topology=h100:16", "--mode=predict", env=one_device_env)

@@ -58,7 +58,7 @@ def moved(found, *axes):
   return sizes
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(2, group="compiled for accelerators")
 @pytest.mark.parametrize("name", MESHES)
 def test_a_step_lies_on_a_mesh_as_it_should(name):
   found = compiled(name)

@@ -234,7 +234,7 @@ def launched(tmp_path_factory, one_device_env):
   return folder, run
 
 
-@pytest.mark.sample(1, group="two processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_two_processes_give_the_losses_of_one(launched):
   folder, run = launched
   log = run(2, f"--workdir={folder}/two")
@@ -246,7 +246,7 @@ def test_two_processes_give_the_losses_of_one(launched):
   assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3
 
 
-@pytest.mark.sample(1, group="two processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_two_processes_export_what_one_exports(launched):
   """Each holds a half of the parameters; the first one writes them whole."""
   folder, run = launched
@@ -262,7 +262,7 @@ def test_two_processes_export_what_one_exports(launched):
     assert one == two, name
 
 
-@pytest.mark.sample(1, group="two processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_what_the_first_process_refuses_ends_the_others(launched):
   folder, run = launched
   (folder / "mine.jsonl").write_text("precious\n")
@@ -276,7 +276,7 @@ def test_what_the_first_process_refuses_ends_the_others(launched):
   assert (folder / "mine.jsonl").read_text() == "precious\n"
 
 
-@pytest.mark.sample(1, group="two processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_two_processes_predict_what_one_predicts(launched):
   """By beams, in rows that are refilled, with halves of the parameters."""
   folder, run = launched

@@ -38,6 +38,7 @@ def kernels():
   return json.loads(done.stdout)
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 def test_attention_is_fused_and_runs_forward_once(kernels):
   """Self-attention of both sides and cross-attention, in two scanned layers.
 

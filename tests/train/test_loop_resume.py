@@ -173,6 +173,7 @@ def _flip(path: pathlib.Path) -> None:
   path.write_bytes(data)
 
 
+@pytest.mark.sample(1, group="whole runs")
 def test_a_bad_file_in_the_newest_checkpoint_costs_its_steps_alone(
   start, whole, tmp_path, count, seed, steps
 ):

@@ -188,12 +188,14 @@ def moves(program: Program, kinds: tuple[str, ...]) -> list[str]:
   return found
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 def test_a_step_moves_no_cache(compiled):
   for kinds, masking, gathering in compiled:
     assert not moves(masking, kinds)
     assert moves(gathering, ("gather",)), "gathered caches should be found"
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 def test_masked_beams_take_a_quarter_of_the_memory(compiled):
   for _, masking, gathering in compiled:
     assert masking.temporary <= gathering.temporary / 4

@@ -115,7 +115,7 @@ def assert_ended_alike(workdir, other):
 
 
 # The full counts try twenty, each at a random moment.
-@pytest.mark.sample(1, group="faults of several processes")
+@pytest.mark.sample(2, group="several processes")
 @pytest.mark.parametrize("number", range(20))
 def test_a_disturbed_run_ends_as_one_that_never_stopped(
   number, whole, tmp_path, one_device_env, seed

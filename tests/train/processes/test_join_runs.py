@@ -34,7 +34,7 @@ def one(tmp_path_factory, one_device_env):
   return folder / "run"
 
 
-@pytest.mark.sample(1, group="several processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_another_number_of_processes_goes_on_alike(
   one, tmp_path, one_device_env
 ):
@@ -66,7 +66,7 @@ def test_another_number_of_processes_goes_on_alike(
   assert logs == [f"process-{number:05d}.log" for number in range(4)]
 
 
-@pytest.mark.sample(1, group="several processes on one run")
+@pytest.mark.sample(2, group="several processes")
 @pytest.mark.parametrize("count", [2, 4])
 def test_evaluation_measures_what_one_process_measures(
   one, tmp_path, one_device_env, count
@@ -93,7 +93,7 @@ def test_evaluation_measures_what_one_process_measures(
   assert found["texts 1"] == found[f"texts {count}"]
 
 
-@pytest.mark.sample(1, group="several processes on one run")
+@pytest.mark.sample(2, group="several processes")
 def test_processes_prepare_what_one_prepares(tmp_path, one_device_env):
   for count in (1, 3):
     text = runs.finish(
@@ -114,7 +114,7 @@ def test_processes_prepare_what_one_prepares(tmp_path, one_device_env):
   assert one and one == several
 
 
-@pytest.mark.sample(1, group="several processes that differ")
+@pytest.mark.sample(2, group="several processes")
 @pytest.mark.parametrize(
   ("name", "value", "message"),
   [

@@ -32,6 +32,7 @@ class Stopwatch:
       self.seen.setdefault(int(step), time.monotonic())
 
 
+@pytest.mark.sample(1, group="whole runs")
 def test_it_is_what_a_stopwatch_says(tmp_path, one_device_env):
   workdir, steps = tmp_path / "run", 90
   flags = [

@@ -20,9 +20,9 @@ from tests.train.test_mesh_topologies import ENVIRONMENT, pytestmark
 __all__ = ["pytestmark"]
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
 # The largest logits, the longest rows, and tiles of one head, of two, of four
 # and of none; v4 has the least of the memory that a kernel gets.
-@pytest.mark.sample(1)
 @pytest.mark.parametrize("chip", ["v5e:2x2", "v4:2x2x1"])
 @pytest.mark.parametrize(
   ("queries", "keys", "heads", "width", "dtype"),
