@@ -5,6 +5,7 @@ The one file that knows Orbax. A step's folder has the items `params`,
 which appear with the folder itself: an old step goes only after that.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -14,12 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
 from train.errors import Refusal
-from train.state import TrainState, tree_difference
+from train.state import TrainState, placed, tree_difference
 from train.workdir import checksums, step_folders
+from train.workdir.background_errors import BackgroundErrors
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
 CHECKPOINT_FORMAT = 2
@@ -27,7 +28,7 @@ CHECKPOINT_FORMAT = 2
 _TREES = ("params", "opt_state", "ema")
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
   """The steps saved under one folder.
 
   All processes of a run make one and call its methods together; their folder
@@ -66,11 +67,9 @@ class Checkpoints:
     self._process = jax.process_index()
     self._processes = jax.process_count()
     self._saving: int | None = None
+    self._errors = BackgroundErrors()
     self._folders = step_folders.StepFolders(directory, writable=writable)
     self._manager = self._open_manager(keep_last)
-
-  def __enter__(self) -> "Checkpoints":
-    return self
 
   def __exit__(self, *unused: Any) -> None:
     self.close()
@@ -207,7 +206,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Blocks until the last save is complete; raises what went wrong in it."""
-    self._manager.wait_until_finished()
+    self._errors.wait(self._manager.wait_until_finished)
     if self._saving is not None and self._process == 0:
       checksums.seal(self._folders.of(self._saving))
       self._folders.clear_retired()
@@ -215,10 +214,9 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits, and lets go of threads; the object is of no use afterwards."""
-    try:
-      self.wait()
-    finally:
-      self._manager.close()
+    # After an error the checkpointer would wait for other processes.
+    self.wait()
+    self._manager.close()
 
   def _open_manager(self, keep_last: int) -> ocp.CheckpointManager:
     score = self._score if self._best_metric else None
@@ -248,7 +246,7 @@ class Checkpoints:
         post_finalization_callback=self._before_commit,
       ),
     )
-    handlers = {name: ocp.StandardCheckpointHandler() for name in _TREES}
+    handlers = {name: _handler(self._errors) for name in _TREES}
     return ocp.CheckpointManager(
       self._folders.path,
       options=options,
@@ -279,17 +277,17 @@ class Checkpoints:
     # Before this one every process has closed its own files; after it the
     # first process merges their index and commits.
     if "async_write_complete" in key and self._process:
-      folder = self._folders.being_written(self._saving)
-      checksums.write(folder, self._process, self._processes)
+      with self._errors.kept():
+        folder = self._folders.being_written(self._saving)
+        checksums.write(folder, self._process, self._processes)
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
   def _before_commit(self) -> None:
     """Called by Orbax in the first process, just before the renaming."""
-    folder = self._folders.being_written(self._saving)
-    checksums.write(folder, 0, self._processes)
-    missing = checksums.missing_manifest(folder, self._processes)
-    if missing is not None:
-      raise RuntimeError(f"{folder / missing} was not written by its process")
+    with self._errors.kept():
+      folder = self._folders.being_written(self._saving)
+      checksums.write(folder, 0, self._processes)
+      checksums.check_complete(folder, self._processes)
 
   def _is_good(self, step: int) -> bool:
     if self._folders.verify(step):
@@ -302,7 +300,7 @@ class Checkpoints:
   ) -> tuple[TrainState, dict[str, Any]]:
     restored, meta = self._restore_items(step, _trees(abstract))
     number = jax.make_array_from_callback(
-      (), _sharding(abstract.step), lambda _: np.asarray(step, np.int32)
+      (), placed(abstract.step).sharding, lambda _: np.asarray(step, np.int32)
     )
     return dataclasses.replace(abstract, step=number, **restored), meta
 
@@ -329,21 +327,22 @@ class Checkpoints:
           "--workdir"
         )
     arguments = {
-      name: ocp.args.StandardRestore(jax.tree.map(_placed, tree))
+      name: ocp.args.StandardRestore(jax.tree.map(placed, tree))
       for name, tree in trees.items()
     }
     restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
     return {name: restored[name] for name in trees}, meta
 
 
+def _handler(errors: BackgroundErrors) -> ocp.StandardCheckpointHandler:
+  """Writes a tree; what fails in the background is known at once."""
+  handler = ocp.StandardCheckpointHandler()
+  # A class of its own would need classes of arguments of its own.
+  watched: Any = errors.watching(handler.async_save)
+  handler.async_save = watched
+  return handler
+
+
 def _trees(state: TrainState) -> dict[str, Any]:
   trees = {name: getattr(state, name) for name in _TREES}
   return {name: tree for name, tree in trees.items() if tree is not None}
-
-
-def _sharding(leaf: Any) -> jax.sharding.Sharding:
-  return leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))

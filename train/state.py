@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct, traverse_util
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, Key
 
 from encdec import sharding
@@ -184,3 +184,9 @@ def _leaves(tree: Any) -> dict[str, str]:
     )
     for path, leaf in leaves
   }
+
+
+def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+  """A leaf's shape with its sharding; the first device's where it has none."""
+  sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -57,6 +57,13 @@ def seal(folder: pathlib.Path) -> None:
     _write_manifest(path, folder, list(_LATE))
 
 
+def check_complete(folder: pathlib.Path, processes: int) -> None:
+  """Raises RuntimeError where a process has not written its manifest."""
+  missing = missing_manifest(folder, processes)
+  if missing is not None:
+    raise RuntimeError(f"{folder / missing} was not written by its process")
+
+
 def missing_manifest(folder: pathlib.Path, processes: int) -> str | None:
   """The name of a manifest that is not there; None: all are."""
   paths = (_manifest_path(folder, i, processes) for i in range(processes))
