@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from launch import exit_status
+from train.cli import exit_status as of_main
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 74, 126, 127, 128, 130, 160, 253])
@@ -22,3 +23,10 @@ def test_what_another_start_can_mend_is_started_again(status):
 def test_a_run_that_was_stopped_has_not_failed():
   failures = filter(exit_status.is_failure, exit_status.AGAIN)
   assert {*exit_status.AGAIN} - {*failures} == {143}
+
+
+def test_the_statuses_are_those_that_main_has():
+  assert exit_status.LOST == of_main.AGAIN
+  assert exit_status.TERMINATED == of_main.TERMINATED
+  assert not exit_status.runs_again(of_main.FAILED)
+  assert not exit_status.runs_again(of_main.INTERRUPTED)

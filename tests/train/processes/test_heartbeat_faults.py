@@ -146,7 +146,8 @@ def test_a_disturbed_run_ends_as_one_that_never_stopped(
     f"{'running' if running else 'over'}): {statuses} after "
     f"{time.monotonic() - fault:.1f} s"
   )
-  # Finished, an error that is said, another lost, stopped, or killed.
-  assert {*statuses} <= {0, 1, 75, 143, -6, -9}, started.tail()
+  # Finished, an error that is said, another lost, stopped, or killed; -15 where
+  # Python was ending already, and -6 where JAX noticed first.
+  assert {*statuses} <= {0, 1, 75, 143, -6, -9, -15}, started.tail()
   runs.finish(count, tmp_path / "again", flags(workdir), one_device_env)
   assert_ended_alike(workdir, reference)

@@ -23,10 +23,12 @@ def test_a_wait_that_would_never_end_ends_with_the_error():
   failing = concurrent.futures.Future()
   [watched] = futures_of(errors, failing)
   failing.set_exception(OSError(27, "File too large"))
-  thread = threading.Thread(
-    target=lambda: pytest.raises(OSError, watched.result)
-  )
-  threading.Timer(0.2, thread.start).start()
+
+  def fail():
+    with pytest.raises(OSError, match="File too large"):
+      watched.result()
+
+  threading.Timer(0.2, fail).start()
   with pytest.raises(OSError, match="File too large"):
     errors.wait(lambda: never.wait(60))
   never.set()
