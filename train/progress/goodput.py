@@ -4,7 +4,8 @@ The rest is lost to causes: `start`, `compile`, `data` (devices that wait for a
 batch), `save`, `evaluation`, `restart` (from the last sign of a start that was
 ended to the next one), and `lost` (steps that were done again, since they were
 not saved). Each start of the run is a record of goodput.json in its folder,
-which is written every RECORD_SECONDS, so that a kill loses no more than that.
+which is written with the rows of metrics, and at least every RECORD_SECONDS: a
+kill loses no more than that.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ from train.workdir import json_files
 
 FILE = "goodput.json"
 RECORD_SECONDS = 10.0
+# Not more often, however short steps are.
+_LEAST_SECONDS = 1.0
 CAUSES = ("start", "compile", "data", "save", "evaluation", "restart", "lost")
 # Saved steps that a start remembers; more than are ever kept.
 _REMEMBERED = 64
@@ -48,7 +51,7 @@ class Goodput:
     self._causes = ["start"]
     self._seconds: dict[str, float] = dict.fromkeys(("step", *CAUSES), 0.0)
     self._seconds["start"] = time.time() - began
-    self._since = time.perf_counter()
+    self._since = self._recorded = time.perf_counter()
     self._earlier: list[Record] = []
     self._first = 0
     self._saved: list[tuple[int, float]] = []
@@ -107,7 +110,9 @@ class Goodput:
     self._saved = [*self._saved[-_REMEMBERED:], (step, self._seconds["step"])]
 
   def row(self) -> dict[str, float]:
-    """What a row of metrics says of the run so far."""
+    """What a row of metrics says of the run so far; it is recorded, too."""
+    if time.perf_counter() - self._recorded >= _LEAST_SECONDS:
+      self._record()
     totals = sum_up([*self._earlier, self._this()])
     row = {f"time/{name}_seconds": totals[name] for name in CAUSES}
     return row | {"time/goodput": totals["step"] / sum(totals.values())}
@@ -137,6 +142,7 @@ class Goodput:
     }
 
   def _record(self) -> None:
+    self._recorded = time.perf_counter()
     if jax.process_index() == 0:
       json_files.write_json(self._path, [*self._earlier, self._this()])
 
