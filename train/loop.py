@@ -131,6 +131,7 @@ class Training:
     with contextlib.closing(self.reader) as reader:
       if owed is not None:
         self._conclude(progress.step, owed, evaluate=True)
+        self.checkpoints.wait()
         start.drop_interrupted(this)
       batches = train_batches(
         this.pipeline,
@@ -187,7 +188,8 @@ class Training:
         return
       except Stopped:
         self._write(step - 1, self.reader.read())
-        self._save(step - 1, None)
+        if step > 1:
+          self._save(step - 1, None)
     self._leave(step - 1)
 
   def _conclude(self, step: int, row: dict[str, float], evaluate: bool) -> None:

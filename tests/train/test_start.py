@@ -48,7 +48,17 @@ def test_an_evaluation_that_was_interrupted_is_done_at_the_next_start(
   with Checkpoints(run / "checkpoints", writable=False) as checkpoints:
     assert checkpoints.latest_step() == (None if step == 2 else 2)
   assert (run / start.INTERRUPTED / str(step)).is_dir()
+  drop = start.drop_interrupted
+  saved = []
+
+  def dropping(this):
+    # A crash at this moment must lose nothing.
+    saved.append((run / "checkpoints" / str(step)).is_dir())
+    drop(this)
+
+  monkeypatch.setattr(start, "drop_interrupted", dropping)
   assert loop.run(config, str(run)) == result
+  assert saved == [True]
   assert not (run / start.INTERRUPTED).exists()
   assert rows_of(run) == rows_of(folder)
   assert params(config, run) == params(config, folder)
