@@ -171,6 +171,8 @@ def main(argv: list[str]) -> None:
   agreement.check_versions()
   values = CONFIG.value.to_json_best_effort(sort_keys=True)
   agreement.check_same("the configuration", values)
+  given = {name: flags.FLAGS[name].value for name in ("mode", *OF_MODES)}
+  agreement.check_same("--mode or a flag of it", repr(given))
   try:
     MODES[MODE.value]()
   except SystemExit:
@@ -196,9 +198,9 @@ def ended(error: Exception) -> NoReturn:
   reason = machine_errors.explain(error, flags.FLAGS["workdir"].value or "")
   if reason is None and not isinstance(error, Failure):
     if signals.among_others():
-      heartbeat.settle()
+      status = heartbeat.settle(error)
       traceback.print_exception(error)
-      signals.end(1, f"error: {type(error).__name__}, as traced above")
+      signals.end(status, f"error: {type(error).__name__}, as traced above")
     raise error
   logging.debug("with --verbosity=1, from here:", exc_info=error)
   if reason is None and not signals.among_others():

@@ -67,7 +67,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     self._process = jax.process_index()
     self._processes = jax.process_count()
     self._saving: int | None = None
-    self._errors = BackgroundErrors()
+    self.errors = BackgroundErrors()
     self._folders = step_folders.StepFolders(directory, writable=writable)
     self._manager = self._open_manager(keep_last)
 
@@ -206,7 +206,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
   def wait(self) -> None:
     """Blocks until the last save is complete; raises what went wrong in it."""
-    self._errors.wait(self._manager.wait_until_finished)
+    self.errors.wait(self._manager.wait_until_finished)
     if self._saving is not None and self._process == 0:
       checksums.seal(self._folders.of(self._saving))
       self._folders.clear_retired()
@@ -246,7 +246,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         post_finalization_callback=self._before_commit,
       ),
     )
-    handlers = {name: _handler(self._errors) for name in _TREES}
+    handlers = {name: _handler(self.errors) for name in _TREES}
     return ocp.CheckpointManager(
       self._folders.path,
       options=options,
@@ -277,14 +277,14 @@ class Checkpoints(contextlib.AbstractContextManager):
     # Before this one every process has closed its own files; after it the
     # first process merges their index and commits.
     if "async_write_complete" in key and self._process:
-      with self._errors.kept():
+      with self.errors.kept():
         folder = self._folders.being_written(self._saving)
         checksums.write(folder, self._process, self._processes)
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
   def _before_commit(self) -> None:
     """Called by Orbax in the first process, just before the renaming."""
-    with self._errors.kept():
+    with self.errors.kept():
       folder = self._folders.being_written(self._saving)
       checksums.write(folder, 0, self._processes)
       checksums.check_complete(folder, self._processes)

@@ -153,6 +153,8 @@ class Training:
     self.state, metrics = self.this.step(self.state, batch)
     self.tracer.end(step, metrics)
     self.saving.begin()
+    # A save that has failed needs no further steps.
+    self.checkpoints.errors.check()
     # Reading a step's metrics waits for it: read those of the one before.
     self._write(step - 1, reader.read())
     model, size = self.this.task.module.config, config.train.batch_size
@@ -235,7 +237,8 @@ class Training:
     sentence = f"stopped: saved step {step}; run again to go on"
     if self.stopping.abandoned:
       # The thread that compiles would be waited for.
-      heartbeat.done()
+      self.writer.close()
+      heartbeat.done(wait=True)
       signals.end(self.saving.status, sentence)
     logging.warning("%s", sentence)
     raise SystemExit(self.saving.status)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data.collate import abstract_batch
@@ -18,7 +19,7 @@ from train.checkpoint import Checkpoints
 from train.cli import machine_errors
 from train.config import Config
 from train.costs import plan
-from train.errors import refusing
+from train.errors import Refusal, refusing
 from train.evaluators.suite import Suite
 from train.mesh import MeshConfig, check_batch_size, make_mesh, sharding_rules
 from train.optim import OptimConfig, describe_schedule_change
@@ -169,24 +170,40 @@ def save_interrupted(
 
 
 def drop_interrupted(this: Run) -> None:
-  """Forgets it: the state is evaluated and saved, or a newer one is."""
-  if jax.process_index() == 0:
-    shutil.rmtree(this.folder / INTERRUPTED, ignore_errors=True)
+  """Forgets it: the state is evaluated and saved, or a newer one is.
+
+  All processes call it: none may still read there.
+  """
+  folder = this.folder / INTERRUPTED
+  multihost_utils.sync_global_devices("interrupted_read")
+  agreement.on_chief(
+    f"removing {folder}", lambda: shutil.rmtree(folder, ignore_errors=True)
+  )
 
 
 def _restore_interrupted(
   this: Run, latest: int | None
 ) -> tuple[TrainState, dict[str, Any]] | None:
-  """A state that is newer than the latest checkpoint, with its meta."""
+  """A good state that is newer than the latest checkpoint, with its meta."""
   folder = this.folder / INTERRUPTED
+  # Hosts may see another's folders late: the first one's listing decides.
   if not agreement.on_chief(f"looking for {folder}", folder.is_dir):
     return None
+  restored = None
   with Checkpoints(folder) as interrupted:
-    newest = interrupted.latest_step()
-    if newest is not None and newest > (latest or 0):
-      return interrupted.restore(this.program.state)
-  drop_interrupted(this)
-  return None
+    newest = interrupted.latest_step() or 0
+    newer = agreement.on_chief(
+      f"reading {folder}", lambda: newest * (newest > (latest or 0))
+    )
+    if newer:
+      try:
+        restored = interrupted.restore(this.program.state)
+      except Refusal as error:
+        # All processes learn alike that a file of it is damaged.
+        logging.warning("%s: its step %d is not used: %s", folder, newer, error)
+  if restored is None:
+    drop_interrupted(this)
+  return restored
 
 
 def announce(this: Run, step: int) -> None:

@@ -90,6 +90,17 @@ def test_a_state_that_is_no_newer_is_forgotten(finished, tmp_path):
   assert steps == [1, 2, 3, 4, 5]
 
 
+def test_a_damaged_state_is_passed_over(finished, tmp_path, monkeypatch):
+  config, folder, _ = finished
+  run = tmp_path / "run"
+  assert stop_in_evaluation(monkeypatch, config, run, 4) == 143
+  for path in (run / start.INTERRUPTED / "4/params").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"damaged")
+  loop.run(config, str(run))
+  assert rows_of(run) == rows_of(folder)
+
+
 def test_texts_are_no_longer_generated_once_the_run_stops(
   finished, tmp_path, monkeypatch
 ):

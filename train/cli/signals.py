@@ -151,7 +151,9 @@ def _install(old: dict[signal.Signals, Any] | None = None) -> None:
   before = _c_handler(signal.SIGTERM)
   for number in NUMBERS:
     signal.signal(number, receive)
-  if before not in (0, 1, _c_handler(signal.SIGTERM)):  # SIG_DFL, SIG_IGN.
+  # JAX's is the first one that is met; a library of devices may add its own.
+  known = (0, 1, _c_handler(signal.SIGTERM))  # SIG_DFL, SIG_IGN, ours.
+  if _process.agree is None and before not in known:
     _process.agree = ctypes.CFUNCTYPE(None, ctypes.c_int)(before)
 
 

@@ -2,13 +2,15 @@
 
 Every process keeps a connection to process 0. One that closes without a word
 tells at once of a process that died; one on which nothing comes for
-SILENCE_SECONDS, of a process that hangs or of a host that is gone. JAX notices
-by itself too, later, and names no host.
+SILENCE_SECONDS, of one that is stopped or of a host that is gone. A thread
+beats: a process whose computation alone hangs is not noticed. JAX notices
+losses by itself too, later, and names no host.
 """
 
 import json
 import math
 import os
+import re
 import selectors
 import socket
 import struct
@@ -32,9 +34,13 @@ BEAT_SECONDS = 5.0
 # For others to end by what they have seen themselves, before they are ended.
 GRACE_SECONDS = 3.0
 # For process 0 to hear that the others are gone: JAX ends those that it leaves.
-LEAVING_SECONDS = 4.0
+LEAVING_SECONDS = 10.0
 # In which a connection tells of a death that a computation has met.
 SETTLE_SECONDS = 2.0
+# What a computation says that has met the loss of a host.
+_OF_OTHERS = re.compile(
+  r"\b(UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|INTERNAL|Gloo|NCCL)\b"
+)
 _FRAME = struct.Struct(">cHB")
 _BEAT, _DONE, _ENDED, _LOST, _STOP = b"b", b"d", b"e", b"l", b"s"
 # Bytes that name where process 0 listens, and a host.
@@ -81,10 +87,17 @@ class Heartbeats:
     os.register_at_fork(after_in_child=self._forget)
     threading.Thread(target=self._watch, daemon=True).start()
 
-  def done(self) -> None:
-    """This process ends as it should: nobody misses it, and it misses none."""
+  def done(self, wait: bool = False) -> None:
+    """This process ends as it should: nobody misses it, and it misses none.
+
+    Args:
+      wait: until the others are gone: JAX, which makes them meet at their
+        end, is not asked to.
+    """
     self._stopped.set()
     self._tell(_DONE, self.process)
+    if wait:
+      self._wait_until_alone()
 
   def leave(self, status: int) -> None:
     """Tells the others that this process ends, just before it does."""
@@ -252,10 +265,10 @@ def begin(coordinator: str = "") -> None:
     signals.tell_others(_own.leave)
 
 
-def done() -> None:
-  """This process ends as it should: nobody misses it, and it misses none."""
+def done(wait: bool = False) -> None:
+  """This process ends as it should; `wait`: when the others are gone, too."""
   if _own is not None:
-    _own.done()
+    _own.done(wait)
 
 
 def tell_of_stop() -> None:
@@ -269,10 +282,19 @@ def stop_was_told() -> bool:
   return _own is not None and _own.stop_told.is_set()
 
 
-def settle() -> None:
-  """After an error that may be another's: waits for the sentence about it."""
-  if _own is not None:
-    _own.settle(SETTLE_SECONDS)
+def settle(error: BaseException) -> int:
+  """After an error that may be another's: waits for the sentence about it.
+
+  Returns:
+    The exit status, where no process was lost: AGAIN after an error as
+    computations of several processes have it when a machine fails.
+  """
+  if _own is None:
+    return exit_status.FAILED
+  of_others = _OF_OTHERS.search(str(error)) is not None
+  # A host may be gone whose connection has not closed.
+  _own.settle(SILENCE_SECONDS + BEAT_SECONDS if of_others else SETTLE_SECONDS)
+  return exit_status.AGAIN if of_others else exit_status.FAILED
 
 
 def _begin(coordinator: str) -> Heartbeats:

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 import jax
 from absl import logging
 
+from train.cli import signals
 from train.errors import Refusal
 from train.processes import heartbeat
+
+# In which all processes must have come; JAX ends those that have waited.
+_JOIN_SECONDS = 300
 
 
 def join(
@@ -27,6 +31,9 @@ def join(
       no device.
   """
   joined = _join(coordinator, process_id, num_processes)
+  if joined:
+    # JAX has taken SIGTERM; devices of other hosts may be waited for.
+    signals.renew()
   _check_devices()
   if joined:
     logging.info("process %d of %d", jax.process_index(), jax.process_count())
@@ -36,10 +43,15 @@ def _join(coordinator: str, process_id: int, num_processes: int) -> bool:
   environment = os.environ
   if coordinator or process_id != -1 or num_processes:
     _check(coordinator, process_id, num_processes)
+    logging.info(
+      "process %d of %d waits for the others at %s, at most %d s",
+      *(process_id, num_processes, coordinator, _JOIN_SECONDS),
+    )
     jax.distributed.initialize(
       coordinator,
       num_processes,
       process_id,
+      initialization_timeout=_JOIN_SECONDS,
       heartbeat_timeout_seconds=heartbeat.JAX_SECONDS,
       # All of this machine's devices, whatever cluster it is part of.
       cluster_detection_method="deactivate",

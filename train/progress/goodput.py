@@ -56,6 +56,8 @@ class Goodput:
     self._first = 0
     self._saved: list[tuple[int, float]] = []
     self._status: int | None = None
+    self._recorder: threading.Thread | None = None
+    self._writing = threading.Lock()
     self._begun, self._closed = threading.Event(), threading.Event()
 
   def __enter__(self) -> "Goodput":
@@ -68,6 +70,9 @@ class Goodput:
     trace: TracebackType | None,
   ) -> None:
     self._closed.set()
+    if self._recorder is not None:
+      # Else its older record might replace the last one.
+      self._recorder.join()
     if self._begun.is_set():
       self._record()
 
@@ -87,7 +92,9 @@ class Goodput:
     self._begun.set()
     self._record()
     if jax.process_index() == 0:
-      threading.Thread(target=self._keep_recording, daemon=True).start()
+      recorder = threading.Thread(target=self._keep_recording, daemon=True)
+      recorder.start()
+      self._recorder = recorder
 
   @contextlib.contextmanager
   def spent(self, cause: str) -> Iterator[None]:
@@ -143,15 +150,17 @@ class Goodput:
 
   def _record(self) -> None:
     self._recorded = time.perf_counter()
-    if jax.process_index() == 0:
-      json_files.write_json(self._path, [*self._earlier, self._this()])
+    if jax.process_index() != 0:
+      return
+    with self._writing:
+      try:
+        json_files.write_json(self._path, [*self._earlier, self._this()])
+      except OSError:
+        pass  # A full disk is said by what the run itself writes.
 
   def _keep_recording(self) -> None:
     while not self._closed.wait(RECORD_SECONDS):
-      try:
-        self._record()
-      except OSError:
-        pass  # A full disk is said by what the run itself writes.
+      self._record()
 
 
 def read(path: Path) -> list[Record]:

@@ -49,6 +49,11 @@ class BackgroundErrors:
 
     return saving
 
+  def check(self) -> None:
+    """Raises the error, if there is one."""
+    if self._first is not None:
+      raise self._first
+
   def wait(self, finish: Callable[[], None]) -> None:
     """Does `finish`, which waits; raises what went wrong as soon as known."""
 
@@ -63,5 +68,4 @@ class BackgroundErrors:
     thread.start()
     while thread.is_alive() and self._first is None:
       thread.join(_POLL_SECONDS)
-    if self._first is not None:
-      raise self._first
+    self.check()

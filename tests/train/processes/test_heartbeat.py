@@ -1,6 +1,7 @@
 """Heartbeats: who is lost, who has left, and what the others do about it."""
 
 import queue
+import threading
 import time
 
 import pytest
@@ -121,3 +122,38 @@ def test_settling_waits_for_a_loss_alone(processes, monkeypatch):
   processes[1].die()
   processes[0].beats.settle(10.0)
   assert processes[0].how()[0] == 75
+
+
+@pytest.mark.parametrize(
+  ("text", "status"),
+  [
+    ("UNAVAILABLE: Socket closed", 75),
+    ("UNKNOWN: Gloo AllGather failed: Connection reset by peer", 75),
+    ("INVALID_ARGUMENT: shapes differ", 1),
+  ],
+)
+def test_an_error_of_a_computation_may_be_a_lost_hosts(
+  processes, monkeypatch, text, status
+):
+  waited = []
+  monkeypatch.setattr(heartbeat, "_own", processes[0].beats)
+  monkeypatch.setattr(Heartbeats, "settle", lambda _, s: waited.append(s))
+  assert heartbeat.settle(RuntimeError(text)) == status
+  # A host may be gone whose connection stays open.
+  assert (waited[0] > heartbeat.SILENCE_SECONDS) == (status == 75)
+
+
+def test_a_process_that_leaves_first_waits_for_the_others(
+  processes, monkeypatch
+):
+  monkeypatch.setattr(heartbeat, "LEAVING_SECONDS", 5.0)
+  began = time.monotonic()
+  leaving = threading.Thread(target=lambda: processes[0].beats.done(wait=True))
+  leaving.start()
+  time.sleep(0.5)
+  assert leaving.is_alive()
+  for process in processes[1:]:
+    process.beats.done()
+    process.die()
+  leaving.join()
+  assert time.monotonic() - began < 4.5

@@ -39,6 +39,7 @@ def test_flags_are_passed_as_they_are(calls):
   assert options == {
     "cluster_detection_method": "deactivate",
     "heartbeat_timeout_seconds": heartbeat.JAX_SECONDS,
+    "initialization_timeout": 300,
   }
 
 

@@ -114,6 +114,14 @@ def test_a_kill_loses_little_of_what_is_known(tmp_path, monkeypatch):
   assert seconds > 0.3
 
 
+def test_a_full_disk_stops_no_run(tmp_path, clock, monkeypatch):
+  def fails(path, value):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(goodput.json_files, "write_json", fails)
+  assert start(tmp_path, clock, 0, seconds=3, status=143)["time/goodput"] > 0
+
+
 def test_a_command_that_finds_nothing_to_do_is_no_start(tmp_path, clock):
   with Goodput(tmp_path, clock.now):
     clock.sleep(3)

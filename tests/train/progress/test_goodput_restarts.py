@@ -72,7 +72,7 @@ def test_it_is_what_a_stopwatch_says(tmp_path, one_device_env):
   near = 0.05 * wall
   # All of the time, but for what a kill leaves unsaid and the end of Python.
   assert sum(totals.values()) == pytest.approx(wall, abs=near)
-  assert totals["lost"] == pytest.approx(lost, abs=near)
+  assert totals["lost"] == pytest.approx(lost, abs=min(near, 0.3 * lost))
   assert totals["restart"] == pytest.approx(paused, abs=near)
   rows = runs.read_rows(workdir / "metrics.jsonl")
   pace = sum(row["time/step_seconds"] for row in rows[1:])

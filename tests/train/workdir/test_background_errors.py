@@ -64,3 +64,6 @@ def test_the_first_error_is_the_one():
       raise KeyError(text)
   with pytest.raises(KeyError, match="first"):
     errors.wait(lambda: None)
+  with pytest.raises(KeyError, match="first"):
+    errors.check()
+  BackgroundErrors().check()
