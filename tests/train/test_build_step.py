@@ -7,6 +7,7 @@ import pytest
 
 from configs import bert2gpt2_cnn_dailymail, dates
 from data.collate import abstract_batch
+from train import start
 from train.build_step import build_step
 from train.mesh import MeshConfig, make_mesh
 from train.setup.modules import preset_module

@@ -149,16 +149,21 @@ def test_while_it_trains_and_predicts(start, tmp_path):
   run, output = tmp_path / "run", tmp_path / "out.jsonl"
   process = start(SMOKE, "--config.train.log_every_steps=3")
   read_until(process, "step 3 of 6")
-  # The evaluation that follows is part of the step.
+  # The evaluation that follows is left to the next start.
   first, *_, last = stopped(process, signal.SIGINT)
   assert first == (
     "SIGINT: this step is finished and saved first; once more ends it"
   )
   assert last.endswith("stopped: saved step 3; run again to go on")
+  with Checkpoints(run / "interrupted", writable=False) as checkpoints:
+    assert checkpoints.steps() == [3]
+  process = start(SMOKE, "--config.train.log_every_steps=3")
+  process.communicate(timeout=300)
+  assert process.returncode == 0
   with Checkpoints(
     run / "checkpoints", best_metric="eval/valid/loss", writable=False
   ) as checkpoints:
-    assert checkpoints.best_step() == 3
+    assert checkpoints.steps() == [3, 6] and checkpoints.metrics(3)
 
   process = start(
     SMOKE, "--mode=predict", "--input=dates@train", f"--output={output}"

@@ -7,6 +7,7 @@ import pytest
 
 from data.schemes import files
 from data.store import source_cache
+from train import start
 from train.errors import Refusal
 from train.processes import agreement
 from train.setup import datasets

@@ -6,6 +6,7 @@ import torch
 import transformers
 
 from encdec import hub
+from train import start
 from train.errors import Refusal
 from train.setup import initial_params, tokenizers
 from train.setup.task import record_task, restore_task

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from train import start
 from train.errors import Refusal
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from data.tokenizers import training
 from tests import translators
+from train import start
 from train.errors import Refusal
 from train.setup.task import build_task, record_task, restore_task
 
@@ -40,11 +41,11 @@ def test_a_run_that_began_needs_its_folder_alone(folders, tiny_config):
   again = restore_task(config, folder / "run")
   assert again.tokens == this.task.tokens
   assert again.module == this.task.module
-  start = again.target_tokenizer.token_id("0")
-  assert again.tokens.start == start != 0
+  zero = again.target_tokenizer.token_id("0")
+  assert again.tokens.start == zero != 0
   assert "model.*_token" in again.tokens.table()
   written = json.loads((folder / "run/model.json").read_text())
-  assert written["tokens"]["start"] == start
+  assert written["tokens"]["start"] == zero
   assert jax.tree.leaves(written["config"])
 
 

@@ -5,6 +5,7 @@ import transformers
 
 from data.tokenizers import training
 from encdec.archs import ARCHS
+from train import start
 from train.errors import Refusal
 from train.setup import tokenizers
 from train.setup.task import build_task
