@@ -140,9 +140,15 @@ class Watch:
     if re.search("not.?found", errors, re.IGNORECASE):
       return ""
     self.failures += 1
-    if self.failures >= _MOST_FAILURES:
-      cluster_command.call(describe)
+    if self.lost_contact:
+      line = cluster_command.last_line(errors)
+      raise Refusal(f"{cluster_command.name(describe)} failed: {line}")
     return "?"
+
+  @property
+  def lost_contact(self) -> bool:
+    """Whether it is unknown what has become of the TPUs."""
+    return self.failures >= _MOST_FAILURES
 
   def pause(self) -> bool:
     """Waits for the next look; False: a signal has come."""
@@ -268,7 +274,12 @@ def launch(command: Program) -> int:
     return run_to_the_end(watch, command, value("max_restarts"))
   finally:
     if watch.created and len(received) < 2:
-      if value("keep"):
+      if watch.lost_contact:
+        say(
+          "the TPUs are left as they are, and the run may go on: the same "
+          f"command takes them over; {_removal(machines)}"
+        )
+      elif value("keep"):
         say(_removal(machines))
       elif cluster_command.attempt(machines.delete())[0]:
         say(f"they could not be deleted; {_removal(machines)}")

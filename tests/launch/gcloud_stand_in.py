@@ -2,6 +2,7 @@
 
 STAND_IN_GCLOUD holds `plan`: the lives of the TPUs that are created, one after
 another, each a list of the states that it answers, of which the last one stays.
+While `silent` is there, nothing answers of its state.
 """
 
 import json
@@ -29,6 +30,9 @@ def create() -> int:
 
 
 def describe() -> int:
+  if (CLOUD / "silent").exists():
+    print("ERROR: (gcloud) connection timed out", file=sys.stderr)
+    return 1
   if not (CLOUD / "life").exists():
     print("ERROR: NOT_FOUND: Resource was not found", file=sys.stderr)
     return 1

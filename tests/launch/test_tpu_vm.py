@@ -102,6 +102,13 @@ def runs(folder: Path) -> list[list[str]]:
   return [json.loads(line) for line in lines]
 
 
+def until(condition, seconds: float = 60.0) -> None:
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, "waited in vain"
+    time.sleep(0.05)
+
+
 ONCE = ["create", "scp", "set up", "run"]
 
 
@@ -168,14 +175,34 @@ def test_restarts_are_counted(start, cloud, tmp_path):
 def test_a_signal_saves_and_deletes(start, cloud, tmp_path):
   (tmp_path / "run/statuses").write_text("wait")
   process = start()
-  end = time.monotonic() + 60
-  while not (tmp_path / "run/waits").exists():
-    assert time.monotonic() < end
-    time.sleep(0.05)
+  until((tmp_path / "run/waits").exists)
   process.send_signal(signal.SIGTERM)
   assert process.wait(timeout=60) == 128 + signal.SIGTERM
   assert (tmp_path / "run/saved").exists()
   assert calls(cloud)[-1] == "delete"
+
+
+def test_what_is_out_of_sight_is_not_deleted(start, cloud, tmp_path):
+  (tmp_path / "run/statuses").write_text("wait 0")
+  process = start()
+  until((tmp_path / "run/waits").exists)
+  (cloud / "silent").touch()
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert errors == (
+    "error: gcloud compute tpus queued-resources describe run failed: "
+    "ERROR: (gcloud) connection timed out\n"
+  )
+  assert output.endswith(
+    "the TPUs are left as they are, and the run may go on: the same command "
+    "takes them over; to delete the TPUs: gcloud compute tpus queued-resources "
+    "delete run --force --zone=us-west4-a --quiet\n"
+  )
+  assert calls(cloud) == ONCE
+  # The same command takes them over.
+  (cloud / "silent").unlink()
+  assert start().wait(timeout=60) == 0
+  assert calls(cloud) == [*ONCE, *ONCE[1:], "delete"]
 
 
 def test_what_cannot_be_had_is_told_in_one_line(start, cloud, tmp_path):
