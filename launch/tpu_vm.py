@@ -38,6 +38,9 @@ LOST = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
 OWN = flags.FlagValues()
 # In a row, before asking for the state is given up.
 _MOST_FAILURES = 10
+# Of setting the hosts up: new ones may not let anyone in yet, or still update
+# themselves.
+_MOST_TRIES = 5
 
 
 def define(own: flags.FlagValues) -> None:
@@ -184,6 +187,30 @@ def say(text: str) -> None:
   print(text, flush=True)
 
 
+def ready(watch: Watch) -> bool:
+  """Sets the hosts up, trying again where it fails.
+
+  Returns:
+    False: a signal has come, or the TPUs were lost.
+
+  Raises:
+    Refusal: it has failed each time.
+  """
+  for left in reversed(range(_MOST_TRIES)):
+    try:
+      set_up(watch.machines)
+      break
+    except Refusal as refusal:
+      if watch.state() in LOST:
+        return False
+      if not left:
+        raise
+      say(f"{refusal}; trying again")
+    if not watch.pause():
+      break
+  return not watch.received
+
+
 def start(watch: Watch, command: Program) -> int | None:
   """Sets the hosts up and runs main.py on them to its end.
 
@@ -191,13 +218,7 @@ def start(watch: Watch, command: Program) -> int | None:
     Its exit status; None: the TPUs were lost.
   """
   machines = watch.machines
-  try:
-    set_up(machines)
-  except Refusal:
-    if watch.state() in LOST:
-      return None
-    raise
-  if watch.received:
+  if not ready(watch):
     return None
   say(f"{machines.name}: running")
   run, stopped = Start(machines, command), False

@@ -19,13 +19,15 @@ ENDED = "encdec-host-ended"
 _ARCHIVE = "encdec.tar.gz"
 _TPUS = ("gcloud", "compute", "tpus")
 
+# A new machine updates itself, and holds the lock of its packages meanwhile.
 SET_UP = r"""
 set -euo pipefail
+packages() { sudo apt-get -o DPkg::Lock::Timeout=300 --yes --quiet "$@"; }
 mkdir -p ~/encdec
 tar -xzf ~/@archive@ -C ~/encdec
 if ! command -v @python@ >/dev/null; then
-  sudo apt-get update --quiet
-  sudo apt-get install --yes --quiet @python@ @python@-venv
+  packages update
+  packages install @python@ @python@-venv
 fi
 cd ~/encdec
 [[ -x .venv/bin/python ]] || @python@ -m venv .venv
@@ -36,11 +38,11 @@ if ! mountpoint -q -- @mount@; then
 fi
 """
 BUCKET = """\
-command -v gcsfuse >/dev/null || sudo apt-get install --yes --quiet gcsfuse
+command -v gcsfuse >/dev/null || packages install gcsfuse
   sudo chown "$USER" -- @mount@
   gcsfuse --implicit-dirs -- @bucket@ @mount@"""
 NFS = """\
-sudo apt-get install --yes --quiet nfs-common
+packages install nfs-common
   sudo mount -t nfs -- @nfs@ @mount@"""
 # A start whose connection was lost may still run: it has the chips.
 RUN = r"""

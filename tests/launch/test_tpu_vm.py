@@ -205,6 +205,36 @@ def test_what_is_out_of_sight_is_not_deleted(start, cloud, tmp_path):
   assert calls(cloud) == [*ONCE, *ONCE[1:], "delete"]
 
 
+@pytest.mark.parametrize(("failures", "status"), [(4, 0), (5, 1)])
+def test_hosts_that_are_not_ready_are_tried_again(
+  start, cloud, failures, status
+):
+  (cloud / "closed").write_text("x" * failures)
+  process = start()
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == status
+  said = (
+    "gcloud compute tpus tpu-vm ssh run failed: ssh: connect to host: "
+    "Connection refused"
+  )
+  assert output.count(f"{said}; trying again\n") == 4
+  assert errors == (f"error: {said}\n" if status else "")
+  tries = ["scp", "set up"] * 5
+  end = [] if status else ["run"]
+  assert calls(cloud) == ["create", *tries, *end, "delete"]
+
+
+def test_machines_that_are_lost_as_they_are_set_up(start, cloud, tmp_path):
+  (cloud / "closed").write_text("x")
+  (cloud / "plan").write_text(json.dumps([["ACTIVE", "SUSPENDED"], ["ACTIVE"]]))
+  process = start()
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 0, errors
+  assert calls(cloud) == [*ONCE[:3], "delete", *ONCE, "delete"]
+  assert "run: the TPUs were lost; restart 1\n" in output
+  assert len(runs(tmp_path)) == 1
+
+
 def test_what_cannot_be_had_is_told_in_one_line(start, cloud, tmp_path):
   (cloud / "refuse").touch()
   process = start()

@@ -76,6 +76,19 @@ def test_the_checkout_has_what_is_packed():
   assert all((ROOT / name).exists() for name in FILES)
 
 
+@pytest.mark.parametrize(
+  "folder",
+  [
+    SharedFolder("bb", "", PurePosixPath("/bucket")),
+    SharedFolder("", "host:/a", PurePosixPath("/nfs")),
+  ],
+)
+def test_packages_are_waited_for(folder):
+  lines = machines(folder=folder).set_up().splitlines()
+  (call,) = [line for line in lines if "apt-get" in line]
+  assert "-o DPkg::Lock::Timeout=300 " in call
+
+
 def test_the_shared_folder_is_mounted():
   assert "gcsfuse --implicit-dirs -- bb /bucket" in machines().set_up()
   nfs = SharedFolder("", "host:/a", PurePosixPath("/nfs"))

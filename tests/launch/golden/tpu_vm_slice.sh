@@ -7,18 +7,19 @@ tar --exclude=__pycache__ -czf "$folder/encdec.tar.gz" -C /code LICENSE README.m
 gcloud compute tpus tpu-vm scp "$folder/encdec.tar.gz" b2b: --project=p --zone=us-west4-a --worker=all --quiet
 gcloud compute tpus tpu-vm ssh b2b --project=p --zone=us-west4-a --worker=all --quiet '--command=
 set -euo pipefail
+packages() { sudo apt-get -o DPkg::Lock::Timeout=300 --yes --quiet "$@"; }
 mkdir -p ~/encdec
 tar -xzf ~/encdec.tar.gz -C ~/encdec
 if ! command -v python3.11 >/dev/null; then
-  sudo apt-get update --quiet
-  sudo apt-get install --yes --quiet python3.11 python3.11-venv
+  packages update
+  packages install python3.11 python3.11-venv
 fi
 cd ~/encdec
 [[ -x .venv/bin/python ]] || python3.11 -m venv .venv
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /bucket; then
   sudo mkdir -p -- /bucket
-  command -v gcsfuse >/dev/null || sudo apt-get install --yes --quiet gcsfuse
+  command -v gcsfuse >/dev/null || packages install gcsfuse
   sudo chown "$USER" -- /bucket
   gcsfuse --implicit-dirs -- bb /bucket
 fi

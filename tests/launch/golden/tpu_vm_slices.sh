@@ -7,36 +7,38 @@ tar --exclude=__pycache__ -czf "$folder/encdec.tar.gz" -C /code LICENSE README.m
 gcloud compute tpus tpu-vm scp "$folder/encdec.tar.gz" b2b-0: --zone=us-west4-a --worker=all --quiet
 gcloud compute tpus tpu-vm ssh b2b-0 --zone=us-west4-a --worker=all --quiet '--command=
 set -euo pipefail
+packages() { sudo apt-get -o DPkg::Lock::Timeout=300 --yes --quiet "$@"; }
 mkdir -p ~/encdec
 tar -xzf ~/encdec.tar.gz -C ~/encdec
 if ! command -v python3.11 >/dev/null; then
-  sudo apt-get update --quiet
-  sudo apt-get install --yes --quiet python3.11 python3.11-venv
+  packages update
+  packages install python3.11 python3.11-venv
 fi
 cd ~/encdec
 [[ -x .venv/bin/python ]] || python3.11 -m venv .venv
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /nfs; then
   sudo mkdir -p -- /nfs
-  sudo apt-get install --yes --quiet nfs-common
+  packages install nfs-common
   sudo mount -t nfs -- 10.0.0.2:/a /nfs
 fi
 '
 gcloud compute tpus tpu-vm scp "$folder/encdec.tar.gz" b2b-1: --zone=us-west4-a --worker=all --quiet
 gcloud compute tpus tpu-vm ssh b2b-1 --zone=us-west4-a --worker=all --quiet '--command=
 set -euo pipefail
+packages() { sudo apt-get -o DPkg::Lock::Timeout=300 --yes --quiet "$@"; }
 mkdir -p ~/encdec
 tar -xzf ~/encdec.tar.gz -C ~/encdec
 if ! command -v python3.11 >/dev/null; then
-  sudo apt-get update --quiet
-  sudo apt-get install --yes --quiet python3.11 python3.11-venv
+  packages update
+  packages install python3.11 python3.11-venv
 fi
 cd ~/encdec
 [[ -x .venv/bin/python ]] || python3.11 -m venv .venv
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /nfs; then
   sudo mkdir -p -- /nfs
-  sudo apt-get install --yes --quiet nfs-common
+  packages install nfs-common
   sudo mount -t nfs -- 10.0.0.2:/a /nfs
 fi
 '
