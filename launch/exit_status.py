@@ -6,7 +6,7 @@
 | 1 | an error that would come again | no |
 | 75 | another host or process was lost | yes |
 | 130 | stopped by SIGINT, saved | no |
-| 143 | stopped by SIGTERM, saved | yes, and no failure |
+| 143 | stopped by SIGTERM, saved | yes |
 | 129 to 159 | ended by another signal: 137 by SIGKILL | yes |
 | any other | the command could not be run, or its memory was full | no |
 
@@ -31,11 +31,6 @@ AGAIN = (
 def runs_again(status: int) -> bool:
   """Whether a run that ended so is to be started again."""
   return status in AGAIN
-
-
-def is_failure(status: int) -> bool:
-  """Whether it counts as one of the restarts that a run may have."""
-  return status not in (FINISHED, TERMINATED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ it, and `sbatch job.sh` submits it.
 
 The job runs one task a node. Before its time is over, and when it is
 preempted, Slurm sends the tasks SIGTERM: the run saves, and the job goes back
-into the queue. So does one that lost a host, --max_restarts times at most.
+into the queue. So does one that lost a host, or was stopped before it had a
+step to save, --max_restarts times at most.
 `exit_status.json` in the workdir says how main.py last ended.
 """
 
@@ -56,7 +57,7 @@ def define(own: flags.FlagValues) -> None:
   number("gpus_per_node", 0, 0, "GPUs of a machine; 0: none are asked for.")
   number("cpus_per_task", 0, 0, "Cores of a machine; 0: Slurm's default.")
   number("grace_seconds", 120, 1, "From SIGTERM to the end of the time.")
-  number("max_restarts", 10, 0, "After failures; stops are not counted.")
+  number("max_restarts", 10, 0, "After failures, and stops that saved nothing.")
   flags.DEFINE_multi_string(
     "sbatch", [], "One more option: --sbatch=--mem=0.", flag_values=own
   )
@@ -102,6 +103,14 @@ fi
 restarts=${restarts:-0}
 write_status null "$restarts" true
 
+# The steps that are saved. An incomplete one has no number alone as its name.
+saved() {
+  for step in "$workdir"/{checkpoints,interrupted}/*; do
+    [[ ${step##*/} =~ ^[0-9]+$ ]] && echo "$step"
+  done
+}
+saved_before=$(saved)
+
 @setup@# A task that ends waits for the others, which may still be saving.
 srun --nodes=@nodes@ --ntasks=@nodes@ --ntasks-per-node=1@cpus@ \
   --kill-on-bad-exit=0 --wait=@grace_seconds@ "${main[@]}"
@@ -111,7 +120,13 @@ again=false
 if ((status == @lost@ || (status > 128 && status < 160 && status != 130))); then
   again=true
 fi
-if $again && ((status != @terminated@)); then
+# A stop is no failure where something was saved. A start whose time is over
+# before its first step would come back for ever.
+failed=true
+if ((status == @terminated@)) && [[ $(saved) != "$saved_before" ]]; then
+  failed=false
+fi
+if $again && $failed; then
   if ((restarts < @max_restarts@)); then
     restarts=$((restarts + 1))
   else

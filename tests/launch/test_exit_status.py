@@ -20,11 +20,6 @@ def test_what_another_start_can_mend_is_started_again(status):
   assert exit_status.runs_again(status)
 
 
-def test_a_run_that_was_stopped_has_not_failed():
-  failures = filter(exit_status.is_failure, exit_status.AGAIN)
-  assert {*exit_status.AGAIN} - {*failures} == {143}
-
-
 def test_the_statuses_are_those_that_main_has():
   assert exit_status.LOST == of_main.AGAIN
   assert exit_status.TERMINATED == of_main.TERMINATED

@@ -20,7 +20,7 @@ from launch.program import Program, Refusal
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 # Stands in for main.py: notes its arguments, and ends by the next status. By
-# "wait" it waits for SIGTERM and saves.
+# "wait" it waits for SIGTERM and saves; by "stuck" it has no step to save.
 STAND_IN = """
 import json, os, signal, sys, time
 flags = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
@@ -28,7 +28,9 @@ folder = flags["workdir"]
 with open(f"{folder}/ran", "a") as file:
   file.write(json.dumps([os.getcwd(), *sys.argv[1:]]) + "\\n")
 def stop(*_):
-  open(f"{folder}/saved", "a").close()
+  if end == "wait":
+    open(f"{folder}/saved", "a").close()
+    os.makedirs(f"{folder}/checkpoints/{os.getpid()}")
   sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
 with open(f"{folder}/statuses", "r+") as file:
@@ -37,7 +39,8 @@ with open(f"{folder}/statuses", "r+") as file:
   file.truncate()
   file.write(" ".join(ends[1:]))
 end = ends[0] if ends else "0"
-if end == "wait":
+if end in ("wait", "stuck"):
+  os.makedirs(f"{folder}/checkpoints/1.incomplete-{os.getpid()}")
   open(f"{folder}/waits", "w").close()
   time.sleep(100)
 if end == "kill":
@@ -104,7 +107,7 @@ def test_the_script_knows_the_statuses_of_the_table():
   (condition,) = [
     line
     for line in GOLDENS["slurm_least.sh"].splitlines()
-    if line.startswith("if ((status == ")
+    if line.startswith("if ((status == 75 ")
   ]
   loop = f"for status in {{0..255}}; do {condition} echo $status; fi; done"
   printed = subprocess.run(
@@ -184,6 +187,22 @@ def test_a_signal_before_the_time_is_over_costs_no_restart(job, queue):
   os.kill(int(task.suffix[1:]), 15)
   assert result(launcher, command, number).status == 0
   assert runs(workdir) == 2 and (workdir / "saved").exists()
+
+
+def test_a_stop_before_anything_is_saved_costs_a_restart(job, queue):
+  """A job of too little time for a step would come back for ever."""
+  launcher, command, number, workdir = job(
+    "wait stuck stuck 0", "--max_restarts=1"
+  )
+  for _ in range(3):
+    until((workdir / "waits").exists)
+    (workdir / "waits").unlink()
+    (task,) = queue.glob(f"{number}.task.*")
+    os.kill(int(task.suffix[1:]), 15)
+  assert result(launcher, command, number).status == 143
+  assert runs(workdir) == 3
+  log = (workdir / f"slurm-{number}.out").read_text()
+  assert "main.py ended by 143: it has had its 1 restarts\n" in log
 
 
 def test_a_job_that_is_cancelled_saves_and_stays_away(job):

@@ -41,6 +41,14 @@ fi
 restarts=${restarts:-0}
 write_status null "$restarts" true
 
+# The steps that are saved. An incomplete one has no number alone as its name.
+saved() {
+  for step in "$workdir"/{checkpoints,interrupted}/*; do
+    [[ ${step##*/} =~ ^[0-9]+$ ]] && echo "$step"
+  done
+}
+saved_before=$(saved)
+
 # A task that ends waits for the others, which may still be saving.
 srun --nodes=1 --ntasks=1 --ntasks-per-node=1 \
   --kill-on-bad-exit=0 --wait=120 "${main[@]}"
@@ -50,7 +58,13 @@ again=false
 if ((status == 75 || (status > 128 && status < 160 && status != 130))); then
   again=true
 fi
-if $again && ((status != 143)); then
+# A stop is no failure where something was saved. A start whose time is over
+# before its first step would come back for ever.
+failed=true
+if ((status == 143)) && [[ $(saved) != "$saved_before" ]]; then
+  failed=false
+fi
+if $again && $failed; then
   if ((restarts < 10)); then
     restarts=$((restarts + 1))
   else

@@ -52,6 +52,14 @@ fi
 restarts=${restarts:-0}
 write_status null "$restarts" true
 
+# The steps that are saved. An incomplete one has no number alone as its name.
+saved() {
+  for step in "$workdir"/{checkpoints,interrupted}/*; do
+    [[ ${step##*/} =~ ^[0-9]+$ ]] && echo "$step"
+  done
+}
+saved_before=$(saved)
+
 module load cuda
 ulimit -c 0
 
@@ -64,7 +72,13 @@ again=false
 if ((status == 75 || (status > 128 && status < 160 && status != 130))); then
   again=true
 fi
-if $again && ((status != 143)); then
+# A stop is no failure where something was saved. A start whose time is over
+# before its first step would come back for ever.
+failed=true
+if ((status == 143)) && [[ $(saved) != "$saved_before" ]]; then
+  failed=false
+fi
+if $again && $failed; then
   if ((restarts < 3)); then
     restarts=$((restarts + 1))
   else
