@@ -20,6 +20,10 @@ _WHERE = {
 _LONGEST = 400
 
 
+class NotInstalled(Refusal):
+  """A command is not there, and will not be a little later."""
+
+
 def call(command: Sequence[str], text: str = "") -> str:
   """What a command prints; it is given `text`.
 
@@ -72,7 +76,7 @@ def missing(command: Sequence[str], error: OSError) -> Refusal:
     return Refusal(f"{tool} cannot be run: {error.strerror or error}")
   where = _WHERE.get(tool)
   fix = f": {where}, or print what it would get by --dry_run" if where else ""
-  return Refusal(f"{tool} is not installed here{fix}")
+  return NotInstalled(f"{tool} is not installed here{fix}")
 
 
 def name(command: Sequence[str]) -> str:

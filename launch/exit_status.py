@@ -40,7 +40,9 @@ class Ended:
   Attributes:
     status: main.py's last exit status; None: nobody has written it down.
     error: the last line that it printed; empty after 0.
+    submitted: False: the cluster has not taken it; the error is the cluster's.
   """
 
   status: int | None
   error: str = ""
+  submitted: bool = True

@@ -2,11 +2,14 @@
 
 `jobs.jsonl` in the sweep's folder has a line before and after each submission
 and one when a job has ended. A sweep that was killed between the first two asks
-the cluster whether it has a job of that name.
+the cluster whether it has a job of that name. So does one whose submission was
+refused, before it tries again.
 """
 
+import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import time
@@ -14,13 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch import program
+from launch import cluster_command, program
 from launch.exit_status import Ended
 from launch.members import Member, digest
 from launch.program import Program, Refusal
 
 # In a row, before asking for jobs is given up.
 _MOST_FAILURES = 10
+# Of submitting a member's job.
+_MOST_TRIES = 5
 # What a job has written as its last may be seen here so much later.
 PATIENCE_SECONDS = 60.0
 
@@ -36,12 +41,26 @@ class Launcher(Protocol):
   def cancel_command(self, jobs: Sequence[str]) -> str: ...
 
 
+@dataclasses.dataclass
+class Refused:
+  """A submission that the cluster has not taken, and that is tried again.
+
+  Attributes:
+    at: when it was tried last, by the monotonic clock.
+  """
+
+  error: str
+  tries: int
+  at: float
+
+
 class Jobs:
   """The jobs of a sweep's members, and what has become of them.
 
   Attributes:
     received: the signals so far.
     running: members by name.
+    refused: of those that run, the ones that are still to be submitted.
   """
 
   def __init__(
@@ -61,6 +80,7 @@ class Jobs:
     self.path = workdir / "jobs.jsonl"
     self.last: dict[str, dict[str, Any]] = {}
     self.running: dict[str, Member] = {}
+    self.refused: dict[str, Refused] = {}
     self.failures = 0
     self.silent_since: dict[str, float] = {}
     self._read()
@@ -139,8 +159,10 @@ class Jobs:
   def start(self, member: Member) -> bool:
     """Submits a member's job; False: a signal has come first.
 
+    One that the cluster does not take is tried again by `ended`.
+
     Raises:
-      Refusal: the cluster does not take it.
+      Refusal: there is no command that submits.
     """
     if self.received:
       return False
@@ -148,35 +170,82 @@ class Jobs:
     attempt = old.get("attempt", 0)
     if old.get("event") != "submitting":
       attempt += 1
-    command = member.program(self.workdir)
     record = {
       "member": member.name,
       "fingerprint": member.fingerprint,
       "attempt": attempt,
-      "name": self.name(member, attempt),
+      "name": job_name(self.workdir, member, attempt),
     }
     self._write(record | {"event": "submitting"})
-    job = self.launcher.submit(command, record["name"])
-    self._write(record | {"event": "submitted", "job": job})
-    print(f"{member.name}: job {job}", flush=True)
     self.running[member.name] = member
+    self._submit(member)
     return True
 
-  def name(self, member: Member, attempt: int) -> str:
-    """A job's name, which is another one for each submission."""
-    whole = f"{self.workdir}\n{member.name}\n{member.fingerprint}\n{attempt}"
-    first = program.name_of(Program((f"--workdir={self.workdir}",)))
-    return f"{first[:30].strip('-')}-{digest(whole)}"
+  def _submit(self, member: Member) -> None:
+    """Submits a job, or notes why the cluster did not take it."""
+    record, command = self.last[member.name], member.program(self.workdir)
+    before = self.refused.pop(member.name, None)
+    tries = before.tries if before else 0
+    job, error = None, before.error if before else ""
+    try:
+      if before:  # It may have been taken all the same.
+        job = self.launcher.find(record["name"], command)
+      if job is None and tries < _MOST_TRIES:
+        job = self.launcher.submit(command, record["name"])
+    except cluster_command.NotInstalled:
+      del self.running[member.name]
+      raise
+    except Refusal as refusal:
+      error = str(refusal)
+    if job is None:
+      counts = tries == _MOST_TRIES or not self._is_full(member, error)
+      if not before or error != before.error:
+        print(f"{member.name}: not submitted: {error}", flush=True)
+      now = time.monotonic()
+      self.refused[member.name] = Refused(error, tries + counts, now)
+      return
+    self._write(record | {"event": "submitted", "job": job})
+    print(f"{member.name}: job {job}", flush=True)
+
+  def _is_full(self, member: Member, error: str) -> bool:
+    """Whether it seems to be refused because of this sweep's other jobs."""
+    others = self.running.keys() - self.refused.keys() - {member.name}
+    limit = re.search("limit|quota", error, re.IGNORECASE)
+    return bool(others and limit)
+
+  def _submit_again(self) -> dict[str, Ended]:
+    """Tries those that were refused; gives those that are given up."""
+    given_up = {}
+    for name, refused in [*self.refused.items()]:
+      if time.monotonic() - refused.at < self.poll_seconds or self.received:
+        continue
+      self._submit(self.running[name])
+      refused = self.refused.get(name)
+      if refused and refused.tries > _MOST_TRIES:
+        del self.refused[name], self.running[name]
+        given_up[name] = Ended(None, refused.error, submitted=False)
+    return given_up
 
   def ended(self) -> dict[str, Ended]:
     """The members whose jobs have ended since the last call.
 
+    Those that were refused are submitted again; one that is given up has ended.
+
     Raises:
       Refusal: the cluster has not answered for long.
     """
-    jobs = {
-      self.last[name]["job"]: member for name, member in self.running.items()
+    return self._submit_again() | self._ended()
+
+  def _submitted(self) -> dict[str, Member]:
+    """The running members by their jobs."""
+    return {
+      self.last[name]["job"]: member
+      for name, member in self.running.items()
+      if name not in self.refused
     }
+
+  def _ended(self) -> dict[str, Ended]:
+    jobs = self._submitted()
     if not jobs:
       return {}
     commands = {job: m.program(self.workdir) for job, m in jobs.items()}
@@ -202,7 +271,9 @@ class Jobs:
 
   def close(self, member: Member) -> None:
     """A member's end is in the table: its job need not be found again."""
-    self._write(self.last[member.name] | {"event": "ended"})
+    # A job that was given up may be there nevertheless, or come.
+    if self.job(member) is not None:
+      self._write(self.last[member.name] | {"event": "ended"})
 
   def pause(self) -> None:
     """Waits for the next look, or for a signal."""
@@ -212,7 +283,7 @@ class Jobs:
 
   def interrupted(self, _: Member | None) -> str:
     """What to say when the sweep is left and its jobs are not."""
-    jobs = [self.last[name]["job"] for name in self.running]
+    jobs = [*self._submitted()]
     if not jobs:
       return "interrupted; the same command goes on"
     cancel = self.launcher.cancel_command(jobs)
@@ -222,13 +293,19 @@ class Jobs:
     )
 
 
+def job_name(workdir: Path, member: Member, attempt: int) -> str:
+  """A job's name, which is another one for each submission."""
+  whole = f"{workdir}\n{member.name}\n{member.fingerprint}\n{attempt}"
+  first = program.name_of(Program((f"--workdir={workdir}",)))
+  return f"{first[:30].strip('-')}-{digest(whole)}"
+
+
 def render(launcher: Launcher, members: Sequence[Member], workdir: Path) -> str:
   """A script for bash that submits every member once."""
-  jobs = Jobs(launcher, workdir)
   lines = []
   for member in members:
     command = member.program(workdir)
-    text = launcher.render(command, jobs.name(member, 1))
+    text = launcher.render(command, job_name(workdir, member, 1))
     verb = "kubectl apply -f -" if text.startswith("apiVersion") else "sbatch"
     end = "END"
     while f"\n{end}\n" in text:

@@ -186,7 +186,9 @@ def _note(
     "fingerprint": member.fingerprint,
   }
   error = ended.error
-  if ended.status is None:
+  if not ended.submitted:
+    row["status"] = "not submitted"
+  elif ended.status is None:
     row["status"] = "lost"
   elif ended.status == 0:
     try:

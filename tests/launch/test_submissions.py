@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from launch import submissions
+from launch import cluster_command, submissions
 from launch.exit_status import Ended
 from launch.members import Member
 from launch.program import Refusal
@@ -19,12 +19,18 @@ class Killed(Exception):
 
 @dataclasses.dataclass
 class Cluster:
-  """Jobs by name; `dies` is where a submission is cut."""
+  """Jobs by name; `dies` is where a submission is cut.
+
+  Attributes:
+    refuses: errors of the next submissions; one of "taken" is taken all the
+      same.
+  """
 
   jobs: dict = dataclasses.field(default_factory=dict)
   over: dict = dataclasses.field(default_factory=dict)
   dies: str = ""
   silent: int = 0
+  refuses: list = dataclasses.field(default_factory=list)
 
   def name(self, command):
     return "name"
@@ -36,7 +42,12 @@ class Cluster:
     if self.dies == "before":
       raise Killed
     assert name not in self.jobs
+    error = self.refuses.pop(0) if self.refuses else ""
+    if error and "taken" not in error:
+      raise Refusal(error)
     self.jobs[name] = str(len(self.jobs) + 1)
+    if error:
+      raise Refusal(error)
     if self.dies == "after":
       raise Killed
     return self.jobs[name]
@@ -55,7 +66,7 @@ class Cluster:
 
 
 def resumed(cluster, folder, *members):
-  jobs = submissions.Jobs(cluster, folder)
+  jobs = submissions.Jobs(cluster, folder, poll_seconds=0.0)
   jobs.resume(members)
   return jobs
 
@@ -161,3 +172,82 @@ def test_what_would_be_submitted_is_a_script(tmp_path):
   records = [json.dumps(line) for line in script.splitlines()]
   assert len(records) == len(set(records)) + 4  # sbatch, bash, END, END_
   assert not list(tmp_path.iterdir())
+
+
+def events(folder):
+  lines = (folder / "jobs.jsonl").read_text().splitlines()
+  return [json.loads(line)["event"] for line in lines]
+
+
+@pytest.mark.parametrize("error", ["timed out", "timed out, but taken"])
+def test_what_is_refused_is_submitted_later_and_once(tmp_path, capsys, error):
+  cluster = Cluster(refuses=[error])
+  jobs = resumed(cluster, tmp_path, A, B)
+  assert jobs.start(A) and jobs.start(B)
+  assert jobs.interrupted(None).endswith(
+    "to cancel them: cancel " + jobs.job(B)
+  )
+  assert f"a: not submitted: {error}\n" in capsys.readouterr().out
+  assert jobs.ended() == {} and jobs.running == {"a": A, "b": B}
+  assert sorted(cluster.jobs.values()) == ["1", "2"]
+  cluster.over |= {"1": Ended(0), "2": Ended(0)}
+  assert jobs.ended() == {"a": Ended(0), "b": Ended(0)}
+
+
+def test_what_is_refused_time_after_time_has_failed(tmp_path, capsys):
+  cluster = Cluster(refuses=["timed out"])
+  jobs = resumed(cluster, tmp_path, A, B)
+  cluster.refuses = ["timed out", *["no account"] * 4]
+  assert jobs.start(A)
+  for _ in range(4):
+    assert jobs.ended() == {}
+  assert jobs.start(B)
+  said = Ended(None, "no account", submitted=False)
+  assert jobs.ended() == {"a": said} and jobs.running == {"b": B}
+  printed = capsys.readouterr().out
+  assert printed.count("a: not submitted: no account\n") == 1
+  jobs.close(A)
+  # The next command looks for that job, lest there be two.
+  assert events(tmp_path) == ["submitting"] * 2 + ["submitted"]
+  cluster.jobs[jobs.last["a"]["name"]] = "7"
+  assert resumed(cluster, tmp_path, A, B).running == {"a": A, "b": B}
+
+
+def test_a_limit_that_other_jobs_reach_is_waited_for(tmp_path):
+  cluster = Cluster()
+  jobs = resumed(cluster, tmp_path, A, B)
+  assert jobs.start(A)
+  cluster.refuses = ["QOSMaxSubmitJobPerUserLimit"] * 20
+  assert jobs.start(B)
+  for _ in range(10):
+    assert jobs.ended() == {}
+  cluster.over["1"] = Ended(0)
+  assert jobs.ended() == {"a": Ended(0)}
+  for _ in range(5):
+    assert jobs.ended() == {}
+  assert not jobs.ended()["b"].submitted
+
+
+def test_a_refusal_is_not_tried_again_at_once(tmp_path):
+  cluster = Cluster(refuses=["timed out"])
+  jobs = submissions.Jobs(cluster, tmp_path, poll_seconds=60.0)
+  assert jobs.start(A) and jobs.ended() == {} and not cluster.jobs
+
+
+def test_a_command_that_is_not_there_ends_the_sweep(tmp_path, monkeypatch):
+  def missing(*_):
+    raise cluster_command.missing(["sbatch"], FileNotFoundError())
+
+  cluster = Cluster()
+  monkeypatch.setattr(cluster, "submit", missing)
+  jobs = resumed(cluster, tmp_path, A)
+  with pytest.raises(Refusal, match="sbatch is not installed here"):
+    jobs.start(A)
+  assert not jobs.running
+
+
+def test_a_script_is_printed_and_nothing_is_changed(tmp_path):
+  path = tmp_path / "jobs.jsonl"
+  path.write_text('{"member": "a", "ev')
+  submissions.render(Cluster(), [A, B], tmp_path)
+  assert path.read_text() == '{"member": "a", "ev'
