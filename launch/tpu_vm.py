@@ -33,8 +33,10 @@ from launch.cloud.tpu_commands import STOP, TpuVm
 from launch.cloud.tpu_start import Start, set_up
 from launch.program import Program, Refusal
 
-# States of a queued resource from which it does not come back.
-LOST = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+# States of a queued resource without TPUs: one that ends is waited for, and one
+# that has ended stays until it is deleted.
+ENDING, ENDED = ("SUSPENDING", "DELETING"), ("FAILED", "SUSPENDED")
+LOST = (*ENDING, *ENDED)
 OWN = flags.FlagValues()
 # In a row, before asking for the state is given up.
 _MOST_FAILURES = 10
@@ -164,7 +166,7 @@ class Watch:
     """Waits for the TPUs, asking for them where there are none.
 
     Returns:
-      False: a signal has come first, or they will not come.
+      False: a signal has come first, or what was asked for has ended.
     """
     said = None
     while not self.received:
@@ -174,13 +176,23 @@ class Watch:
         said = state
       if state == "ACTIVE":
         return True
-      if state in LOST:
+      if state in ENDED:
         return False
       if not state:
         cluster_command.call(self.machines.create())
         self.created = True
       self.pause()
     return False
+
+  def remove(self) -> None:
+    """Deletes the TPUs, and waits until there are none or a signal comes."""
+    while not self.received and (state := self.state()):
+      if state not in (*ENDING, "?"):
+        status, _, errors = cluster_command.attempt(self.machines.delete())
+        if status:
+          line = cluster_command.last_line(errors)
+          say(f"{self.machines.name}: not deleted yet: {line}")
+      self.pause()
 
 
 def say(text: str) -> None:
@@ -258,8 +270,7 @@ def run_to_the_end(watch: Watch, command: Program, max_restarts: int) -> int:
       break
     say(f"{watch.machines.name}: {what}; restart {restarts + 1}")
     if lost:
-      cluster_command.attempt(watch.machines.delete())
-      watch.pause()
+      watch.remove()
   say(f"{watch.machines.name}: {what}, after {max_restarts} restarts")
   return status
 

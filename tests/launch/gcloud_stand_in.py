@@ -20,6 +20,9 @@ def note(words) -> None:
 
 
 def create() -> int:
+  if (CLOUD / "life").exists():
+    print("ERROR: ALREADY_EXISTS: Resource already exists", file=sys.stderr)
+    return 1
   if (CLOUD / "refuse").exists():
     said = "ERROR: (gcloud.compute.tpus.queued-resources.create) no quota"
     print(said, file=sys.stderr)
@@ -34,6 +37,8 @@ def describe() -> int:
   if (CLOUD / "silent").exists():
     print("ERROR: (gcloud) connection timed out", file=sys.stderr)
     return 1
+  if (CLOUD / "life").exists() and (CLOUD / "life").read_text() == "[null]":
+    (CLOUD / "life").unlink()
   if not (CLOUD / "life").exists():
     print("ERROR: NOT_FOUND: Resource was not found", file=sys.stderr)
     return 1
@@ -45,7 +50,14 @@ def describe() -> int:
 
 
 def delete() -> int:
-  (CLOUD / "life").unlink(missing_ok=True)
+  if not (CLOUD / "life").exists():
+    print("ERROR: NOT_FOUND: Resource was not found", file=sys.stderr)
+    return 1
+  if json.loads((CLOUD / "life").read_text())[0] in ("SUSPENDING", "DELETING"):
+    print("ERROR: FAILED_PRECONDITION: it is busy", file=sys.stderr)
+    return 1
+  # After which there is nothing.
+  (CLOUD / "life").write_text(json.dumps(["DELETING", None]))
   return 0
 
 

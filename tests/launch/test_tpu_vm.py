@@ -147,6 +147,32 @@ def test_machines_that_are_preempted_are_asked_for_again(
   assert (tmp_path / "run/saved").exists()
 
 
+@pytest.mark.parametrize(
+  ("lives", "restarts"),
+  [
+    # Preempted while it runs: seen as it goes, and again when it has gone.
+    ([["ACTIVE"] * 6 + ["SUSPENDING"] * 4 + ["SUSPENDED"], ["ACTIVE"]], 1),
+    # Deleted by someone else while it runs.
+    ([["ACTIVE"] * 6 + ["DELETING"] * 4 + [None], ["ACTIVE"]], 1),
+    # Never had.
+    ([["PROVISIONING", "FAILED"], ["ACTIVE"]], 1),
+    # Gone before it is seen by this command.
+    ([["SUSPENDING", "SUSPENDING", "SUSPENDED"], ["ACTIVE"]], 1),
+    ([["DELETING", "DELETING", None], ["ACTIVE"]], 0),
+  ],
+)
+def test_a_loss_is_counted_once(start, cloud, tmp_path, lives, restarts):
+  (cloud / "plan").write_text(json.dumps(lives))
+  if lives[0][0] == "ACTIVE":
+    (tmp_path / "run/statuses").write_text("wait 0")
+  process = start(f"--max_restarts={restarts}", "--poll_seconds=0.1")
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 0, output + errors
+  assert output.count("run: the TPUs were lost; restart") == restarts
+  assert calls(cloud).count("create") == 2
+  assert "not deleted" not in output
+
+
 def test_an_end_that_can_be_mended_is_run_again_on_the_same_machines(
   start, cloud, tmp_path
 ):
