@@ -10,12 +10,14 @@
 | 129 to 159 | ended by another signal: 137 by SIGKILL | yes |
 | any other | the command could not be run, or its memory was full | no |
 
-The same command goes on where the last one saved. Of the processes of a run the
-largest status counts, as srun and Kubernetes have it.
+The same command goes on where the last one saved. Of the hosts' statuses one
+that is not to be started again counts before those that it has caused; srun
+tells the largest one alone.
 """
 
 import dataclasses
 import signal
+from collections.abc import Iterable
 
 FINISHED = 0
 # EX_TEMPFAIL of sysexits.h.
@@ -31,6 +33,12 @@ AGAIN = (
 def runs_again(status: int) -> bool:
   """Whether a run that ended so is to be started again."""
   return status in AGAIN
+
+
+def of_all(statuses: Iterable[int]) -> int:
+  """The one of several hosts' statuses that says why the run has ended."""
+  cause = lambda status: status != FINISHED and not runs_again(status)
+  return max(statuses, key=lambda status: (cause(status), status))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,6 @@ class Start:
 
   @property
   def status(self) -> int:
-    """The largest of the hosts'; that of a lost one where one said nothing."""
-    if self.silent:
-      return max([exit_status.LOST, *self.statuses])
-    return max(self.statuses)
+    """That of all hosts; a slice that said nothing was lost."""
+    silent = [exit_status.LOST] if self.silent else []
+    return exit_status.of_all([*silent, *self.statuses])

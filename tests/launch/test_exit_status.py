@@ -20,6 +20,22 @@ def test_what_another_start_can_mend_is_started_again(status):
   assert exit_status.runs_again(status)
 
 
+@pytest.mark.parametrize(
+  ("statuses", "status"),
+  [
+    ([0, 0], 0),
+    ([0, 75], 75),
+    ([75, 134, 137], 137),
+    ([134, 1, 75], 1),
+    ([143, 130], 130),
+    ([0, 1, 2], 2),
+  ],
+)
+def test_a_status_that_is_final_counts_first(statuses, status):
+  assert exit_status.of_all(statuses) == status
+  assert exit_status.of_all(statuses[::-1]) == status
+
+
 def test_the_statuses_are_those_that_main_has():
   assert exit_status.LOST == of_main.AGAIN
   assert exit_status.TERMINATED == of_main.TERMINATED

@@ -44,9 +44,11 @@ def ended(**prints: str) -> Start:
     (f"{ENDED} h1 0\\n{ENDED} h2 0\\r\\n", f"{ENDED} h3 0\\n", 0),
     (f"{ENDED} h1 0\\n{ENDED} h2 1\\n", f"{ENDED} h3 0\\n", 1),
     (f"{ENDED} h1 75\\n", f"{ENDED} h3 137\\n", 137),
+    # The others have noticed it.
+    (f"{ENDED} h1 134\\n{ENDED} h2 1\\n", f"{ENDED} h3 75\\n", 1),
   ],
 )
-def test_the_largest_status_counts(a, b, status):
+def test_the_status_that_is_the_cause_counts(a, b, status):
   start = ended(a=a, b=f"{b}\\n")
   assert start.status == status and not start.silent
 
@@ -67,3 +69,8 @@ def test_what_hosts_print_is_passed_on(capfd):
     "[a] step 1",
     "[b] step 2",
   ]
+
+
+def test_an_error_counts_where_a_slice_says_nothing():
+  start = ended(a=f"{ENDED} h1 1\\n", b="\\n")
+  assert start.silent == {"b"} and start.status == 1
