@@ -37,12 +37,22 @@ if ! mountpoint -q -- @mount@; then
   @do_mount@
 fi
 """
+# Ubuntu's archive has no gcsfuse: Google's has, for each release of Ubuntu.
 BUCKET = """\
-command -v gcsfuse >/dev/null || packages install gcsfuse
+if ! command -v gcsfuse >/dev/null; then
+    google=https://packages.cloud.google.com/apt
+    key=/usr/share/keyrings/cloud.google.asc
+    curl -fsSL "$google/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
+    echo "deb [signed-by=$key] $google gcsfuse-$(lsb_release -cs) main" |
+      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    packages update
+    packages install gcsfuse
+  fi
   sudo chown "$USER" -- @mount@
   gcsfuse --implicit-dirs -- @bucket@ @mount@"""
 NFS = """\
-packages install nfs-common
+packages update
+  packages install nfs-common
   sudo mount -t nfs -- @nfs@ @mount@"""
 # A start whose connection was lost may still run: it has the chips.
 RUN = r"""

@@ -1,5 +1,7 @@
 """Commands of gcloud for slices."""
 
+import os
+import subprocess
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -87,6 +89,56 @@ def test_packages_are_waited_for(folder):
   lines = machines(folder=folder).set_up().splitlines()
   (call,) = [line for line in lines if "apt-get" in line]
   assert "-o DPkg::Lock::Timeout=300 " in call
+
+
+# In place of what changes a machine, or reaches another one: says what it does,
+# and what it is given.
+MACHINE = """
+tar() { :; }
+mkdir() { :; }
+cd() { :; }
+mountpoint() { return 1; }
+lsb_release() { echo jammy; }
+curl() { echo "a key of ${!#}"; }
+gcsfuse() { echo "gcsfuse $*"; }
+sudo() {
+  echo "$*" >>"$HOME/called"
+  if [[ $1 == tee ]]; then cat >>"$HOME/called"; fi
+}
+command() { [[ $2 != gcsfuse ]]; }
+python3.11() { :; }
+"""
+
+
+def test_gcsfuse_is_installed_from_the_archive_that_has_it(tmp_path):
+  python = tmp_path / "encdec/.venv/bin"
+  python.mkdir(parents=True)
+  (python / "pip").symlink_to("/bin/true")
+  (python / "python").symlink_to("/bin/true")
+  script = MACHINE + machines().set_up()
+  done = subprocess.run(
+    ["bash", "-c", script],
+    cwd=tmp_path / "encdec",
+    env=os.environ | {"HOME": str(tmp_path), "USER": "me"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  lines = (tmp_path / "called").read_text().splitlines()
+  key = "/usr/share/keyrings/cloud.google.asc"
+  google = "https://packages.cloud.google.com/apt"
+  packages = "apt-get -o DPkg::Lock::Timeout=300 --yes --quiet"
+  assert lines == [
+    "mkdir -p -- /bucket",
+    f"tee {key}",
+    f"a key of {google}/doc/apt-key.gpg",
+    "tee /etc/apt/sources.list.d/gcsfuse.list",
+    f"deb [signed-by={key}] {google} gcsfuse-jammy main",
+    f"{packages} update",
+    f"{packages} install gcsfuse",
+    "chown me -- /bucket",
+  ]
+  assert done.stdout == "gcsfuse --implicit-dirs -- bb /bucket\n"
 
 
 def test_the_shared_folder_is_mounted():

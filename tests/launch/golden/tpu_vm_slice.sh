@@ -19,7 +19,15 @@ cd ~/encdec
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /bucket; then
   sudo mkdir -p -- /bucket
-  command -v gcsfuse >/dev/null || packages install gcsfuse
+  if ! command -v gcsfuse >/dev/null; then
+    google=https://packages.cloud.google.com/apt
+    key=/usr/share/keyrings/cloud.google.asc
+    curl -fsSL "$google/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
+    echo "deb [signed-by=$key] $google gcsfuse-$(lsb_release -cs) main" |
+      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    packages update
+    packages install gcsfuse
+  fi
   sudo chown "$USER" -- /bucket
   gcsfuse --implicit-dirs -- bb /bucket
 fi

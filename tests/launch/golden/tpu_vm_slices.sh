@@ -19,6 +19,7 @@ cd ~/encdec
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /nfs; then
   sudo mkdir -p -- /nfs
+  packages update
   packages install nfs-common
   sudo mount -t nfs -- 10.0.0.2:/a /nfs
 fi
@@ -38,6 +39,7 @@ cd ~/encdec
 .venv/bin/pip install --quiet -c constraints.txt -e '"'"'.[train,tpu]'"'"'
 if ! mountpoint -q -- /nfs; then
   sudo mkdir -p -- /nfs
+  packages update
   packages install nfs-common
   sudo mount -t nfs -- 10.0.0.2:/a /nfs
 fi
