@@ -142,7 +142,7 @@ class Watch:
     if not status:
       self.failures, self.created = 0, True
       return output.strip()
-    if re.search("not.?found", errors, re.IGNORECASE):
+    if _is_absent(errors):
       return ""
     self.failures += 1
     if self.lost_contact:
@@ -179,10 +179,24 @@ class Watch:
       if state in ENDED:
         return False
       if not state:
-        cluster_command.call(self.machines.create())
-        self.created = True
+        self.create()
       self.pause()
     return False
+
+  def create(self) -> None:
+    """Asks for the TPUs.
+
+    Raises:
+      Refusal: it has failed; they may have been asked for all the same.
+    """
+    self.created = True
+    create = self.machines.create()
+    status, output, errors = cluster_command.attempt(create)
+    if status:
+      if re.search("already.?exists", errors, re.IGNORECASE):
+        self.created = False  # By another command, whose they are.
+      line = cluster_command.last_line(errors or output)
+      raise Refusal(f"{cluster_command.name(create)} failed: {line}")
 
   def remove(self) -> None:
     """Deletes the TPUs, and waits until there are none or a signal comes."""
@@ -290,6 +304,11 @@ def catch_signals(machines: TpuVm) -> list[int]:
   return received
 
 
+def _is_absent(errors: str) -> bool:
+  """Whether a command has failed since there is no such queued resource."""
+  return bool(re.search("not.?found", errors, re.IGNORECASE))
+
+
 def _removal(machines: TpuVm) -> str:
   return f"to delete the TPUs: {shlex.join(machines.delete())}"
 
@@ -313,8 +332,10 @@ def launch(command: Program) -> int:
         )
       elif value("keep"):
         say(_removal(machines))
-      elif cluster_command.attempt(machines.delete())[0]:
-        say(f"they could not be deleted; {_removal(machines)}")
+      else:
+        status, _, errors = cluster_command.attempt(machines.delete())
+        if status and not _is_absent(errors):
+          say(f"they could not be deleted; {_removal(machines)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 STAND_IN_GCLOUD holds `plan`: the lives of the TPUs that are created, one after
 another, each a list of the states that it answers, of which the last one stays.
 While `silent` is there, nothing answers of its state. `closed` holds an x for
-each set-up that fails.
+each set-up that fails. By `cut` what is created is not known to be, and by
+`raced` another command was first.
 """
 
 import json
@@ -20,7 +21,7 @@ def note(words) -> None:
 
 
 def create() -> int:
-  if (CLOUD / "life").exists():
+  if (CLOUD / "life").exists() or (CLOUD / "raced").exists():
     print("ERROR: ALREADY_EXISTS: Resource already exists", file=sys.stderr)
     return 1
   if (CLOUD / "refuse").exists():
@@ -30,6 +31,9 @@ def create() -> int:
   lives = json.loads((CLOUD / "plan").read_text())
   (CLOUD / "plan").write_text(json.dumps(lives[1:]))
   (CLOUD / "life").write_text(json.dumps(lives[0]))
+  if (CLOUD / "cut").exists():
+    print("ERROR: (gcloud) connection timed out", file=sys.stderr)
+    return 1
   return 0
 
 

@@ -261,11 +261,33 @@ def test_machines_that_are_lost_as_they_are_set_up(start, cloud, tmp_path):
   assert len(runs(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("words", [(), ("--keep",)])
+def test_what_may_have_been_created_is_deleted(start, cloud, words):
+  (cloud / "cut").touch()
+  process = start(*words)
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1 and errors.endswith("connection timed out\n")
+  if words:
+    assert "to delete the TPUs: gcloud compute tpus queued-" in output
+  else:
+    assert calls(cloud) == ["create", "delete"]
+
+
+def test_what_another_command_created_is_left(start, cloud):
+  (cloud / "raced").touch()
+  process = start()
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert errors.endswith("ALREADY_EXISTS: Resource already exists\n")
+  assert calls(cloud) == ["create"] and "delete" not in output
+
+
 def test_what_cannot_be_had_is_told_in_one_line(start, cloud, tmp_path):
   (cloud / "refuse").touch()
   process = start()
-  _, errors = process.communicate(timeout=60)
-  assert process.returncode == 1 and calls(cloud) == ["create"]
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1 and calls(cloud) == ["create", "delete"]
+  assert output.splitlines() == ["run: asking for TPUs"]
   assert errors == (
     "error: gcloud compute tpus queued-resources create run failed: ERROR: "
     "(gcloud.compute.tpus.queued-resources.create) no quota\n"
