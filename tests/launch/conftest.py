@@ -27,6 +27,29 @@ from launch import local, sweep
 folder = Path(sys.argv[1])
 local.MAIN = folder / "main.py"
 """
+# Stands in for main.py: notes its arguments, and ends by the next status; by
+# "wait" it waits for SIGTERM, and saves.
+MAIN = """
+import json, signal, sys, time
+flags = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
+folder = flags["workdir"]
+with open(f"{folder}/ran", "a") as file:
+  file.write(json.dumps(sys.argv[1:]) + "\\n")
+def stop(*_):
+  open(f"{folder}/saved", "a").close()
+  sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+with open(f"{folder}/statuses", "r+") as file:
+  ends = file.read().split()
+  file.seek(0)
+  file.truncate()
+  file.write(" ".join(ends[1:]))
+end = ends[0] if ends else "0"
+if end == "wait":
+  open(f"{folder}/waits", "w").close()
+  time.sleep(100)
+sys.exit(int(end))
+"""
 
 
 @pytest.fixture
@@ -86,3 +109,18 @@ def queue(tmp_path, tools, monkeypatch):
     if job["state"] != "GONE" and "group" in job:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(job["group"], signal.SIGKILL)
+
+
+@pytest.fixture
+def cloud(tmp_path, tools, monkeypatch):
+  """The folder of a gcloud that is not there; the first TPUs stay active."""
+  folder = tmp_path / "cloud"
+  folder.mkdir()
+  (folder / "plan").write_text(json.dumps([["ACTIVE"]]))
+  (tmp_path / "main.py").write_text(MAIN)
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run/statuses").write_text("")
+  monkeypatch.setenv("STAND_IN_GCLOUD", str(folder))
+  monkeypatch.setenv("STAND_IN_MAIN", str(tmp_path / "main.py"))
+  tools("gcloud_stand_in.py", "gcloud")
+  return folder

@@ -4,57 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
-import hypothesis
 import pytest
-from absl import flags
-from hypothesis import strategies as st
-
-from launch import tpu_vm
-from launch.program import Program, Refusal
 
 ROOT = Path(__file__).parents[2]
-# Notes its arguments, and ends by the next status; by "wait" it waits for
-# SIGTERM, and saves.
-STAND_IN = """
-import json, signal, sys, time
-flags = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
-folder = flags["workdir"]
-with open(f"{folder}/ran", "a") as file:
-  file.write(json.dumps(sys.argv[1:]) + "\\n")
-def stop(*_):
-  open(f"{folder}/saved", "a").close()
-  sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-with open(f"{folder}/statuses", "r+") as file:
-  ends = file.read().split()
-  file.seek(0)
-  file.truncate()
-  file.write(" ".join(ends[1:]))
-end = ends[0] if ends else "0"
-if end == "wait":
-  open(f"{folder}/waits", "w").close()
-  time.sleep(100)
-sys.exit(int(end))
-"""
 LEAST = ("--zone=us-west4-a", "--accelerator_type=v5litepod-16")
-
-
-@pytest.fixture
-def cloud(tmp_path, tools, monkeypatch):
-  folder = tmp_path / "cloud"
-  folder.mkdir()
-  (folder / "plan").write_text(json.dumps([["ACTIVE"]]))
-  (tmp_path / "main.py").write_text(STAND_IN)
-  (tmp_path / "run").mkdir()
-  (tmp_path / "run/statuses").write_text("")
-  monkeypatch.setenv("STAND_IN_GCLOUD", str(folder))
-  monkeypatch.setenv("STAND_IN_MAIN", str(tmp_path / "main.py"))
-  tools("gcloud_stand_in.py", "gcloud")
-  return folder
 
 
 @pytest.fixture
@@ -328,80 +284,3 @@ def test_dry_run_prints_a_script_that_does_it_once(start, cloud, tmp_path):
     if words[2:4] == ["tpu-vm", "ssh"]
   }
   assert nodes == {"run-0", "run-1"}
-
-
-def machines(*words: str, workdir: str = "/bucket/a", more=()):
-  own = flags.FlagValues()
-  tpu_vm.define(own)
-  own(["tpu_vm", *words])
-  command = Program((f"--workdir={workdir}", *more))
-  return tpu_vm.tpu_vm(own, command), command
-
-
-@pytest.mark.parametrize("shared", ["--bucket=bb", "--nfs=host:/a"])
-def test_the_hosts_scripts_are_sound(shared, tmp_path):
-  found, command = machines(*LEAST, shared, "--mount=/m m", workdir="/m m/a")
-  checker = Path(sys.executable).parent / "shellcheck"
-  for number, script in enumerate((found.set_up(), found.run(command))):
-    path = tmp_path / f"{number}.sh"
-    path.write_text(f"#!/usr/bin/env bash\n{script}")
-    done = subprocess.run([checker, path], capture_output=True, text=True)
-    assert not done.stdout + done.stderr
-
-
-TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
-
-
-@hypothesis.given(st.lists(TEXT, max_size=20))
-@hypothesis.settings(
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-  max_examples=4,
-)
-@hypothesis.example(["a b", "'", '"', "$HOME", "1\n2\n", "\\", "@flags@"])
-def test_flags_arrive_as_they_were_given(cloud, tmp_path, values):
-  given = [f"--config.x={value}" for value in values]
-  workdir = f"{tmp_path}/run"
-  found, command = machines(
-    *LEAST, "--bucket=bb", f"--mount={tmp_path}", workdir=workdir, more=given
-  )
-  for words in (
-    found.pack(str(tmp_path)),
-    found.copy("run", str(tmp_path)),
-    found.ssh("run", found.set_up()),
-    found.ssh("run", found.run(command)),
-  ):
-    subprocess.run(words, check=True, capture_output=True)
-  assert runs(tmp_path)[-1] == [f"--workdir={workdir}", *given]
-
-
-def test_the_code_is_packed(tmp_path, tools):
-  found, _ = machines(*LEAST, "--bucket=bb")
-  subprocess.run(found.pack(str(tmp_path)), check=True)
-  with tarfile.open(tmp_path / "encdec.tar.gz") as archive:
-    names = set(archive.getnames())
-  code = {str(p.relative_to(ROOT)) for p in (ROOT / "train").rglob("*.py")}
-  assert code < names and {"main.py", "constraints.txt"} < names
-  assert not [name for name in names if "__pycache__" in name]
-
-
-@pytest.mark.parametrize(
-  ("words", "workdir", "said"),
-  [
-    (LEAST[1:], "/bucket/a", "--zone is missing: pass one that has TPUs"),
-    ((*LEAST, "--zone=us"), "/bucket/a", "--zone=us is no zone"),
-    (LEAST[:1], "/bucket/a", "--accelerator_type is missing"),
-    ((*LEAST, "--accelerator_type=v5e"), "/bucket/a", "=v5e is no type"),
-    (
-      (*LEAST, "--accelerator_type=v9-8"),
-      "/bucket/a",
-      "one such as v4-1",
-    ),
-    ((*LEAST, "--python=a b"), "/bucket/a", "--python=a b: write a name"),
-    (LEAST, "/home/a", "--workdir=/home/a is not seen by every host"),
-    ((*LEAST, "--nfs=h:/a"), "/bucket/a", "one of --bucket and --nfs"),
-  ],
-)
-def test_what_there_is_not_is_refused(words, workdir, said):
-  with pytest.raises(Refusal) as refusal:
-    machines(*words, "--bucket=bb", workdir=workdir)
-  assert said in str(refusal.value)
