@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from launch import cluster_command, submissions
+from launch import cluster_command, submissions, sweep
 from launch.exit_status import Ended
 from launch.members import Member
 from launch.program import Refusal
@@ -184,9 +184,8 @@ def test_what_is_refused_is_submitted_later_and_once(tmp_path, capsys, error):
   cluster = Cluster(refuses=[error])
   jobs = resumed(cluster, tmp_path, A, B)
   assert jobs.start(A) and jobs.start(B)
-  assert jobs.interrupted(None).endswith(
-    "to cancel them: cancel " + jobs.job(B)
-  )
+  cancel = f"to cancel them: cancel {jobs.job(B)}"
+  assert jobs.interrupted(None).endswith(cancel)
   assert f"a: not submitted: {error}\n" in capsys.readouterr().out
   assert jobs.ended() == {} and jobs.running == {"a": A, "b": B}
   assert sorted(cluster.jobs.values()) == ["1", "2"]
@@ -251,3 +250,16 @@ def test_a_script_is_printed_and_nothing_is_changed(tmp_path):
   path.write_text('{"member": "a", "ev')
   submissions.render(Cluster(), [A, B], tmp_path)
   assert path.read_text() == '{"member": "a", "ev'
+
+
+def test_a_table_shows_what_was_not_submitted(tmp_path, monkeypatch, capsys):
+  cluster = Cluster(over={"1": Ended(1, "error: no")})
+  jobs = submissions.Jobs(cluster, tmp_path, poll_seconds=0.0)
+  monkeypatch.setattr(jobs, "catch_signals", lambda: None)
+  cluster.refuses = ["no account"] * 5
+  assert sweep._run([A, B], tmp_path, 1, jobs) == 1
+  printed = capsys.readouterr().out
+  assert printed.count("a: not submitted: no account\n") == 3  # And the table.
+  rows = sweep.read_table(tmp_path / "results.jsonl")
+  statuses = {name: row["status"] for name, row in rows.items()}
+  assert statuses == {"a": "not submitted", "b": "exit 1"}
