@@ -150,6 +150,12 @@ class Watch:
       raise Refusal(f"{cluster_command.name(describe)} failed: {line}")
     return "?"
 
+  def answer(self) -> str:
+    """The state, once it is answered; "?": a signal has come first."""
+    while (state := self.state()) == "?" and self.pause():
+      pass
+    return state
+
   @property
   def lost_contact(self) -> bool:
     """Whether it is unknown what has become of the TPUs."""
@@ -227,7 +233,8 @@ def ready(watch: Watch) -> bool:
       set_up(watch.machines)
       break
     except Refusal as refusal:
-      if watch.state() in LOST:
+      # What failed here may be this machine's network.
+      if watch.answer() in (*LOST, "") or watch.received:
         return False
       if not left:
         raise
@@ -263,7 +270,7 @@ def start(watch: Watch, command: Program) -> int | None:
   finally:
     run.end()
   # A connection that broke is not yet known to be a preemption.
-  if run.silent and watch.state() in (*LOST, ""):
+  if run.silent and watch.answer() in (*LOST, ""):
     return None
   return run.status
 

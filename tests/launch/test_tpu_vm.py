@@ -206,6 +206,17 @@ def test_hosts_that_are_not_ready_are_tried_again(
   assert calls(cloud) == ["create", *tries, *end, "delete"]
 
 
+def test_hosts_that_are_out_of_sight_are_not_deleted(start, cloud):
+  (cloud / "closed").write_text("x" * 20)
+  process = start()
+  until(lambda: (cloud / "calls").exists() and "set up" in calls(cloud))
+  (cloud / "silent").touch()
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1 and "describe run failed" in errors
+  assert "the same command takes them over" in output
+  assert "delete" not in calls(cloud)
+
+
 def test_machines_that_are_lost_as_they_are_set_up(start, cloud, tmp_path):
   (cloud / "closed").write_text("x")
   (cloud / "plan").write_text(json.dumps([["ACTIVE", "SUSPENDED"], ["ACTIVE"]]))
