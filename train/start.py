@@ -1,5 +1,6 @@
 """The start of a run: what it is made of, checked, compiled, restored."""
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Mapping
@@ -172,13 +173,19 @@ def save_interrupted(
 def drop_interrupted(this: Run) -> None:
   """Forgets it: the state is evaluated and saved, or a newer one is.
 
-  All processes call it: none may still read there.
+  What was set aside as damaged stays. All processes call it: none may still
+  read there.
   """
   folder = this.folder / INTERRUPTED
+
+  def remove() -> None:
+    for step in folder.glob("[0-9]*"):
+      shutil.rmtree(step, ignore_errors=True)
+    with contextlib.suppress(OSError):  # It is not empty, or is gone.
+      folder.rmdir()
+
   multihost_utils.sync_global_devices("interrupted_read")
-  agreement.on_chief(
-    f"removing {folder}", lambda: shutil.rmtree(folder, ignore_errors=True)
-  )
+  agreement.on_chief(f"removing {folder}", remove)
 
 
 def _restore_interrupted(
@@ -198,10 +205,12 @@ def _restore_interrupted(
     if newer:
       try:
         restored = interrupted.restore(this.program.state)
-      except Refusal as error:
-        # All processes learn alike that a file of it is damaged.
-        logging.warning("%s: its step %d is not used: %s", folder, newer, error)
-  if restored is None:
+      except Refusal:
+        # One that is damaged was set aside. Another refusal, such as of an
+        # older format, is the user's to hear: what was saved stays.
+        if agreement.on_chief(f"reading {folder}", interrupted.latest_step):
+          raise
+  if not newer:
     drop_interrupted(this)
   return restored
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.train.test_loop import params, rows_of
-from train import loop, start
+from train import checkpoint, loop, start
 from train.checkpoint import Checkpoints
+from train.errors import Refusal
 from train.evaluators import loss, text
 from train.workdir.metrics_file import read_rows
 
@@ -97,6 +98,22 @@ def test_a_damaged_state_is_passed_over(finished, tmp_path, monkeypatch):
   for path in (run / start.INTERRUPTED / "4/params").rglob("*"):
     if path.is_file():
       path.write_bytes(b"damaged")
+  loop.run(config, str(run))
+  assert rows_of(run) == rows_of(folder)
+  # As that of any other step, it is the user's to look at.
+  assert (run / start.INTERRUPTED / "set_aside").is_dir()
+
+
+def test_a_state_that_this_code_cannot_read_is_kept(
+  finished, tmp_path, monkeypatch
+):
+  config, folder, _ = finished
+  run = tmp_path / "run"
+  assert stop_in_evaluation(monkeypatch, config, run, 4) == 143
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, "CHECKPOINT_FORMAT", 3)
+    with pytest.raises(Refusal, match="has the format 2, this code reads 3"):
+      loop.run(config, str(run))
   loop.run(config, str(run))
   assert rows_of(run) == rows_of(folder)
 
