@@ -169,7 +169,8 @@ def read(path: Path) -> list[Record]:
     records = json.loads(path.read_text(encoding="utf-8"))
     for record in records:
       sum(record["seconds"][name] for name in ("step", *CAUSES))
-      _ = record["began"], record["seen"], record["status"], record["saved"]
+      _ = record["began"], record["seen"], record["status"]
+      _ = float(record["saved"][0][1])
     return records
   except FileNotFoundError:
     return []

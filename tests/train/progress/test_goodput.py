@@ -7,6 +7,19 @@ import pytest
 from train.progress import goodput
 from train.progress.goodput import Goodput
 
+# A record without a step that was saved, which each has.
+UNSAVED = json.dumps(
+  [
+    {
+      "began": 0,
+      "seen": 0,
+      "status": None,
+      "saved": [],
+      "seconds": dict.fromkeys(("step", *goodput.CAUSES), 0.0),
+    }
+  ]
+)
+
 
 class Clock:
   """The time of `time` and of `perf_counter`, which passes when told to."""
@@ -128,7 +141,9 @@ def test_a_command_that_finds_nothing_to_do_is_no_start(tmp_path, clock):
   assert not (tmp_path / goodput.FILE).exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"seconds": {}}]', "{}x"])
+@pytest.mark.parametrize(
+  "text", ["{", "[1]", UNSAVED, '[{"seconds": {}}]', "{}x"]
+)
 def test_a_damaged_record_is_said_and_begun_anew(tmp_path, clock, caplog, text):
   (tmp_path / goodput.FILE).write_text(text)
   start(tmp_path, clock, 0, seconds=1)
