@@ -161,7 +161,16 @@ def _train() -> Any:
   train.batch_size = 32
   # Microbatches in a step.
   train.accumulate_steps = 1
+  # The share of a target's probability that other tokens get, and which ones:
+  # "uniform": all (PyTorch's); "others": all but the target (tensor2tensor's);
+  # "opennmt": all but the target and padding (BertSum's).
   train.label_smoothing = 0.0
+  train.smoothing_form = "uniform"
+  # Factor of the squared log-normaliser, as 1e-4 (PaLM's); 0.0: none.
+  train.z_loss = 0.0
+  # R-Drop's alpha: each batch is computed with two dropouts, whose predictions
+  # shall agree (Liang et al. 2021); 0.0: off.
+  train.r_drop = 0.0
   # Chunks of the loss, which never holds all logits at once; 1: it does.
   train.loss_chunks = 1
   # Generator of dropout: "threefry" draws the same bits on every mesh;

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from encdec.model import FlaxEncoderDecoderModule
 from train.config import Config
+from train.losses import LossConfig
 from train.mesh import platform_of, sharding_rules
 from train.optim import OptimConfig, make_optimizer, make_schedule
 from train.state import TrainState, abstract_state, state_shardings
@@ -35,8 +36,11 @@ class StepProgram:
   tx: optax.GradientTransformation
 
 
-def step_config(config: Config) -> StepConfig:
+def step_config(config: Config, pad_id: int = 0) -> StepConfig:
   """What the step reads of the section `train`.
+
+  Args:
+    pad_id: of the target side; any id makes the same program.
 
   Raises:
     ValueError: a value that no step can have; it names the key.
@@ -44,16 +48,25 @@ def step_config(config: Config) -> StepConfig:
   return StepConfig(
     seed=config.seed,
     accumulate_steps=config.train.accumulate_steps,
-    label_smoothing=config.train.label_smoothing,
+    loss=LossConfig(
+      label_smoothing=config.train.label_smoothing,
+      smoothing_form=config.train.smoothing_form,
+      pad_id=pad_id,
+      z_loss=config.train.z_loss,
+      r_drop=config.train.r_drop,
+    ),
     loss_chunks=config.train.loss_chunks,
     rng=config.train.rng,
   )
 
 
 def build_step(
-  config: Config, module: FlaxEncoderDecoderModule, mesh: Mesh
+  config: Config,
+  module: FlaxEncoderDecoderModule,
+  mesh: Mesh,
+  pad_id: int = 0,
 ) -> StepProgram:
-  """The training step of `config` for a module on a mesh."""
+  """The training step of `config` for a module on a mesh; see `step_config`."""
   module = module.clone(platform=platform_of(mesh))
   rules = sharding_rules(config)
   optim = OptimConfig(**config.optim.to_dict())
@@ -65,7 +78,7 @@ def build_step(
     module=module,
     tx=tx,
     schedule=schedule,
-    config=step_config(config),
+    config=step_config(config, pad_id),
     mesh=mesh,
     rules=rules,
     shardings=state_shardings(state),

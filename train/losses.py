@@ -1,6 +1,8 @@
 """Losses. Each gives a sum and a weight: whoever adds them up divides once."""
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,11 +19,52 @@ from encdec.types import Params
 Batch = Mapping[str, Array]
 Head = Callable[[Float[Array, "B T D"]], Float[Array, "B T V"]]
 
+SMOOTHING_FORMS = ("uniform", "others", "opennmt")
+
 # The matrix of a head, its own or the token table, by the logits' axes.
 _HEAD_AXES: dict[str, sharding.Axes] = {
   "decoder/head/kernel": (None, "logits"),
   "decoder/embeddings/tokens/embedding": ("logits", None),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """What is minimised; each part is a value in nats a target token.
+
+  Attributes:
+    label_smoothing: the share of a target's probability that other ids get.
+    smoothing_form: which ids share it evenly. "uniform": all, the target too
+      (Szegedy et al. 2016; PyTorch's); "others": all but the target, as in
+      tensor2tensor and T5X (Vaswani et al. 2017); "opennmt": all but the target
+      and the pad token (OpenNMT, and BertSum with it).
+    pad_id: of the target side.
+    z_loss: factor of the squared log-normaliser, which stays near zero then
+      (Chowdhery et al. 2022, section 5).
+    r_drop: factor of the divergence between two dropouts of one batch; the
+      paper's alpha (Liang et al. 2021). 0.0: a batch is computed once.
+  """
+
+  label_smoothing: float = 0.0
+  smoothing_form: str = "uniform"
+  pad_id: int = 0
+  z_loss: float = 0.0
+  r_drop: float = 0.0
+
+  def __post_init__(self):
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(
+        f"train.label_smoothing={self.label_smoothing} must lie in [0, 1)"
+      )
+    if self.smoothing_form not in SMOOTHING_FORMS:
+      raise ValueError(
+        f"train.smoothing_form={self.smoothing_form!r} is unknown; it is one "
+        f"of {', '.join(SMOOTHING_FORMS)}"
+      )
+    for key in ("z_loss", "r_drop"):
+      value = getattr(self, key)
+      if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"train.{key}={value} must be finite and at least 0")
 
 
 def pair_loss(
@@ -30,20 +73,23 @@ def pair_loss(
   *,
   module: FlaxEncoderDecoderModule,
   dropout_key: Key[Array, ""] | None,
-  label_smoothing: float,
-  loss_chunks: int,
+  config: LossConfig,
+  chunks: int,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
   """The loss of a batch as a sum, in nats, and a weight."""
+  vocab_size = module.config.decoder.vocab_size
+  score = functools.partial(token_losses, config=config, vocab_size=vocab_size)
+  targets, weights = batch["decoder_targets"], batch["decoder_weights"]
+  if config.r_drop:
+    # Each row beside itself: on a mesh both stay where the row lies.
+    batch = {name: jnp.repeat(x, 2, axis=0) for name, x in batch.items()}
+    score = functools.partial(
+      r_drop_losses, config=config, vocab_size=vocab_size
+    )
   states, head = decoder_states(params, batch, module, dropout_key)
-  return chunked_cross_entropy(
-    head,
-    states,
-    batch["decoder_targets"],
-    batch["decoder_weights"],
-    label_smoothing,
-    module.config.decoder.vocab_size,
-    loss_chunks,
-  )
+  nats = score_in_chunks(score, head, states, targets, chunks)
+  weights = weights.astype(jnp.float32)
+  return jnp.sum(nats * weights), jnp.sum(weights)
 
 
 def decoder_states(
@@ -95,13 +141,13 @@ def whole_head(params: Params, rules: sharding.Rules | None) -> Params:
 def token_losses(
   logits: Float[Array, "*batch V"],
   targets: Int[Array, "*batch"],
-  label_smoothing: float,
+  config: LossConfig,
   vocab_size: int,
 ) -> Float[Array, "*batch"]:
-  """Cross-entropy of every token in nats, float32.
+  """Smoothed cross-entropy and z-loss of every token in nats, float32.
 
-  `label_smoothing` is the share of the target that lies evenly on the
-  `vocab_size` real ids; columns behind them are padding and count for nothing.
+  Columns behind the `vocab_size` real ids are padding and count for nothing.
+  Of the smoothed target its entropy, a constant, is not taken away.
   """
   logits = logits.astype(jnp.float32)
   # Comparing with an iota keeps the columns where they lie on the mesh, where
@@ -110,58 +156,59 @@ def token_losses(
   hit = columns == jnp.expand_dims(targets, -1)
   normaliser = jax.nn.logsumexp(logits, axis=-1)
   expected = jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)
-  if label_smoothing:
-    real = jnp.where(columns < vocab_size, logits, 0.0)
-    even = jnp.sum(real, axis=-1) / vocab_size
-    expected = (1 - label_smoothing) * expected + label_smoothing * even
-  return normaliser - expected
+  if smoothing := config.label_smoothing:
+    shares = columns < vocab_size
+    ids = vocab_size
+    if config.smoothing_form != "uniform":
+      shares, ids = shares & ~hit, ids - 1
+    if config.smoothing_form == "opennmt":
+      shares &= columns != config.pad_id
+      # Where the end token pads, it is a target too.
+      ids = ids - (targets != config.pad_id).astype(jnp.float32)
+    even = jnp.sum(jnp.where(shares, logits, 0.0), axis=-1) / ids
+    expected = (1 - smoothing) * expected + smoothing * even
+  nats = normaliser - expected
+  if config.z_loss:
+    nats += config.z_loss * jnp.square(normaliser)
+  return nats
 
 
-def cross_entropy(
-  logits: Float[Array, "*batch V"],
-  targets: Int[Array, "*batch"],
-  weights: Float[Array, "*batch"],
-  label_smoothing: float,
+def r_drop_losses(
+  logits: Float[Array, "R t V"],
+  targets: Int[Array, "B t"],
+  config: LossConfig,
   vocab_size: int,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Weighted sum of the tokens' losses in nats, and the sum of weights."""
-  losses = token_losses(logits, targets, label_smoothing, vocab_size)
-  weights = weights.astype(jnp.float32)
-  return jnp.sum(losses * weights), jnp.sum(weights)
+) -> Float[Array, "B t"]:
+  """The mean of two dropouts' losses, and how far apart they are.
 
-
-def chunked_cross_entropy(
-  head: Head,
-  states: Float[Array, "B T D"],
-  targets: Int[Array, "B T"],
-  weights: Float[Array, "B T"],
-  label_smoothing: float,
-  vocab_size: int,
-  chunks: int,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """`cross_entropy` of `head(states)`, whose logits exist a chunk at a time."""
-  losses = score_in_chunks(
-    lambda logits, ids: token_losses(logits, ids, label_smoothing, vocab_size),
-    head,
-    states,
-    targets,
-    chunks,
+  Rows 2i and 2i + 1 of `logits` are of row i. It is half of equation 4 of
+  Liang et al. 2021: a loss of one batch, as without it.
+  """
+  logits = logits.astype(jnp.float32).reshape(-1, 2, *logits.shape[1:])
+  nats = token_losses(
+    logits, jnp.repeat(targets[:, None], 2, axis=1), config, vocab_size
   )
-  weights = weights.astype(jnp.float32)
-  return jnp.sum(losses * weights), jnp.sum(weights)
+  log_probs = jax.nn.log_softmax(logits, axis=-1)
+  one, other = log_probs[:, 0], log_probs[:, 1]
+  # Both divergences in one sum. Padding's log-probabilities are no numbers to
+  # subtract; their probability is zero.
+  apart = (jnp.exp(one) - jnp.exp(other)) * (one - other)
+  real = jnp.arange(logits.shape[-1], dtype=jnp.int32) < vocab_size
+  divergence = jnp.sum(jnp.where(real[None, None], apart, 0.0), axis=-1)
+  return jnp.mean(nats, axis=1) + config.r_drop / 4 * divergence
 
 
 def score_in_chunks(
-  score: Callable[[Float[Array, "B t V"], Int[Array, "B t"]], Any],
+  score: Callable[[Float[Array, "R t V"], Int[Array, "B t"]], Any],
   head: Head,
-  states: Float[Array, "B T D"],
+  states: Float[Array, "R T D"],
   targets: Int[Array, "B T"],
   chunks: int,
 ) -> Any:
   """`score(head(states), targets)`, a tree of `[B, T]`, chunk by chunk of T.
 
-  The backward pass computes a chunk's logits again. T need not be a multiple
-  of `chunks`.
+  `states` may have several rows for each of `targets`. The backward pass
+  computes a chunk's logits again. T need not be a multiple of `chunks`.
   """
   if chunks == 1:
     return score(head(states), targets)
@@ -172,7 +219,7 @@ def score_in_chunks(
     padding = [(0, 0)] * x.ndim
     padding[1] = (0, chunks * size - length)
     x = jnp.pad(x, padding)
-    return jnp.moveaxis(x.reshape(batch, chunks, size, *x.shape[2:]), 1, 0)
+    return jnp.moveaxis(x.reshape(-1, chunks, size, *x.shape[2:]), 1, 0)
 
   def join(y):
     y = jnp.moveaxis(y, 0, 1).reshape(batch, chunks * size)

@@ -67,7 +67,8 @@ def build_run(config: Config, folder: Path) -> Run:
   check_batch_size("train.batch_size", batch_size, parts, mesh, rules)
   datasets.check(config, folder)
   task = build_task(config, folder, weights=True).on(mesh)
-  program = build_step(config, task.module, mesh)
+  pad_id = task.batch_tokens.target_pad
+  program = build_step(config, task.module, mesh, pad_id)
   pairs = datasets.train_pairs(config, task, folder)
   pipeline = datasets.train_pipeline(config, pairs, folder)
   sets = datasets.held_out(config, task, folder, config.data.eval)

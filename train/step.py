@@ -14,7 +14,7 @@ from encdec import explicit_axes, sharding
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train import losses, optim
-from train.losses import Batch
+from train.losses import Batch, LossConfig
 from train.mesh import batch_sharding, replicated
 from train.state import TrainState, to_float32
 
@@ -31,14 +31,14 @@ class StepConfig:
   Attributes:
     seed: of dropout.
     accumulate_steps: microbatches that a batch is cut into.
-    label_smoothing: see `losses.token_losses`.
+    loss: what is minimised.
     loss_chunks: see `losses.score_in_chunks`.
     rng: generator of dropout, a key of `RNG`.
   """
 
   seed: int
   accumulate_steps: int = 1
-  label_smoothing: float = 0.0
+  loss: LossConfig = dataclasses.field(default_factory=LossConfig)
   loss_chunks: int = 1
   rng: str = "threefry"
 
@@ -48,10 +48,6 @@ class StepConfig:
         raise ValueError(
           f"train.{key}={getattr(self, key)} must be a positive integer"
         )
-    if not 0 <= self.label_smoothing < 1:
-      raise ValueError(
-        f"train.label_smoothing={self.label_smoothing} must lie in [0, 1)"
-      )
     if self.rng not in RNG:
       raise ValueError(
         f"train.rng={self.rng!r} is unknown; it is one of {', '.join(RNG)}"
@@ -69,9 +65,10 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
   """One update by the mean loss of a batch `[B, ...]`.
 
-  Metrics are float32 scalars: `loss` (nats a target token, smoothing
-  included), `grad_norm` (before clipping), `lr`, `finite`, `target_tokens`,
-  `source_tokens`, `pairs`. Where `finite` is 0 the whole old state is kept.
+  Metrics are float32 scalars: `loss` (nats a target token, with all that
+  `config.loss` adds), `grad_norm` (before clipping), `lr`, `finite`,
+  `target_tokens`, `source_tokens`, `pairs`. Where `finite` is 0 the whole old
+  state is kept.
   """
   explicit_axes.check({"params": state.params, **batch})
   key = jax.random.key(config.seed, impl=RNG[config.rng])
@@ -115,8 +112,8 @@ def sums(
       batch,
       module=module,
       dropout_key=dropout_key,
-      label_smoothing=config.label_smoothing,
-      loss_chunks=config.loss_chunks,
+      config=config.loss,
+      chunks=config.loss_chunks,
     )
 
   (loss, weight), grads = jax.value_and_grad(loss_sum, has_aux=True)(trained)
@@ -217,7 +214,7 @@ def eval_step(
   vocab_size = module.config.decoder.vocab_size
 
   def score(logits: Array, targets: Array):
-    nats = losses.token_losses(logits, targets, 0.0, vocab_size)
+    nats = losses.token_losses(logits, targets, LossConfig(), vocab_size)
     return nats, jnp.argmax(logits, axis=-1) == targets
 
   states, head = losses.decoder_states(params, batch, module, None)

@@ -345,6 +345,6 @@ def test_a_batchs_loss_is_pytorchs(pairs, name, packed):
   )
   loss, weight = losses.pair_loss(
     ours.params, batch, module=ours.module, dropout_key=None,
-    label_smoothing=0.0, loss_chunks=1,
+    config=losses.LossConfig(), chunks=1,
   )  # fmt: skip
   np.testing.assert_allclose(loss / weight, want.item(), rtol=1e-5)

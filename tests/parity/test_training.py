@@ -13,6 +13,7 @@ import torch
 from encdec.sharding import DEFAULT_RULES
 from train import mesh as mesh_lib
 from train import optim, state, step
+from train.losses import LossConfig
 
 STEPS, ROWS, SMOOTHING = 20, 6, 0.1
 OPTIM = optim.OptimConfig(
@@ -144,7 +145,7 @@ def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
       config=step.StepConfig(
         seed=0,
         accumulate_steps=accumulate_steps,
-        label_smoothing=SMOOTHING,
+        loss=LossConfig(label_smoothing=SMOOTHING),
         loss_chunks=2,
       ),
       mesh=mesh,

@@ -14,6 +14,7 @@ from encdec.model import (
 )
 from encdec.sharding import DEFAULT_RULES
 from train import optim
+from train.losses import LossConfig
 from train.mesh import MeshConfig, make_mesh
 
 ROWS, SOURCE, TARGET, WIDTH = 16, 12, 7, 16
@@ -34,13 +35,22 @@ class Case:
   attention_dropout: str
   accumulate_steps: int
   loss_chunks: int
+  loss: LossConfig
   meshes: tuple[tuple[int, int, int], ...]
 
 
 CASES = {
-  "off": Case(120, 0.0, "values", 1, 1, MESHES),
-  "values": Case(50257, 0.1, "values", 2, 2, (MIXED,)),
-  "weights": Case(120, 0.1, "weights", 1, 1, (MIXED,)),
+  "off": Case(120, 0.0, "values", 1, 1, LossConfig(0.1), MESHES),
+  "values": Case(
+    50257,
+    0.1,
+    "values",
+    2,
+    2,
+    LossConfig(0.1, "others", z_loss=1e-3, r_drop=1.0),
+    (MIXED,),
+  ),
+  "weights": Case(120, 0.1, "weights", 1, 1, LossConfig(0.1), (MIXED,)),
 }
 OPTIM = optim.OptimConfig(
   name="adamw",

@@ -125,7 +125,7 @@ def measure(model):
   def total(params, batch, which, weights):
     states, head = losses.decoder_states(params, batch, module, None)
     nats = losses.token_losses(
-      head(states), batch["decoder_targets"], 0.0, VOCAB
+      head(states), batch["decoder_targets"], losses.LossConfig(), VOCAB
     )
     nats = nats * batch["decoder_weights"]
     pairs = jnp.sum(jnp.where(which, nats[None], 0.0), axis=(1, 2))

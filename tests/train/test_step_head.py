@@ -36,8 +36,8 @@ def gathered(chunks: int) -> int:
       batch,
       module=module,
       dropout_key=None,
-      label_smoothing=0.0,
-      loss_chunks=chunks,
+      config=losses.LossConfig(),
+      chunks=chunks,
     )[0]
 
   with jax.set_mesh(mesh):

@@ -46,8 +46,8 @@ def test_a_split_sequence_changes_nothing(dropout):
         batch,
         module=module,
         dropout_key=jax.random.key(3) if dropout else None,
-        label_smoothing=0.0,
-        loss_chunks=1,
+        config=losses.LossConfig(),
+        chunks=1,
       )
       return total / weight
 

@@ -87,7 +87,7 @@ def run(case: Case, sizes: tuple[int, int, int]) -> Run:
     config=step.StepConfig(
       seed=5,
       accumulate_steps=case.accumulate_steps,
-      label_smoothing=0.1,
+      loss=case.loss,
       loss_chunks=case.loss_chunks,
     ),
     mesh=mesh,

@@ -15,6 +15,8 @@ from train.workdir import json_files
 
 # Values that leave a key unset, as JSON has them.
 _NOT_SET = ("", [], False, 0, -1)
+# Where another value leaves things as they were before the key existed.
+_BEFORE = {"train.smoothing_form": "uniform"}
 # What may change when a run goes on.
 FREE = (
   r"train\.steps",
@@ -75,8 +77,13 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, list]:
     key: [old.get(key), new.get(key)]
     for key in keys
     if was.get(key) != now.get(key)
-    and not (key not in old and new[key] in _NOT_SET)
+    and not (key not in old and _as_before(key, new[key]))
   }
+
+
+def _as_before(key: str, value: Any) -> bool:
+  """Whether a value asks for what a run did that knew no such key."""
+  return value in _NOT_SET or value == _BEFORE.get(key, "")
 
 
 def _with_defaults(flat: dict[str, Any]) -> dict[str, Any]:

@@ -101,3 +101,17 @@ def test_what_differs_from_a_damaged_record_has_an_end(tmp_path):
   with pytest.raises(Refusal, match="999 in all") as caught:
     recorded_config.check_same(config, tmp_path)
   assert len(str(caught.value)) < 200_000
+
+
+def test_a_key_that_did_not_exist_may_say_what_was_done(tmp_path):
+  config = dates.get_config()
+  recorded_config.record(config, tmp_path, {}, 0)
+  path = tmp_path / "config.json"
+  flat = json.loads(path.read_text())
+  for key in ("train.z_loss", "train.smoothing_form"):
+    del flat[key]
+  path.write_text(json.dumps(flat))
+  assert recorded_config.check_same(config, tmp_path) == {}
+  config.train.smoothing_form = "others"
+  with pytest.raises(Refusal, match=r"train\.smoothing_form: \S+ -> 'others'"):
+    recorded_config.check_same(config, tmp_path)
