@@ -56,6 +56,11 @@ STEP = flags.DEFINE_integer(
 INPUT = flags.DEFINE_string("input", "", "predict: a file or a URI.")
 OUTPUT = flags.DEFINE_string("output", "", "predict: .jsonl; export: a folder.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace an output.")
+PAIRS = flags.DEFINE_bool(
+  "training_pairs",
+  False,
+  "predict: name source and prediction as a record that is trained on.",
+)
 PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
 PROFILE = flags.DEFINE_string(
   "profile", "", "train: trace the steps FIRST:LAST into <workdir>/profile."
@@ -99,6 +104,7 @@ def predict() -> None:
     source=INPUT.value,
     output=OUTPUT.value,
     overwrite=OVERWRITE.value,
+    training_pairs=PAIRS.value,
   )
 
 
@@ -120,6 +126,7 @@ OF_MODES = {
   "input": ("predict",),
   "output": ("predict", "export"),
   "overwrite": ("predict",),
+  "training_pairs": ("predict",),
   "push_to_hub": ("export",),
   "profile": ("train",),
 }

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 import json
 import math
@@ -20,7 +21,7 @@ from train import text_generator
 from train.cli import paths
 from train.config import Config
 from train.errors import Refusal, refusing
-from train.modes.prediction_file import Output
+from train.modes.prediction_file import Fields, Output
 from train.modes.prediction_inputs import URI, Input, Inputs, open_inputs
 from train.processes import agreement
 from train.setting_names import naming
@@ -44,6 +45,7 @@ def run(
   source: str,
   output: str,
   overwrite: bool = False,
+  training_pairs: bool = False,
 ) -> int:
   """Writes one JSON object a source to `output`, in the order of `source`.
 
@@ -60,6 +62,9 @@ def run(
       or a URI (with `data.source_field`); it is read as it is predicted, never
       held.
     overwrite: replace an output made by other weights, settings or inputs.
+    training_pairs: `data.source_field` and `data.target_field` are the names of
+      source and prediction, so that another run trains on the output
+      (sequence-level distillation, Kim and Rush 2016).
 
   Returns:
     How many were predicted by this call.
@@ -68,14 +73,22 @@ def run(
     Refusal: there is no such checkpoint or input, or the output is another's.
   """
   with refusing():
+    fields = _of_pairs(config) if training_pairs else Fields()
     _check_flags(source, output)
     with naming("--input"):
-      inputs = open_inputs(source, config)
+      inputs = open_inputs(source, config, fields)
   this = trained.load(config, folder, step)
   with refusing():
+    if training_pairs and _returned(this) > 1:
+      raise Refusal(
+        "--training_pairs: a source has one target; set "
+        "generation.num_return_sequences=1, which takes the best of the beams"
+      )
     made_by = fingerprint(this, inputs)
+    if training_pairs:
+      made_by |= {"fields": dataclasses.astuple(fields)}
     agreement.check_same(f"--input={source}", json.dumps(made_by))
-    file = Output(Path(output), made_by)
+    file = Output(Path(output), made_by, fields)
   with contextlib.closing(file):
     with refusing():
       done = file.open(
@@ -90,6 +103,17 @@ def run(
   if jax.process_index() == 0:
     print(f"{len(inputs)} predictions of step {this.step} in {output}")
   return len(inputs) - done
+
+
+def _of_pairs(config: Config) -> Fields:
+  """The names by which a run reads its pairs."""
+  fields = Fields(config.data.source_field, config.data.target_field)
+  if taken := {"id", "score"} & {fields.source, fields.prediction}:
+    raise Refusal(
+      f"--training_pairs writes a field {taken.pop()!r} of its own: give "
+      "data.source_field and data.target_field other names"
+    )
+  return fields
 
 
 def _check_flags(source: str, output: str) -> None:
@@ -115,12 +139,12 @@ Row = GeneratedTexts[Input]
 
 
 def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
-  """Objects of `inputs[start:]`, in order.
+  """Objects of `inputs[start:]`, in order, with the names of `inputs.fields`.
 
   Every process must exhaust it; all get the same.
   """
   generator = text_generator.TextGenerator(this.task, this.config, this.mesh)
-  several = _returned(this) > 1
+  several, fields = _returned(this) > 1, inputs.fields
   early: dict[int, Row] = {}
   counts = collections.Counter()
   results = generator.generate(
@@ -134,8 +158,8 @@ def predict(this: Trained, inputs: Inputs, start: int) -> Iterator[dict]:
     score = scores if several else scores[0]
     given = row.key.given
     # In this order; the record's other fields are last.
-    ours = dict.fromkeys(("id", "source"))
-    yield {**ours, "prediction": prediction, "score": score, **given}
+    ours = dict.fromkeys(("id", fields.source))
+    yield {**ours, fields.prediction: prediction, "score": score, **given}
   if counts["truncated"] and jax.process_index() == 0:
     logging.warning(
       "%d of the %d sources that were predicted now are longer than "

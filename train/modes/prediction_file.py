@@ -1,5 +1,6 @@
 """The output of a prediction: lines that a crash cannot lose or double."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -18,8 +19,18 @@ from train.errors import Failure, Refusal
 from train.processes import agreement
 from train.workdir import json_files, recorded_config
 
-# What is added to the object of a source.
-PREDICTION_FIELDS = ("prediction", "score")
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+  """The names that an output's objects give to a text and what was found."""
+
+  source: str = "source"
+  prediction: str = "prediction"
+
+  @property
+  def found(self) -> tuple[str, str]:
+    """What is added to the object of a source."""
+    return self.prediction, "score"
 
 
 class Output:
@@ -31,8 +42,8 @@ class Output:
   locks; a killed process holds none).
   """
 
-  def __init__(self, path: Path, made_by: Mapping[str, Any]):
-    self.path = path
+  def __init__(self, path: Path, made_by: Mapping[str, Any], fields: Fields):
+    self.path, self.fields = path, fields
     self.partial = path.with_name(f"{path.name}.partial")
     self.label = path.with_name(f"{path.name}.made_by")
     self.made_by = json.loads(json.dumps(made_by))
@@ -146,11 +157,21 @@ class Output:
     done = end = 0
     self._file.seek(0)
     for line, expected in zip(self._file, given, strict=False):
-      if not line.endswith(b"\n") or _given(line) != expected:
+      if not line.endswith(b"\n") or self._given(line) != expected:
         break
       done, end = done + 1, end + len(line)
     self._file.truncate(end)
     return done
+
+  def _given(self, line: bytes) -> dict[str, Any] | None:
+    """A line's object without what was found; None where it is damaged."""
+    try:
+      row = json.loads(line)
+      for name in self.fields.found:
+        del row[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+      return None
+    return row
 
   def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Adds a line for each row as it comes.
@@ -186,17 +207,6 @@ class Output:
     os.replace(self.partial, self.path)
     atomic_write.sync(self.path.parent)
     self.close()
-
-
-def _given(line: bytes) -> dict[str, Any] | None:
-  """A line's object without what was found; None where it is damaged."""
-  try:
-    row = json.loads(line)
-    for name in PREDICTION_FIELDS:
-      del row[name]
-  except (ValueError, KeyError, TypeError, RecursionError):
-    return None
-  return row
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

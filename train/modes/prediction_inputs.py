@@ -11,7 +11,7 @@ from data import sources
 from data.io.digests import digest
 from data.schemes.file_extensions import uri_of
 from train.config import Config
-from train.modes.prediction_file import PREDICTION_FIELDS
+from train.modes.prediction_file import Fields
 
 # "scheme:location@split", or a built-in set's "name@split".
 URI = re.compile(r"(\w+:[^\\]|\w+@)")
@@ -34,9 +34,9 @@ class Input:
 class TextFile:
   """The lines of a file, in order; the file is read twice, never held."""
 
-  def __init__(self, path: str):
+  def __init__(self, path: str, fields: Fields):
     """Raises ValueError, naming it, for a line that is not UTF-8."""
-    self.path = path
+    self.path, self.fields = path, fields
     lines = [0]
     self.fingerprint = digest(self._checked(lines))
     self.size = lines[0]
@@ -65,15 +65,14 @@ class TextFile:
       lines = itertools.islice(file, start, self.size)
       for number, line in enumerate(lines, start):
         text = line.rstrip("\r\n")
-        yield Input(number, text, {"id": number, "source": text})
+        yield Input(number, text, {"id": number, self.fields.source: text})
 
 
 class Records:
   """The records of a source, in order, one field of which is predicted."""
 
-  def __init__(self, source: sources.Source, field: str):
-    self.source = source
-    self.field = field
+  def __init__(self, source: sources.Source, field: str, fields: Fields):
+    self.source, self.field, self.fields = source, field, fields
     self.fingerprint = digest((source.fingerprint, field, "all fields"))
 
   def __len__(self) -> int:
@@ -83,23 +82,27 @@ class Records:
     """The records from number `start`."""
     for number in range(start, len(self.source)):
       record = self.source[number]
-      given = _given(number, record, self.field)
+      given = _given(number, record, self.field, self.fields)
       yield Input(number, record[self.field], given)
 
 
 Inputs = TextFile | Records
 
 
-def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
+def _given(
+  number: int, record: Mapping[str, Any], field: str, fields: Fields
+) -> dict[str, Any]:
   """What the object of a record holds beside what is found.
 
   Args:
     field: the one that is predicted.
+    fields: names of the object.
   """
   others = {name: value for name, value in record.items() if name != field}
   own = others.pop("id", None)
-  given = {"id": number if own in (None, "") else own, "source": record[field]}
-  ours = {*given, *PREDICTION_FIELDS}
+  number = number if own in (None, "") else own
+  given = {"id": number, fields.source: record[field]}
+  ours = {*given, *fields.found}
   taken = ours | set(others)
   for name, value in others.items():
     free = name
@@ -110,8 +113,8 @@ def _given(number: int, record: Mapping[str, Any], field: str) -> dict:
   return given
 
 
-def open_inputs(source: str, config: Config) -> Inputs:
-  """The sources that `source` names.
+def open_inputs(source: str, config: Config, fields: Fields) -> Inputs:
+  """The sources that `source` names, for objects with these fields.
 
   Raises:
     ValueError, OSError: it cannot be read, or a record lacks the field.
@@ -120,7 +123,7 @@ def open_inputs(source: str, config: Config) -> Inputs:
   if uri != source and not Path(source).is_file():
     raise ValueError(f"--input={source}: there is no such file")
   if not uri:
-    return TextFile(source)
+    return TextFile(source, fields)
   field = config.data.source_field
   records = sources.open_source(
     uri,
@@ -128,4 +131,4 @@ def open_inputs(source: str, config: Config) -> Inputs:
     on_bad_record=config.data.on_bad_record,
     all_fields=True,
   )
-  return Records(records, field)
+  return Records(records, field, fields)

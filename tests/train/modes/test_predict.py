@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data import sources
 from train.errors import Failure, Refusal
 from train.modes import predict
 
@@ -332,3 +333,58 @@ def test_several_predictions_are_lists(run, inputs, finished, tmp_path):
   for row in read(tmp_path / "out.jsonl"):
     assert len(row["prediction"]) == len(row["score"]) == 2
     assert row["score"][0] >= row["score"][1]
+
+
+def test_training_pairs_are_read_by_another_run(
+  run, inputs, finished, tmp_path
+):
+  run(inputs)
+  rows = read(tmp_path / "out.jsonl")
+  config = finished[0].copy_and_resolve_references()
+  with config.unlocked():
+    config.data.target_field = "summary"
+  pairs = {"output": "pairs.jsonl", "config": config, "training_pairs": True}
+  assert run(inputs, **pairs) == 21
+  written = read(tmp_path / "pairs.jsonl")
+  names = ["id", "source", "summary", "score", "target"]
+  assert all(list(row) == names for row in written)
+  again = sources.open_source(
+    f"jsonl:{tmp_path}/pairs.jsonl", fields=["source", "summary"]
+  )
+  for number, row in enumerate(rows):
+    assert again[number]["source"] == row["source"]
+    assert again[number]["summary"] == row["prediction"]
+    # The reference, which the prediction does not stand in for.
+    assert written[number]["target"] == row["target"]
+
+  # A killed command goes on by the names that it has written.
+  lines = (tmp_path / "pairs.jsonl").read_bytes().splitlines(True)
+  (tmp_path / "pairs.jsonl").unlink()
+  (tmp_path / "pairs.jsonl.partial").write_bytes(b"".join(lines[:15]))
+  assert run(inputs, **pairs) == 6
+  with pytest.raises(Refusal, match=r"made by something else \(fields"):
+    run(inputs, output="pairs.jsonl", config=config)
+
+  config.generation.num_beams = config.generation.num_return_sequences = 2
+  with pytest.raises(Refusal, match="a source has one target; set gen"):
+    run(inputs, **pairs)
+  config.data.target_field = "score"
+  with pytest.raises(Refusal, match="a field 'score' of its own"):
+    run(inputs, **pairs)
+
+
+def test_a_reference_moves_aside_for_a_training_target(
+  run, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    predict,
+    "predict",
+    lambda this, inputs, start: (
+      {**one.given, "target": "", "score": None} for one in inputs.read(start)
+    ),
+  )
+  (tmp_path / "in.jsonl").write_text('{"source": "s", "target": "t"}\n')
+  run(str(tmp_path / "in.jsonl"), training_pairs=True)
+  assert read(tmp_path / "out.jsonl") == [
+    {"id": 0, "source": "s", "target": "", "score": None, "input_target": "t"}
+  ]

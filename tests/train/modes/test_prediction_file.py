@@ -12,7 +12,9 @@ from train.modes import prediction_file
 
 
 def opened(path, rows=2):
-  file = prediction_file.Output(path, {"weights": "w"})
+  file = prediction_file.Output(
+    path, {"weights": "w"}, prediction_file.Fields()
+  )
   done = file.open(overwrite=False, total=rows, given=[{}] * rows)
   return file, done
 
