@@ -156,9 +156,11 @@ def training(module: Any, mesh: Any, rules: Any) -> tuple[Any, Any]:
   """A random state, and the jitted step that updates it by AdamW."""
   import jax
 
-  from train import optim, state, step
+  from train import state, step
+  from train.optim.optimizer import make_optimizer
+  from train.optim.settings import OptimConfig
 
-  settings = optim.OptimConfig(
+  settings = OptimConfig(
     name="adamw",
     lr=1e-4,
     schedule="constant",
@@ -169,20 +171,18 @@ def training(module: Any, mesh: Any, rules: Any) -> tuple[Any, Any]:
     weight_decay=0.01,
     clip_norm=1.0,
   )
-  schedule = optim.make_schedule(settings, 1000, module.config.decoder.width)
-  tx = optim.make_optimizer(settings, schedule)
-  abstract = state.abstract_state(module, tx, mesh, rules)
+  optimizer = make_optimizer(settings, 1000, module.config.decoder.width)
+  abstract = state.abstract_state(module, optimizer, mesh, rules)
   step_ = step.jit_train_step(
     module=module,
-    tx=tx,
-    schedule=schedule,
+    optimizer=optimizer,
     config=step.StepConfig(seed=0),
     mesh=mesh,
     rules=rules,
     shardings=state.state_shardings(abstract),
   )
   key = jax.random.key(0)
-  return state.create_state(module, tx, mesh, rules, key), step_
+  return state.create_state(module, optimizer, mesh, rules, key), step_
 
 
 def batch_of(sizes: Sizes) -> dict[str, np.ndarray]:

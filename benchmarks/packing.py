@@ -43,8 +43,10 @@ from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import DEFAULT_RULES
 from train import mesh as meshes
-from train import optim, state, step
+from train import state, step
 from train.evaluators import loss
+from train.optim.optimizer import make_optimizer
+from train.optim.settings import OptimConfig
 from train.progress.throughput import train_step_flops
 
 LONGEST = 1 << 14
@@ -183,19 +185,18 @@ class Way:
       "weight_decay": 0.01,
       "clip_norm": 1.0,
     }
-    config = optim.OptimConfig(**settings)
-    schedule = optim.make_schedule(config, steps, args.width)
-    tx = optim.make_optimizer(config, schedule)
+    optimizer = make_optimizer(OptimConfig(**settings), steps, args.width)
     with jax.set_mesh(self.mesh):
       self.state = state.create_state(
-        module, tx, self.mesh, DEFAULT_RULES, jax.random.key(seed), None
+        module, optimizer, self.mesh, DEFAULT_RULES, jax.random.key(seed), None
       )
-      abstract = state.abstract_state(module, tx, self.mesh, DEFAULT_RULES)
+      abstract = state.abstract_state(
+        module, optimizer, self.mesh, DEFAULT_RULES
+      )
     self.shardings = state.state_shardings(abstract)
     self.step = step.jit_train_step(
       module=module,
-      tx=tx,
-      schedule=schedule,
+      optimizer=optimizer,
       config=step.StepConfig(seed=seed),
       mesh=self.mesh,
       rules=DEFAULT_RULES,

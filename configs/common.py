@@ -192,17 +192,26 @@ def _train() -> Any:
 def _optim() -> Any:
   """The update."""
   optim = ConfigDict()
-  # "adamw".
+  # "adamw"; "adam", which has no weight decay; "lion"; "lamb"; "sgd";
+  # "adafactor", whose rate is relative to the size of a matrix, without
+  # momentum; "muon", of the matrices of layers (at the rate of AdamW, which all
+  # else has: tables, heads, norms, biases).
   optim.name = "adamw"
   optim.lr = 1e-4
-  # After warm-up: "constant", "linear", "cosine", "rsqrt"; "noam" scales by
-  # width^-0.5 as the papers do.
+  # After warm-up: "constant"; "linear" and "cosine", to zero at the end; "wsd",
+  # constant, then linear to zero; "rsqrt", lr * (warm-up / step)^0.5; "noam",
+  # lr * width^-0.5 * step^-0.5; "noam_unscaled", lr * step^-0.5, as BertSum's.
   optim.schedule = "linear"
   optim.warmup_steps = 0
+  # The last updates of "wsd". Extend such a run from before they begin.
+  optim.decay_steps = 0
+  # Of adamw, adam, lamb, lion and muon's AdamW; eps not of lion.
   optim.b1 = 0.9
   optim.b2 = 0.999
   optim.eps = 1e-8
-  # On matrices and tables; never on biases and norms.
+  # Of sgd and muon; -1.0: 0.9 and 0.95.
+  optim.momentum = -1.0
+  # On matrices and tables; never on biases and norms. Times the learning rate.
   optim.weight_decay = 0.0
   # Global norm of the gradient; 0.0: not clipped.
   optim.clip_norm = 0.0

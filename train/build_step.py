@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import optax
 from jax.sharding import Mesh
 
 from encdec.model import FlaxEncoderDecoderModule
 from train.config import Config
 from train.losses import LossConfig
 from train.mesh import platform_of, sharding_rules
-from train.optim import OptimConfig, make_optimizer, make_schedule
+from train.optim.optimizer import Optimizer, make_optimizer
+from train.optim.settings import OptimConfig
 from train.state import TrainState, abstract_state, state_shardings
 from train.step import StepConfig, jit_train_step
 
@@ -28,12 +28,11 @@ class StepProgram:
     step: `(state, batch) -> (state, metrics)`; call or lower it inside
       `jax.set_mesh(mesh)`.
     state: shapes, dtypes and shardings of the state.
-    tx: the optimizer.
   """
 
   step: Callable[..., Any]
   state: TrainState
-  tx: optax.GradientTransformation
+  optimizer: Optimizer
 
 
 def step_config(config: Config, pad_id: int = 0) -> StepConfig:
@@ -71,16 +70,14 @@ def build_step(
   rules = sharding_rules(config)
   optim = OptimConfig(**config.optim.to_dict())
   width = module.config.decoder.width
-  schedule = make_schedule(optim, config.train.steps, width)
-  tx = make_optimizer(optim, schedule)
-  state = abstract_state(module, tx, mesh, rules)
+  optimizer = make_optimizer(optim, config.train.steps, width)
+  state = abstract_state(module, optimizer, mesh, rules)
   step = jit_train_step(
     module=module,
-    tx=tx,
-    schedule=schedule,
+    optimizer=optimizer,
     config=step_config(config, pad_id),
     mesh=mesh,
     rules=rules,
     shardings=state_shardings(state),
   )
-  return StepProgram(step, state, tx)
+  return StepProgram(step, state, optimizer)

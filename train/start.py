@@ -23,7 +23,8 @@ from train.costs import plan
 from train.errors import Refusal, refusing
 from train.evaluators.suite import Suite
 from train.mesh import MeshConfig, check_batch_size, make_mesh, sharding_rules
-from train.optim import OptimConfig, describe_schedule_change
+from train.optim.schedules import describe_schedule_change
+from train.optim.settings import OptimConfig
 from train.processes import agreement
 from train.progress.step_reader import RunTotals
 from train.setting_names import naming
@@ -94,8 +95,8 @@ def first_state(this: Run) -> TrainState:
   config, module = this.config, this.task.module
   params = first_params(config, module)
   key = jax.random.key(config.seed)
-  tx, rules = this.program.tx, this.task.rules
-  return create_state(module, tx, this.mesh, rules, key, params)
+  optimizer, rules = this.program.optimizer, this.task.rules
+  return create_state(module, optimizer, this.mesh, rules, key, params)
 
 
 def check_step(this: Run) -> None:

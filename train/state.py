@@ -5,16 +5,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct, traverse_util
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import Array, Key
 
 from encdec import sharding
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
-from train import optim
 from train.mesh import replicated
+from train.optim.matrices import statistic_spec
+from train.optim.optimizer import Optimizer
+
+# Arrays of an optimizer's state that no parameter owns: coefficients of muon.
+_CONSTANTS = ("ns_coeffs",)
 
 
 @struct.dataclass
@@ -22,7 +25,7 @@ class TrainState:
   """Stored parameters and what the optimizer knows of them.
 
   `step` is the number of updates done, int32. `opt_state` covers the trained
-  leaves alone (see `optim.split_trained`), in float32.
+  leaves alone (see `Optimizer.split`), in float32.
   """
 
   step: Any
@@ -33,7 +36,7 @@ class TrainState:
 
 def abstract_state(
   module: FlaxEncoderDecoderModule,
-  tx: optax.GradientTransformation,
+  optimizer: Optimizer,
   mesh: Mesh,
   rules: sharding.Rules,
 ) -> TrainState:
@@ -43,7 +46,7 @@ def abstract_state(
   """
   params = param_shapes(module)
   specs = sharding.param_specs(params, rules, mesh)
-  opt_state = jax.eval_shape(lambda: _init_moments(tx, _zeros(params)))
+  opt_state = jax.eval_shape(lambda: _init_moments(optimizer, _zeros(params)))
   return TrainState(
     step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
     params=jax.tree.map(_placed, params, specs),
@@ -58,7 +61,7 @@ def state_shardings(abstract: TrainState) -> TrainState:
 
 def create_state(
   module: FlaxEncoderDecoderModule,
-  tx: optax.GradientTransformation,
+  optimizer: Optimizer,
   mesh: Mesh,
   rules: sharding.Rules,
   key: Key[Array, ""],
@@ -69,7 +72,7 @@ def create_state(
   `params` are a host's tree to start from; without them the parameters are
   drawn from `key`, equal on every mesh.
   """
-  abstract = abstract_state(module, tx, mesh, rules)
+  abstract = abstract_state(module, optimizer, mesh, rules)
   shardings = state_shardings(abstract)
   if params is None:
     init = jax.jit(
@@ -79,7 +82,7 @@ def create_state(
   else:
     params = place_params(params, abstract.params)
   moments = jax.jit(
-    lambda params: _init_moments(tx, params),
+    lambda params: _init_moments(optimizer, params),
     out_shardings=shardings.opt_state,
   )
   step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=shardings.step)
@@ -123,9 +126,9 @@ def to_float32(params: Params) -> Params:
   return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
 
 
-def _init_moments(tx: optax.GradientTransformation, params: Params) -> Any:
-  trained, _ = optim.split_trained(params)
-  return tx.init(to_float32(trained))
+def _init_moments(optimizer: Optimizer, params: Params) -> Any:
+  trained, _ = optimizer.split(params)
+  return optimizer.tx.init(to_float32(trained))
 
 
 def _zeros(shapes: Params) -> Params:
@@ -141,22 +144,32 @@ def _placed(
 def _placed_moments(
   opt_state: Any, params: Params, specs: Params, mesh: Mesh
 ) -> Any:
-  """A moment lies where its parameter does, a scalar everywhere."""
+  """A moment lies where its parameter does, a scalar everywhere.
+
+  Raises ValueError for an array that is not a parameter's own statistic.
+  """
   shapes: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   where: dict[str, Any] = traverse_util.flatten_dict(specs, sep="/")
 
   def place(path, leaf):
-    if leaf.ndim == 0:
-      return _placed(leaf, replicated(mesh))
     name = sharding.leaf_path(path)
+    if leaf.ndim == 0 or name.endswith(_CONSTANTS):
+      return _placed(leaf, replicated(mesh))
     owners = [p for p in shapes if name == p or name.endswith("/" + p)]
     # enc_to_dec_proj/kernel is not the end of any other path, nor vice versa.
-    if len(owners) != 1 or shapes[owners[0]].shape != leaf.shape:
-      raise ValueError(
-        f"optimizer state {name!r} of shape {leaf.shape} belongs to no "
-        "parameter of that shape; its place on the mesh is unknown"
-      )
-    return _placed(leaf, where[owners[0]])
+    if len(owners) == 1:
+      [path] = owners
+      shape, own = shapes[path].shape, where[path]
+      if leaf.shape == shape:
+        return _placed(leaf, own)
+      spec = statistic_spec(name, path, leaf.shape, shape, own.spec)
+      if spec is not None:
+        return _placed(leaf, NamedSharding(mesh, spec))
+    raise ValueError(
+      f"optimizer state {name!r} of shape {leaf.shape} is no statistic of a "
+      "parameter, of its matrices, or of their rows or columns: its place on "
+      "the mesh is unknown; choose another optim.name"
+    )
 
   return jax.tree_util.tree_map_with_path(place, opt_state)
 

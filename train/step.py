@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int, Key
 from encdec import explicit_axes, sharding
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
-from train import losses, optim
+from train import losses
 from train.losses import Batch, LossConfig
 from train.mesh import batch_sharding, replicated
+from train.optim.optimizer import Optimizer, merge
 from train.state import TrainState, to_float32
 
 Metrics = dict[str, Float[Array, ""]]
@@ -59,8 +60,7 @@ def train_step(
   batch: Batch,
   *,
   module: FlaxEncoderDecoderModule,
-  tx: optax.GradientTransformation,
-  schedule: optim.Schedule,
+  optimizer: Optimizer,
   config: StepConfig,
 ) -> tuple[TrainState, Metrics]:
   """One update by the mean loss of a batch `[B, ...]`.
@@ -73,7 +73,7 @@ def train_step(
   explicit_axes.check({"params": state.params, **batch})
   key = jax.random.key(config.seed, impl=RNG[config.rng])
   key = jax.random.fold_in(key, state.step)
-  trained, frozen = optim.split_trained(state.params)
+  trained, frozen = optimizer.split(state.params)
 
   def microbatch(rows: Batch, number: Int[Array, ""]):
     dropout_key = jax.random.fold_in(key, number)
@@ -84,12 +84,12 @@ def train_step(
   grads = jax.tree.map(lambda grad: grad / weight, grads)
   grad_norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-  new = update(state, grads, tx)
+  new = update(state, grads, optimizer)
   new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
   return new, {
     "loss": loss,
     "grad_norm": grad_norm,
-    "lr": schedule(state.step),
+    "lr": optimizer.schedule(state.step),
     "finite": finite.astype(jnp.float32),
     "target_tokens": weight,
     **batch_counts(batch),
@@ -108,7 +108,7 @@ def sums(
 
   def loss_sum(trained: Params):
     return losses.pair_loss(
-      optim.merge(trained, frozen),
+      merge(trained, frozen),
       batch,
       module=module,
       dropout_key=dropout_key,
@@ -121,12 +121,12 @@ def sums(
 
 
 def update(
-  state: TrainState, grads: Params, tx: optax.GradientTransformation
+  state: TrainState, grads: Params, optimizer: Optimizer
 ) -> TrainState:
   """The state after an update, which is computed in float32."""
-  trained, frozen = optim.split_trained(state.params)
+  trained, frozen = optimizer.split(state.params)
   stored = to_float32(trained)
-  updates, opt_state = tx.update(grads, state.opt_state, stored)
+  updates, opt_state = optimizer.tx.update(grads, state.opt_state, stored)
   trained = jax.tree.map(
     lambda old, now, change: (now + change).astype(old.dtype),
     trained,
@@ -136,7 +136,7 @@ def update(
   return dataclasses.replace(
     state,
     step=state.step + 1,
-    params=optim.merge(trained, frozen),
+    params=merge(trained, frozen),
     opt_state=opt_state,
   )
 
@@ -236,8 +236,7 @@ def eval_step(
 def jit_train_step(
   *,
   module: FlaxEncoderDecoderModule,
-  tx: optax.GradientTransformation,
-  schedule: optim.Schedule,
+  optimizer: Optimizer,
   config: StepConfig,
   mesh: Mesh,
   rules: sharding.Rules,
@@ -251,7 +250,7 @@ def jit_train_step(
   def step(state, batch):
     _require_mesh(mesh)
     return train_step(
-      state, batch, module=module, tx=tx, schedule=schedule, config=config
+      state, batch, module=module, optimizer=optimizer, config=config
     )
 
   return jax.jit(

@@ -20,7 +20,7 @@ from train.config import Config
 from train.errors import Refusal, refusing
 from train.generation_settings import UNSET, GenerationSettings
 from train.mesh import MeshConfig
-from train.optim import OptimConfig
+from train.optim.settings import OptimConfig
 from train.setting_names import naming
 
 CHOICES = {

@@ -12,11 +12,13 @@ import torch
 
 from encdec.sharding import DEFAULT_RULES
 from train import mesh as mesh_lib
-from train import optim, state, step
+from train import state, step
 from train.losses import LossConfig
+from train.optim.optimizer import make_optimizer
+from train.optim.settings import OptimConfig
 
 STEPS, ROWS, SMOOTHING = 20, 6, 0.1
-OPTIM = optim.OptimConfig(
+OPTIM = OptimConfig(
   name="adamw",
   lr=3e-3,
   schedule="linear",
@@ -130,18 +132,16 @@ def still(config):
 def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
   """Losses of the run, and of one whose optimizer is a little different."""
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
-  schedule = optim.make_schedule(OPTIM, STEPS, pair.config.decoder.width)
-  tx = optim.make_optimizer(OPTIM, schedule)
+  optimizer = make_optimizer(OPTIM, STEPS, pair.config.decoder.width)
   module = pair.module.clone(config=still(pair.config), rules=DEFAULT_RULES)
-  abstract = state.abstract_state(module, tx, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, optimizer, mesh, DEFAULT_RULES)
   batches = [
     jax.tree.map(jnp.asarray, batch_of(pair.config, n)) for n in range(STEPS)
   ]
   with jax.set_mesh(mesh):
     function = step.jit_train_step(
       module=module,
-      tx=tx,
-      schedule=schedule,
+      optimizer=optimizer,
       config=step.StepConfig(
         seed=0,
         accumulate_steps=accumulate_steps,
@@ -158,7 +158,7 @@ def our_losses(pair, accumulate_steps: int) -> tuple[list[float], list[float]]:
       now, losses = (
         state.create_state(
           module,
-          tx,
+          optimizer,
           mesh,
           DEFAULT_RULES,
           jax.random.key(0),

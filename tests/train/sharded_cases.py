@@ -13,9 +13,10 @@ from encdec.model import (
   param_shapes,
 )
 from encdec.sharding import DEFAULT_RULES
-from train import optim
 from train.losses import LossConfig
 from train.mesh import MeshConfig, make_mesh
+from train.optim.optimizer import make_optimizer
+from train.optim.settings import OptimConfig
 
 ROWS, SOURCE, TARGET, WIDTH = 16, 12, 7, 16
 # (data, fsdp, tensor).
@@ -52,7 +53,7 @@ CASES = {
   ),
   "weights": Case(120, 0.1, "weights", 1, 1, LossConfig(0.1), (MIXED,)),
 }
-OPTIM = optim.OptimConfig(
+OPTIM = OptimConfig(
   name="adamw",
   lr=3e-3,
   schedule="linear",
@@ -63,8 +64,7 @@ OPTIM = optim.OptimConfig(
   weight_decay=0.01,
   clip_norm=1.0,
 )
-SCHEDULE = optim.make_schedule(OPTIM, 20, WIDTH)
-TX = optim.make_optimizer(OPTIM, SCHEDULE)
+OPTIMIZER = make_optimizer(OPTIM, 20, WIDTH)
 
 
 def module_of(case: Case) -> FlaxEncoderDecoderModule:

@@ -10,7 +10,7 @@ from encdec.sharding import DEFAULT_RULES
 from tests.train.sharded_cases import (
   CASES,
   MIXED,
-  TX,
+  OPTIMIZER,
   mesh_of,
   module_of,
 )
@@ -20,7 +20,7 @@ from train import state
 def test_a_fresh_state_is_the_same_on_every_mesh():
   module, key, mesh = module_of(CASES["off"]), jax.random.key(3), mesh_of(MIXED)
   with jax.set_mesh(mesh):
-    made = state.create_state(module, TX, mesh, DEFAULT_RULES, key)
+    made = state.create_state(module, OPTIMIZER, mesh, DEFAULT_RULES, key)
   # A few leaves, since compiling what draws them all takes long.
   few = lambda params: (
     params["encoder"]["embeddings"]["tokens"]["embedding"],
@@ -33,6 +33,6 @@ def test_a_fresh_state_is_the_same_on_every_mesh():
       np.asarray(leaf), np.asarray(one), rtol=1e-6, atol=1e-9
     )
     assert np.std(one) > 1e-3
-  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, OPTIMIZER, mesh, DEFAULT_RULES)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, made)
   assert shardings == state.state_shardings(abstract)

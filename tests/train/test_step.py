@@ -11,9 +11,11 @@ from encdec.archs import ARCHS
 from encdec.config import EncDecConfig
 from encdec.model import FlaxEncoderDecoderModule, init_params
 from encdec.sharding import DEFAULT_RULES
-from train import losses, optim, state, step
+from train import losses, state, step
 from train.losses import LossConfig
 from train.mesh import MeshConfig, make_mesh
+from train.optim.optimizer import make_optimizer
+from train.optim.settings import OptimConfig
 
 VOCAB, ROWS = 21, 8
 
@@ -70,7 +72,7 @@ def batch_of(seed: int, rows: int = ROWS) -> dict[str, jax.Array]:
   }
 
 
-OPTIM = optim.OptimConfig(
+OPTIM = OptimConfig(
   name="adamw",
   lr=1e-2,
   schedule="linear",
@@ -81,8 +83,7 @@ OPTIM = optim.OptimConfig(
   weight_decay=0.1,
   clip_norm=1.0,
 )
-SCHEDULE = optim.make_schedule(OPTIM, 20, 16)
-TX = optim.make_optimizer(OPTIM, SCHEDULE)
+OPTIMIZER = make_optimizer(OPTIM, 20, 16)
 
 
 # Compiling is most of the time of these tests, and not what they test.
@@ -93,11 +94,10 @@ QUICK = {
 
 
 def jitted(module, mesh, **config):
-  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, OPTIMIZER, mesh, DEFAULT_RULES)
   function = step.jit_train_step(
     module=module,
-    tx=TX,
-    schedule=SCHEDULE,
+    optimizer=OPTIMIZER,
     config=step.StepConfig(**({"seed": 7} | config)),
     mesh=mesh,
     rules=DEFAULT_RULES,
@@ -133,7 +133,7 @@ def whole_step(mesh):
 def fresh(mesh, host_params):
   """A new state each time it is called: a step takes its state away."""
   return lambda: state.create_state(
-    module_of(), TX, mesh, DEFAULT_RULES, jax.random.key(0), host_params
+    module_of(), OPTIMIZER, mesh, DEFAULT_RULES, jax.random.key(0), host_params
   )
 
 
@@ -224,7 +224,7 @@ def test_a_step_that_is_not_finite_keeps_the_whole_state(whole_step, fresh):
 def test_evaluation_gives_sums_without_dropout_or_smoothing(
   whole_step, fresh, mesh
 ):
-  abstract = state.abstract_state(module_of(), TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module_of(), OPTIMIZER, mesh, DEFAULT_RULES)
   evaluate = step.jit_eval_step(
     module=module_of(0.5),
     mesh=mesh,
@@ -262,12 +262,12 @@ def _argmax(params, batch):
 @pytest.mark.parametrize("rng", ["threefry", "unsafe_rbg"])
 def test_dtypes_of_storage_and_computation_are_apart(mesh, rng):
   module = module_of(0.5, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, OPTIMIZER, mesh, DEFAULT_RULES)
   config = step.StepConfig(seed=0, accumulate_steps=2, rng=rng)
 
   def run(state, batch):
     return step.train_step(
-      state, batch, module=module, tx=TX, schedule=SCHEDULE, config=config
+      state, batch, module=module, optimizer=OPTIMIZER, config=config
     )
 
   after, metrics = jax.eval_shape(run, abstract, batch_of(0))
@@ -286,7 +286,7 @@ def test_parameters_to_start_from_must_be_the_models(mesh, host_params):
     params = jax.tree.map(lambda leaf: leaf, host_params)
     change(params)
     return state.create_state(
-      module_of(), TX, mesh, DEFAULT_RULES, jax.random.key(0), params
+      module_of(), OPTIMIZER, mesh, DEFAULT_RULES, jax.random.key(0), params
     )
 
   def drop(params):

@@ -12,8 +12,7 @@ from tests.train.sharded_cases import (
   CASES,
   MIXED,
   ONE,
-  SCHEDULE,
-  TX,
+  OPTIMIZER,
   batch_of,
   mesh_of,
   module_of,
@@ -53,11 +52,10 @@ def _losses(attention: str, sizes: tuple[int, int, int]):
   """Of ten steps on padded rows, and of ten on packed ones."""
   mesh = mesh_of(sizes)
   module = module_of(CASE).clone(attention=attention, remat="ctx")
-  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, OPTIMIZER, mesh, DEFAULT_RULES)
   train = step.jit_train_step(
     module=module,
-    tx=TX,
-    schedule=SCHEDULE,
+    optimizer=OPTIMIZER,
     config=step.StepConfig(seed=5),
     mesh=mesh,
     rules=DEFAULT_RULES,
@@ -71,7 +69,7 @@ def _losses(attention: str, sizes: tuple[int, int, int]):
     batch = jax.device_put(_batch(packed), place)
     with jax.set_mesh(mesh):
       now = state.create_state(
-        module, TX, mesh, DEFAULT_RULES, jax.random.key(0), params
+        module, OPTIMIZER, mesh, DEFAULT_RULES, jax.random.key(0), params
       )
       for _ in range(STEPS):
         now, metrics = train(now, batch)

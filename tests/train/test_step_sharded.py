@@ -23,11 +23,10 @@ from tests.train.sharded_cases import (
   MESHES,
   MIXED,
   ONE,
+  OPTIMIZER,
   ROWS,
-  SCHEDULE,
   SOURCE,
   TARGET,
-  TX,
   WIDTH,
   Case,
   batch_of,
@@ -35,7 +34,7 @@ from tests.train.sharded_cases import (
   module_of,
   params_of,
 )
-from train import optim, state, step
+from train import state, step
 from train.mesh import batch_sharding
 
 REMATERIALISED = "Involuntary full rematerialization"
@@ -77,13 +76,12 @@ class Run:
 
 def run(case: Case, sizes: tuple[int, int, int]) -> Run:
   mesh, module = mesh_of(sizes), module_of(case)
-  abstract = state.abstract_state(module, TX, mesh, DEFAULT_RULES)
+  abstract = state.abstract_state(module, OPTIMIZER, mesh, DEFAULT_RULES)
   place = batch_sharding(mesh, DEFAULT_RULES)
   batches = [jax.device_put(batch_of(case, n), place) for n in range(5)]
   function = step.jit_train_step(
     module=module,
-    tx=TX,
-    schedule=SCHEDULE,
+    optimizer=OPTIMIZER,
     config=step.StepConfig(
       seed=5,
       accumulate_steps=case.accumulate_steps,
@@ -97,7 +95,12 @@ def run(case: Case, sizes: tuple[int, int, int]) -> Run:
 
   def create() -> state.TrainState:
     return state.create_state(
-      module, TX, mesh, DEFAULT_RULES, jax.random.key(0), params_of(module)
+      module,
+      OPTIMIZER,
+      mesh,
+      DEFAULT_RULES,
+      jax.random.key(0),
+      params_of(module),
     )
 
   with jax.set_mesh(mesh):
@@ -186,7 +189,7 @@ def test_parameters_and_moments_carry_the_tables_specs(runs, name, sizes):
   )
   _assert_specs(last.params, specs)
   adam = next(s for s in last.opt_state if hasattr(s, "mu"))
-  trained, _ = optim.split_trained(specs)
+  trained, _ = OPTIMIZER.split(specs)
   _assert_specs(adam.mu, trained)
   _assert_specs(adam.nu, trained)
 

@@ -1,0 +1,1 @@
+"""The update: optimizers by name, their schedules, and what they train."""
