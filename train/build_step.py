@@ -10,11 +10,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from encdec.model import FlaxEncoderDecoderModule
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from train.config import Config
 from train.losses import LossConfig
 from train.mesh import platform_of, sharding_rules
-from train.optim.optimizer import Optimizer, make_optimizer
+from train.optim.optimizer import Optimizer, check_groups, make_optimizer
 from train.optim.settings import OptimConfig
 from train.state import TrainState, abstract_state, state_shardings
 from train.step import StepConfig, jit_train_step
@@ -71,6 +71,7 @@ def build_step(
   optim = OptimConfig(**config.optim.to_dict())
   width = module.config.decoder.width
   optimizer = make_optimizer(optim, config.train.steps, width)
+  check_groups(optimizer.groups, param_shapes(module))
   state = abstract_state(module, optimizer, mesh, rules)
   step = jit_train_step(
     module=module,

@@ -235,5 +235,7 @@ def announce(this: Run, step: int) -> None:
   if step and "train.steps" in this.changes:
     optim = OptimConfig(**this.config.optim.to_dict())
     old, width = this.changes["train.steps"][0], this.task.width
-    if told := describe_schedule_change(optim, old, steps, step, width):
-      logging.warning("%s", told)
+    for pattern, own in optim.by_pattern().items():
+      if told := describe_schedule_change(own, old, steps, step, width):
+        where = f"optim.groups: {pattern!r}: " if pattern else ""
+        logging.warning("%s%s", where, told)

@@ -66,9 +66,9 @@ def train_step(
   """One update by the mean loss of a batch `[B, ...]`.
 
   Metrics are float32 scalars: `loss` (nats a target token, with all that
-  `config.loss` adds), `grad_norm` (before clipping), `lr`, `finite`,
-  `target_tokens`, `source_tokens`, `pairs`. Where `finite` is 0 the whole old
-  state is kept.
+  `config.loss` adds), `grad_norm` (before clipping, of what is not frozen),
+  `lr` (and `lr/<pattern>` of each group), `finite`, `target_tokens`,
+  `source_tokens`, `pairs`. Where `finite` is 0 the whole old state is kept.
   """
   explicit_axes.check({"params": state.params, **batch})
   key = jax.random.key(config.seed, impl=RNG[config.rng])
@@ -82,6 +82,7 @@ def train_step(
   loss, weight, grads = accumulate(microbatch, batch, config, module.rules)
   loss = loss / weight
   grads = jax.tree.map(lambda grad: grad / weight, grads)
+  grads = optimizer.hold(grads, state.step)
   grad_norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   new = update(state, grads, optimizer)
@@ -89,9 +90,9 @@ def train_step(
   return new, {
     "loss": loss,
     "grad_norm": grad_norm,
-    "lr": optimizer.schedule(state.step),
     "finite": finite.astype(jnp.float32),
     "target_tokens": weight,
+    **optimizer.learning_rates(state.step),
     **batch_counts(batch),
   }
 

@@ -258,11 +258,18 @@ def _check_steps(flat: dict[str, Any]) -> None:
       f"train.batch_size = {batch} does not divide into "
       f"train.accumulate_steps = {accumulate} microbatches; make it a multiple"
     )
-  if flat["optim.warmup_steps"] > flat["train.steps"]:
-    raise Refusal(
-      f"optim.warmup_steps = {flat['optim.warmup_steps']} is more than "
-      f"train.steps = {flat['train.steps']}: lower it"
-    )
+  optim = {
+    key.removeprefix("optim."): value
+    for key, value in flat.items()
+    if key.startswith("optim.")
+  }
+  for pattern, own in OptimConfig(**optim).by_pattern().items():
+    if own.warmup_steps > flat["train.steps"]:
+      where = f"optim.groups: {pattern!r}: " if pattern else ""
+      raise Refusal(
+        f"{where}optim.warmup_steps = {own.warmup_steps} is more than "
+        f"train.steps = {flat['train.steps']}: lower it"
+      )
 
 
 def check_model(

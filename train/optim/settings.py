@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from train.optim.groups import Group, parse
+
 # Each with the settings that it reads, besides the learning rate.
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
   "adamw": ("b1", "b2", "eps", "weight_decay"),
@@ -35,6 +37,7 @@ class OptimConfig:
     decay_steps: the last updates of "wsd", in which the rate falls to zero.
     momentum: of sgd and muon; -1.0: 0.9 and 0.95.
     clip_norm: largest global norm of the gradient; 0.0 does not clip.
+    groups: settings by path, see `groups.parse`.
   """
 
   name: str
@@ -48,6 +51,7 @@ class OptimConfig:
   clip_norm: float
   decay_steps: int = 0
   momentum: float = -1.0
+  groups: tuple[str, ...] = ()
 
   def __post_init__(self):
     for key, value, known in (
@@ -83,3 +87,21 @@ class OptimConfig:
         "optim.decay_steps=0: optim.schedule='wsd' falls to zero in its last "
         "updates; set how many, such as a tenth of train.steps"
       )
+    self.by_pattern()
+
+  def by_pattern(self) -> dict[str, "OptimConfig"]:
+    """The settings of each group that is trained, and of all else as ""."""
+    trained = [group for group in parse(self.groups) if not group.frozen]
+    return {"": self} | {g.pattern: self._of_group(g) for g in trained}
+
+  def _of_group(self, group: Group) -> "OptimConfig":
+    changes = dict(group.settings)
+    rate = changes.pop("lr", self.lr) * changes.pop("lr_scale", 1.0)
+    where = f"optim.groups: {group.pattern!r}"
+    unread = {"b1", "b2", "eps", "weight_decay"} - set(OPTIMIZERS[self.name])
+    for key in sorted(unread & set(changes)):
+      raise ValueError(f"{where}: optim.name={self.name!r} has no {key}")
+    try:
+      return dataclasses.replace(self, groups=(), lr=rate, **changes)
+    except ValueError as error:
+      raise ValueError(f"{where}: {error}") from error

@@ -31,20 +31,28 @@ CASE = CASES["off"]
 # AdamW has the tests of the step.
 NAMES = [name for name in OPTIMIZERS if name != "adamw"]
 
+GROUPS = ("encoder/*: frozen_steps=2", "*/cross_attention*: lr_scale=3")
+
 
 @pytest.fixture(autouse=True)
 def small_matrices_are_factored(monkeypatch):
   monkeypatch.setattr(update_rules, "FACTORED_FROM", 16)
 
 
-def optimizer_of(name):
+def optimizer_of(name, groups=()):
   decay = 0.01 if "weight_decay" in OPTIMIZERS[name] else 0.0
-  config = dataclasses.replace(OPTIM, name=name, weight_decay=decay)
+  config = dataclasses.replace(
+    OPTIM, name=name, weight_decay=decay, groups=groups
+  )
   return make_optimizer(config, 20, WIDTH)
 
 
 def losses(name, sizes):
-  mesh, module, optimizer = mesh_of(sizes), module_of(CASE), optimizer_of(name)
+  mesh, module, optimizer = (
+    mesh_of(sizes),
+    module_of(CASE),
+    optimizer_of(name, GROUPS),
+  )
   abstract = state.abstract_state(module, optimizer, mesh, DEFAULT_RULES)
   train = step.jit_train_step(
     module=module,
