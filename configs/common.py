@@ -222,6 +222,9 @@ def _optim() -> Any:
   # b2, eps; frozen=true; frozen_steps=N, frozen for the first N updates, which
   # its schedule counts. The rates are train/lr/<pattern> in metrics.jsonl.
   optim.groups = ()
+  # Of a moving average of parameters, which is evaluated, predicted with and
+  # exported in their place, such as 0.999; 0.0: none. It begins with less.
+  optim.ema_decay = 0.0
   return optim
 
 

@@ -18,14 +18,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from train.errors import Refusal
-from train.state import TrainState, placed, tree_difference
+from train.optim.ema import abstract_average, averaged
+from train.state import TREES, TrainState, placed, tree_difference
 from train.workdir import checksums, step_folders
 from train.workdir.background_errors import BackgroundErrors
 
 # Goes up with every change of what a checkpoint holds: items, paths, shapes.
 CHECKPOINT_FORMAT = 2
-
-_TREES = ("params", "opt_state", "ema")
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -106,7 +105,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     if self._folders.has(step):
       return False
     items: dict[str, Any] = {
-      name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()
+      name: ocp.args.StandardSave(tree) for name, tree in state.trees().items()
     }
     best = self._best_so_far({step: scores or {}})
     meta = dict(meta, format=CHECKPOINT_FORMAT, step=step, best=best)
@@ -149,7 +148,7 @@ class Checkpoints(contextlib.AbstractContextManager):
   def restore_params(
     self, abstract_params: Any, step: int | None = None
   ) -> tuple[Any, dict[str, Any]]:
-    """Parameters alone, and the meta of their step.
+    """Parameters, or what averages of them a step has, and its meta.
 
     Args:
       abstract_params: ShapeDtypeStructs; one without a sharding goes to the
@@ -169,8 +168,14 @@ class Checkpoints(contextlib.AbstractContextManager):
       if step is None:
         raise Refusal(f"{self._folders.path} has no good step; train first")
       step = step if self._is_good(step) else None
-    restored, meta = self._restore_items(step, {"params": abstract_params})
-    return restored["params"], meta
+    trees, saved = (
+      {"params": abstract_params},
+      self._manager.item_metadata(step),
+    )
+    if "ema" in saved.keys():
+      trees["ema"] = abstract_average(saved["ema"].tree, abstract_params)
+    restored, meta = self._restore_items(step, trees)
+    return averaged(restored["params"], restored.get("ema")), meta
 
   def steps(self) -> list[int]:
     """Those that are there, ascending; not one that is being saved."""
@@ -246,7 +251,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         post_finalization_callback=self._before_commit,
       ),
     )
-    handlers = {name: _handler(self.errors) for name in _TREES}
+    handlers = {name: _handler(self.errors) for name in TREES}
     return ocp.CheckpointManager(
       self._folders.path,
       options=options,
@@ -298,7 +303,7 @@ class Checkpoints(contextlib.AbstractContextManager):
   def _restore_state(
     self, step: int, abstract: TrainState
   ) -> tuple[TrainState, dict[str, Any]]:
-    restored, meta = self._restore_items(step, _trees(abstract))
+    restored, meta = self._restore_items(step, abstract.trees())
     number = jax.make_array_from_callback(
       (), placed(abstract.step).sharding, lambda _: np.asarray(step, np.int32)
     )
@@ -341,8 +346,3 @@ def _handler(errors: BackgroundErrors) -> ocp.StandardCheckpointHandler:
   watched: Any = errors.watching(handler.async_save)
   handler.async_save = watched
   return handler
-
-
-def _trees(state: TrainState) -> dict[str, Any]:
-  trees = {name: getattr(state, name) for name in _TREES}
-  return {name: tree for name, tree in trees.items() if tree is not None}

@@ -21,6 +21,7 @@ from train.config import Config
 from train.errors import refusing
 from train.evaluators.suite import write_samples
 from train.mesh import batch_sharding
+from train.optim.ema import averaged
 from train.processes import heartbeat
 from train.processes.stopping import Stopped, Stopping
 from train.progress import goodput, profiler
@@ -201,7 +202,8 @@ class Training:
       try:
         with self.times.spent("evaluation"):
           suite = self.this.suite
-          measured, results = suite.run(self.state.params, self.stopping.check)
+          params = averaged(self.state.params, self.state.ema)
+          measured, results = suite.run(params, self.stopping.check)
           write_samples(self.this.folder, step, results, suite.names)
       except Stopped:
         self._interrupt(step, row)

@@ -13,9 +13,11 @@ from encdec import sharding
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
 from train.mesh import replicated
+from train.optim import ema
 from train.optim.matrices import statistic_spec
 from train.optim.optimizer import Optimizer
 
+TREES = ("params", "opt_state", "ema")
 # Arrays of an optimizer's state that no parameter owns: coefficients of muon.
 _CONSTANTS = ("ns_coeffs",)
 
@@ -25,13 +27,19 @@ class TrainState:
   """Stored parameters and what the optimizer knows of them.
 
   `step` is the number of updates done, int32. `opt_state` covers the trained
-  leaves alone (see `Optimizer.split`), in float32.
+  leaves alone (see `Optimizer.split`), in float32, and so does `ema`, their
+  averages.
   """
 
   step: Any
   params: Any
   opt_state: Any
   ema: Any = None
+
+  def trees(self) -> dict[str, Any]:
+    """What a save holds besides the step, by name."""
+    trees = {name: getattr(self, name) for name in TREES}
+    return {name: tree for name, tree in trees.items() if tree is not None}
 
 
 def abstract_state(
@@ -47,10 +55,15 @@ def abstract_state(
   params = param_shapes(module)
   specs = sharding.param_specs(params, rules, mesh)
   opt_state = jax.eval_shape(lambda: _init_moments(optimizer, _zeros(params)))
+  average = None
+  if optimizer.ema_decay:
+    average = jax.eval_shape(ema.begin, optimizer.split(params)[0])
+    average = jax.tree.map(_placed, average, optimizer.split(specs)[0])
   return TrainState(
     step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
     params=jax.tree.map(_placed, params, specs),
     opt_state=_placed_moments(opt_state, params, specs, mesh),
+    ema=average,
   )
 
 
@@ -86,7 +99,11 @@ def create_state(
     out_shardings=shardings.opt_state,
   )
   step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=shardings.step)
-  return TrainState(step=step(), params=params, opt_state=moments(params))
+  average = None
+  if optimizer.ema_decay:
+    begin = jax.jit(ema.begin, out_shardings=shardings.ema)
+    average = begin(optimizer.split(params)[0])
+  return TrainState(step(), params, moments(params), average)
 
 
 def place_params(params: Params, abstract: Params) -> Params:

@@ -16,6 +16,7 @@ from encdec.types import Params
 from train import losses
 from train.losses import Batch, LossConfig
 from train.mesh import batch_sharding, replicated
+from train.optim import ema
 from train.optim.optimizer import Optimizer, merge
 from train.state import TrainState, to_float32
 
@@ -134,11 +135,14 @@ def update(
     stored,
     updates,
   )
-  return dataclasses.replace(
-    state,
+  average = state.ema
+  if average is not None:
+    average = ema.move(average, trained, state.step, optimizer.ema_decay)
+  return TrainState(
     step=state.step + 1,
     params=merge(trained, frozen),
     opt_state=opt_state,
+    ema=average,
   )
 
 

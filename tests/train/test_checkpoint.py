@@ -131,6 +131,17 @@ def test_parameters_alone_are_of_the_best_step(tmp_path):
     assert_equal(checkpoints.restore_params(abstract)[0], make_params(3))
 
 
+def test_averages_are_read_in_the_place_of_parameters(tmp_path):
+  with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+    checkpoints.save(3, make_state(3, ema=True), {}, None)
+    checkpoints.save(4, make_state(4), {}, None)
+  abstract = as_abstract(make_params(0))
+  with Checkpoints(tmp_path, writable=False) as checkpoints:
+    # Those of this state are one more than its parameters.
+    assert_equal(checkpoints.restore_params(abstract, 3)[0], make_params(4))
+    assert_equal(checkpoints.restore_params(abstract, 4)[0], make_params(4))
+
+
 def test_a_state_moves_to_another_mesh(tmp_path):
   devices = np.array(jax.devices())
   line = Mesh(devices, ("a",))

@@ -39,6 +39,10 @@ def start(steps, one_device_env) -> Start:
     "train.log_every_steps": 1,
     "train.eval_every_steps": 2 * _SAVE_EVERY,
     "train.checkpoint_every_steps": _SAVE_EVERY,
+    "optim.ema_decay": 0.9,
+    "optim.groups": (
+      "('*/cross_attention*: lr_scale=10', 'encoder/*: frozen_steps=4')"
+    ),
     # Compiling generation takes longer than the rest of the run.
     "eval.text_examples": -1,
   }
@@ -88,7 +92,7 @@ def _assert_ended_alike(workdir: pathlib.Path, whole: pathlib.Path, steps: int):
   rows = _rows(workdir)
   assert [row["step"] for row in rows] == list(range(1, steps + 1))
   assert rows == _rows(whole)
-  for item in ("params", "opt_state"):
+  for item in ("params", "opt_state", "ema"):
     with ocp.StandardCheckpointer() as checkpointer:
       got, want = (
         checkpointer.restore(folder / "checkpoints" / str(steps) / item)

@@ -39,7 +39,7 @@ def compiling(config: Config, state: Any, mesh: Mesh) -> Iterator[None]:
       raise
     total, limit = needed
     params = device_bytes(state.params)
-    optimizer = device_bytes(state.opt_state)
+    optimizer = device_bytes((state.opt_state, state.ema))
     fixed = params + optimizer
     memory = Memory(params, optimizer, fixed, 0, max(0, total - fixed), 0, 0, 0)
     raise _refusal(memory, limit, config, mesh) from error

@@ -14,7 +14,8 @@ class Memory:
   """Bytes on one device.
 
   Attributes:
-    parameters, optimizer: of the state, as it is sharded.
+    parameters: of the state, as it is sharded.
+    optimizer: what it has besides them, averages of them too.
     inputs: all that the program is given: the state, a batch.
     outputs: those that do not take the place of donated inputs.
     temporary: everything while it runs, activations among it.
@@ -47,7 +48,7 @@ def memory_of(compiled: Any, program: HloProgram, state: Any) -> Memory:
   """
   stats = compiled.memory_analysis()
   params = getattr(state, "params", state)
-  optimizer = getattr(state, "opt_state", ())
+  optimizer = getattr(state, "opt_state", ()), getattr(state, "ema", None)
   return Memory(
     parameters=device_bytes(params),
     optimizer=device_bytes(optimizer),

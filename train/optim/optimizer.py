@@ -36,12 +36,13 @@ class Optimizer:
     tx: is given the trained leaves and their gradients alone, in float32.
     schedules: learning rates of the groups by their patterns, "" being that of
       all else.
-    groups: see `OptimConfig.groups`.
+    groups, ema_decay: see `OptimConfig`.
   """
 
   tx: optax.GradientTransformation
   schedules: Mapping[str, Schedule]
   groups: tuple[Group, ...] = ()
+  ema_decay: float = 0.0
 
   def split(self, params: Params) -> tuple[Params, Params]:
     """The leaves that are optimised, and those that never change."""
@@ -116,7 +117,7 @@ def make_optimizer(
       return chain.update(updates, state, params)
 
   tx = optax.GradientTransformation(chain.init, update)
-  return Optimizer(tx, schedules, groups)
+  return Optimizer(tx, schedules, groups, optim.ema_decay)
 
 
 def _schedules(

@@ -38,6 +38,7 @@ class OptimConfig:
     momentum: of sgd and muon; -1.0: 0.9 and 0.95.
     clip_norm: largest global norm of the gradient; 0.0 does not clip.
     groups: settings by path, see `groups.parse`.
+    ema_decay: of the averages of parameters; 0.0: there are none.
   """
 
   name: str
@@ -52,6 +53,7 @@ class OptimConfig:
   decay_steps: int = 0
   momentum: float = -1.0
   groups: tuple[str, ...] = ()
+  ema_decay: float = 0.0
 
   def __post_init__(self):
     for key, value, known in (
@@ -66,7 +68,7 @@ class OptimConfig:
       value = getattr(self, key)
       if not (value >= 0 and math.isfinite(value)):
         raise ValueError(f"optim.{key}={value!r} must be finite and at least 0")
-    for key in ("b1", "b2"):
+    for key in ("b1", "b2", "ema_decay"):
       value = getattr(self, key)
       if not 0 <= value < 1:
         raise ValueError(f"optim.{key}={value!r} must lie in [0, 1)")
