@@ -150,6 +150,22 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("--config.mesh.data=3",), ("mesh.data=3",)),
   (("--config.optim.eps=0",), ("optim.eps=0.0",)),
   (("--config.optim.warmup_steps=6",), ("optim.warmup_steps=6",)),
+  (("--config.optim.groups=encoder/*",), ("'encoder/*' is no group",)),
+  (
+    ("--config.optim.groups=encoder/*:lr=fast",),
+    ("optim.groups", "lr must be a number from 0, not 'fast'"),
+  ),
+  (
+    ("--config.optim.groups=encoders/*:frozen=true",),
+    ("optim.groups: 'encoders/*' matches no parameter",),
+  ),
+  (
+    ("--config.optim.groups=('*/mlp/*: lr=1', 'encoder/*: lr=2')",),
+    ("optim.groups: '*/mlp/*' and 'encoder/*' both match",),
+  ),
+  (("--config.optim.groups=*:frozen=true",), ("freezes every parameter",)),
+  (("--config.optim.name=adamm",), ("optim.name='adamm'", "muon")),
+  (("--config.optim.schedule=wsd",), ("optim.decay_steps=0",)),
   # The other modes.
   (("--mode=eval",), ("--workdir=", "holds no run")),
   (("--mode=export",), ("--output is missing",)),

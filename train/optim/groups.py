@@ -92,7 +92,7 @@ def _parse_one(text: Any) -> Group:
       settings[name] = read(value)
     except (ValueError, KeyError, OverflowError):
       raise ValueError(
-        f"{refusal}: {name}={value!r} must be {allowed}"
+        f"{refusal}: {name} must be {allowed}, not {value!r}"
       ) from None
   if {"lr", "lr_scale"} <= set(settings):
     raise ValueError(f"{refusal} sets lr and lr_scale; set one of them")

@@ -30,8 +30,10 @@ def update_rule(optim: OptimConfig) -> list[optax.GradientTransformation]:
     case "adam":
       return direction
     case "lamb":
-      # You et al. 2020: a matrix changes by a share of its norm, decay too.
-      return [*direction, decay, per_matrix(optax.scale_by_trust_ratio())]
+      # You et al. 2020: a matrix changes by a share of its norm, decay too. As
+      # in their code biases do not: from zero they would hardly move.
+      share = per_matrix(optax.scale_by_trust_ratio())
+      return [*direction, decay, optax.masked(share, decayed)]
     case _:
       return [*direction, decay]
 

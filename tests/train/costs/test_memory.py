@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from train.costs import hlo
 from train.costs.memory import device_bytes, memory_of
+from train.state import TrainState
 
 
 def loss(layers, x):
@@ -53,6 +54,14 @@ def test_activations_of_microbatches_are_those_of_one():
   found = memory_of(compiled, hlo.parse(compiled.as_text()), given[0])
   one = 256 * 64 * 4
   assert 4 * one <= found.activations <= 3 * 4 * one
+
+
+def test_averages_of_parameters_count_with_the_optimizer():
+  shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+  state = TrainState(shape(), shape(5), {"mu": shape(5)}, {"ema": shape(5)})
+  compiled = jax.jit(lambda state: state).lower(state).compile()
+  found = memory_of(compiled, hlo.parse(compiled.as_text()), state)
+  assert (found.parameters, found.optimizer) == (20, 40)
 
 
 def test_a_device_holds_its_part():

@@ -98,6 +98,8 @@ def reference(config, path):
     case "lion":
       return optax.lion(lr, config.b1, config.b2, weight_decay=decay)
     case "lamb":
+      if not path.endswith(("kernel", "embedding")):
+        return optax.adam(lr, **adam)
       return optax.lamb(lr, **adam, weight_decay=decay)
     case "sgd":
       # Optax's has no decay: that of another one without a rate of its own.
