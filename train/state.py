@@ -91,9 +91,9 @@ def create_state(
     init = jax.jit(
       lambda key: init_params(module, key), out_shardings=shardings.params
     )
-    params = init(key)
+    made = init(key)
   else:
-    params = place_params(params, abstract.params)
+    made = place_params(params, abstract.params)
   moments = jax.jit(
     lambda params: _init_moments(optimizer, params),
     out_shardings=shardings.opt_state,
@@ -102,8 +102,8 @@ def create_state(
   average = None
   if optimizer.ema_decay:
     begin = jax.jit(ema.begin, out_shardings=shardings.ema)
-    average = begin(optimizer.split(params)[0])
-  return TrainState(step(), params, moments(params), average)
+    average = begin(optimizer.split(made)[0])
+  return TrainState(step(), made, moments(made), average)
 
 
 def place_params(params: Params, abstract: Params) -> Params:

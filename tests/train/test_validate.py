@@ -34,7 +34,7 @@ def test_an_empty_config_says_what_to_set():
     ("data.packing", "packed", "none, bucket, pack"),
     ("data.pack_source_length", -1, "between"),
     ("data.prepare_workers", -1, "between"),
-    ("optim.name", "adam", "adamw"),
+    ("optim.name", "adamm", "adamw"),
     ("optim.schedule", "step", "cosine"),
     ("generation.num_beams", -1, "between"),
     ("generation.early_stopping", "often", "false, true, never"),

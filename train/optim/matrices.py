@@ -72,11 +72,11 @@ def per_matrix(
     }
     return optax.partition(transforms, labels)
 
-  def init(params: Params) -> Any:
+  def init(params: Any) -> Any:
     params = as_matrices(params)
     return parts(params).init(params)
 
-  def update(updates: Params, state: Any, params: Params | None = None) -> Any:
+  def update(updates: Any, state: Any, params: Any = None) -> Any:
     if params is None:
       raise ValueError("the update of a matrix needs the parameters")
     params, seen = as_matrices(params), as_matrices(updates)
@@ -92,7 +92,7 @@ def _over_layers(
 ) -> optax.GradientTransformation:
   """`tx` of trees whose leaves all have the same leading axis."""
 
-  def state_axes(params: Params) -> Any:
+  def state_axes(params: Any) -> Any:
     one = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params
     )
@@ -101,10 +101,10 @@ def _over_layers(
       lambda leaf: 0 if leaf.ndim else None, jax.eval_shape(tx.init, one)
     )
 
-  def init(params: Params) -> Any:
+  def init(params: Any) -> Any:
     return jax.vmap(tx.init, out_axes=state_axes(params))(params)
 
-  def update(updates: Params, state: Any, params: Params | None = None) -> Any:
+  def update(updates: Any, state: Any, params: Any = None) -> Any:
     axes = state_axes(params)
     return jax.vmap(tx.update, in_axes=(0, axes, 0), out_axes=(0, axes))(
       updates, state, params

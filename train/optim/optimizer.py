@@ -5,8 +5,6 @@ biases have two or three dimensions.
 """
 
 import dataclasses
-import functools
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -133,6 +131,11 @@ def _schedules(
   return schedules
 
 
+def _begun(start: int) -> Any:
+  """Whether `start` updates are done."""
+  return lambda step, **unused: step >= start
+
+
 def _by_group(
   optim: OptimConfig, schedules: Mapping[str, Schedule], groups: Sequence[Group]
 ) -> optax.GradientTransformation:
@@ -144,8 +147,7 @@ def _by_group(
   for pattern, own in optim.by_pattern().items():
     rule = optax.chain(*update_rule(own))
     if start := starts.get(pattern, 0):
-      begun = functools.partial(operator.le, start)
-      rule = optax.conditionally_mask(rule, begun)
+      rule = optax.conditionally_mask(rule, _begun(start))
     # Outside, for a schedule counts all updates.
     rate = optax.scale_by_learning_rate(schedules[pattern])
     rules[names[pattern]] = optax.chain(rule, rate)

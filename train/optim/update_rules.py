@@ -87,7 +87,7 @@ def _muon(optim: OptimConfig) -> list[optax.GradientTransformation]:
   return [optax.partition({"muon": muon, "adam": adam}, _muon_labels)]
 
 
-def _as_long_as_adamw(updates: Params) -> Params:
+def _as_long_as_adamw(updates: Any) -> Any:
   """Makes orthogonal matrices as long as an update of AdamW usually is.
 
   One learning rate and weight decay then serve both (Liu et al. 2025).
@@ -110,7 +110,7 @@ def _muon_labels(params: Params) -> Params:
   return jax.tree_util.tree_map_with_path(label, params)
 
 
-def _dimension_numbers(params: Params) -> Params:
+def _dimension_numbers(params: Any) -> Any:
   def numbers(path: Any, leaf: Any) -> optax.contrib.MuonDimensionNumbers:
     _, rows, columns = matrix_axes(leaf_path(path))
     return optax.contrib.MuonDimensionNumbers(rows, columns)
