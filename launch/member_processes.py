@@ -1,5 +1,7 @@
 """Members of a sweep as processes of this machine, which end with this one."""
 
+import functools
+import os
 import subprocess
 import sys
 import threading
@@ -32,7 +34,8 @@ class Output:
 
   def _copy(self, stream: IO[bytes], to: IO[bytes], prefix: bytes) -> None:
     # A line at a time, or what there is: a bar ends no line.
-    read = stream.readline if prefix else lambda: stream.read1(1 << 16)  # type: ignore
+    what_there_is = functools.partial(os.read, stream.fileno(), 1 << 16)
+    read = stream.readline if prefix else what_there_is
     with stream:
       while data := read():
         self.end = (self.end + data)[-_KEPT:]
@@ -114,5 +117,9 @@ class MemberProcesses:
     names = [*self.running]
     while any(process.poll() is None for process in self.children):
       time.sleep(0.05)
-    where = f"in {', '.join(names)}" if names else f"before {before.name}"  # type: ignore
+    if names:
+      where = f"in {', '.join(names)}"
+    else:
+      assert before is not None, "else all had ended"
+      where = f"before {before.name}"
     return f"interrupted {where}; the same command goes on"

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 from concurrent import futures
-from typing import IO
+from typing import IO, Protocol
 
 from launch import cluster_command, exit_status
 from launch.cloud.tpu_commands import ENDED, TpuVm
@@ -26,10 +26,19 @@ def set_up(machines: TpuVm) -> None:
       list(slices.map(ready, machines.nodes))
 
 
+class Hosts(Protocol):
+  """What main.py is started on: TpuVm."""
+
+  @property
+  def nodes(self) -> list[str]: ...
+  def run(self, command: Program) -> str: ...
+  def ssh(self, node: str, script: str) -> list[str]: ...
+
+
 class Start:
   """One start of main.py on all hosts; what they print is passed on."""
 
-  def __init__(self, machines: TpuVm, command: Program) -> None:
+  def __init__(self, machines: Hosts, command: Program) -> None:
     self.statuses: list[int] = []
     self.silent: set[str] = set(machines.nodes)
     self.started: list[subprocess.Popen] = []

@@ -74,6 +74,32 @@ def script(tmp_path):
 
 
 @pytest.fixture
+def background():
+  """`background(command, **options)`: a process that ends with the test."""
+  started = []
+
+  def begin(command, **options):
+    process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=os.environ | {"PYTHONPATH": str(ROOT)},
+      stdout=subprocess.PIPE,
+      text=True,
+      **options,
+    )
+    started.append(process)
+    return process
+
+  yield begin
+  for process in started:
+    process.kill()
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+      if stream is not None:
+        stream.close()
+
+
+@pytest.fixture
 def tools(tmp_path, monkeypatch):
   """`tools(file, *names)`: stand-ins of commands, alone on the PATH.
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from launch import exit_status, gke
 from launch.program import Program, Refusal
+from tests.launch.waiting import until
 
 ROOT = Path(__file__).parents[2]
 # Notes its arguments, and ends by the next status.
@@ -75,11 +75,7 @@ def submit(tmp_path, cluster):
 
 
 def result(found, name, command):
-  end = time.monotonic() + 60
-  while not (ended := found.ended({name: command})):
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.05)
-  return ended[name]
+  return until(lambda: found.ended({name: command}))[name]
 
 
 def runs(workdir: Path) -> list[list[str]]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.waiting import until
+
 ROOT = Path(__file__).parents[2]
 
 # Stands in for main.py: says who it is, then waits to be ended.
@@ -42,7 +44,7 @@ time.sleep(300)
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, background):
   """Starts launch.local over the stand-in, in a process of its own."""
   (tmp_path / "main.py").write_text(STAND_IN)
   launcher = textwrap.dedent(f"""
@@ -53,30 +55,11 @@ def start(tmp_path):
     local.GRACE_SECONDS = 0.5
     sys.exit(local.run(2, sys.argv[1:]))
   """)
-  started = []
 
   def begin(ending: str) -> subprocess.Popen:
-    process = subprocess.Popen(
-      [sys.executable, "-c", launcher, str(tmp_path), ending],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    started.append(process)
-    return process
+    return background([sys.executable, "-c", launcher, str(tmp_path), ending])
 
-  yield begin
-  for process in started:
-    process.kill()
-    process.communicate()
-
-
-def until(condition, seconds: float = 30.0):
-  """Waits for a condition, and fails after `seconds`."""
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.02)
+  return begin
 
 
 def ready(folder: Path) -> bool:
@@ -249,20 +232,28 @@ def test_two_processes_give_the_losses_of_one(launched):
   assert min(abs(a / b - 1) for a, b in itertools.pairwise(one)) > 1e-3
 
 
+def halves(count: int) -> list[str]:
+  """The mesh of so many processes, each of which holds half the parameters."""
+  return [f"--config.mesh.data={count // 2}", "--config.mesh.fsdp=2"]
+
+
 @pytest.mark.sample(2, group="several processes")
-def test_two_processes_export_what_one_exports(launched):
-  """Each holds a half of the parameters; the first one writes them whole."""
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_export_what_one_exports(launched, count):
+  """Each holds a part of the parameters; the first one writes them whole."""
   folder, run = launched
   options = [f"--workdir={folder}/one", "--mode=export"]
-  run(1, *options, f"--output={folder}/hub1")
-  halves = ["--config.mesh.data=1", "--config.mesh.fsdp=2"]
-  log = run(2, *options, *halves, f"--output={folder}/hub2")
+  if not (folder / "hub1").exists():
+    run(1, *options, f"--output={folder}/hub1")
+  log = run(count, *options, *halves(count), f"--output={folder}/hub{count}")
   assert log.count("exported step 3") == 1
   names = sorted(path.name for path in (folder / "hub1").glob("*.*"))
   assert "model.safetensors" in names
   for name in names:
-    one, two = ((folder / hub / name).read_bytes() for hub in ("hub1", "hub2"))
-    assert one == two, name
+    one, several = (
+      (folder / hub / name).read_bytes() for hub in ("hub1", f"hub{count}")
+    )
+    assert one == several, name
 
 
 @pytest.mark.sample(2, group="several processes")
@@ -280,24 +271,25 @@ def test_what_the_first_process_refuses_ends_the_others(launched):
 
 
 @pytest.mark.sample(2, group="several processes")
-def test_two_processes_predict_what_one_predicts(launched):
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_predict_what_one_predicts(launched, count):
   """By beams, in rows that are refilled, with halves of the parameters."""
   folder, run = launched
-  options = [
-    f"--workdir={folder}/one",
-    "--mode=predict",
-  ]
+  options = [f"--workdir={folder}/one", "--mode=predict"]
   options += ["--input=dates@test[:200]"]
-  run(1, *options, f"--output={folder}/out1.jsonl")
-  halves = ["--config.mesh.data=1", "--config.mesh.fsdp=2"]
-  log = run(2, *options, *halves, f"--output={folder}/out2.jsonl")
+  first, other = folder / "out1.jsonl", folder / f"out{count}.jsonl"
+  if not first.exists():
+    run(1, *options, f"--output={first}")
+  log = run(count, *options, *halves(count), f"--output={other}")
   assert log.count("predictions of step 3") == 1
-  one, two = (
-    [json.loads(row) for row in (folder / name).read_text().splitlines()]
-    for name in ("out1.jsonl", "out2.jsonl")
+  one, several = (
+    [json.loads(row) for row in path.read_text().splitlines()]
+    for path in (first, other)
   )
-  assert [row["id"] for row in one] == list(range(len(one)))
+  assert [row["id"] for row in one] == list(range(200))
   assert len({len(row["prediction"].split()) for row in one}) > 3
-  for a, b in zip(one, two, strict=True):
+  alike = first.read_bytes() == other.read_bytes()
+  print(f"{count} processes, equal bytes: {alike}")
+  for a, b in zip(one, several, strict=True):
     assert a["prediction"] == b["prediction"]
     assert a["score"] == pytest.approx(b["score"], abs=1e-4)

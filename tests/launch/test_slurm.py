@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from launch import exit_status, local, slurm
 from launch.program import Program, Refusal
+from tests.launch.waiting import until
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,14 +132,6 @@ def job(tmp_path, queue, monkeypatch):
     return launcher, command, launcher.submit(command, "a-run"), workdir
 
   return submit
-
-
-def until(condition, seconds: float = 60.0):
-  end = time.monotonic() + seconds
-  while not (found := condition()):
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.05)
-  return found
 
 
 def result(launcher, command, number):

@@ -4,20 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.launch.waiting import until
+
 ROOT = Path(__file__).parents[2]
-
-
-def until(condition, seconds: float = 60.0):
-  end = time.monotonic() + seconds
-  while not (found := condition()):
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.05)
-  return found
 
 
 @pytest.mark.sample(1, group="whole runs")

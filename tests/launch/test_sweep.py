@@ -14,6 +14,7 @@ from typing import IO
 import pytest
 
 from launch import sweep
+from tests.launch.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +58,7 @@ def write_config(folder: Path, hyper: str) -> str:
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, background):
   """Starts launch.sweep over the stand-in, in a process of its own."""
   (tmp_path / "main.py").write_text(STAND_IN)
   launcher = textwrap.dedent(f"""
@@ -68,22 +69,11 @@ def start(tmp_path):
     members = sweep.members(sys.argv[1])
     sys.exit(sweep.run(members, Path({str(tmp_path / "sweep")!r})))
   """)
-  started = []
 
   def begin(config: str) -> subprocess.Popen:
-    process = subprocess.Popen(
-      [sys.executable, "-c", launcher, config],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    started.append(process)
-    return process
+    return background([sys.executable, "-c", launcher, config])
 
-  yield begin
-  for process in started:
-    process.kill()
-    process.communicate()
+  return begin
 
 
 def table(folder: Path) -> list[dict]:
@@ -113,11 +103,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(start, tmp_path, number):
   hyper = str([{"optim.lr": lr} for lr in (0.1, 0.5, 0.2)])
   config = write_config(tmp_path, hyper)
   process = start(config)
-  interrupted = tmp_path / "sweep/optim.lr=0.5/ran"
-  end = time.monotonic() + 30
-  while not interrupted.exists():
-    assert time.monotonic() < end
-    time.sleep(0.02)
+  until((tmp_path / "sweep/optim.lr=0.5/ran").exists)
   process.send_signal(number)
   assert process.wait(timeout=30) in (-number, 128 + number)
   assert [row["member"] for row in table(tmp_path)] == ["optim.lr=0.1"]
@@ -173,10 +159,7 @@ def test_a_signal_between_members_starts_no_other(tmp_path, script):
 def test_a_second_sweep_is_told_who_runs_there(start, tmp_path):
   config = write_config(tmp_path, '[{"optim.lr": 0.5}]')
   process = start(config)
-  end = time.monotonic() + 30
-  while not (tmp_path / "sweep/optim.lr=0.5/ran").exists():
-    assert time.monotonic() < end
-    time.sleep(0.02)
+  until((tmp_path / "sweep/optim.lr=0.5/ran").exists)
   members = sweep.members(config)
   with pytest.raises(
     sweep.Refusal, match=f"the sweep of process {process.pid}"

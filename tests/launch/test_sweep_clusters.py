@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import slurm, sweep
+from tests.launch.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -58,35 +59,24 @@ except program.Refusal as refusal:
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, background):
   """`start(rates, *flags)`: a sweep over the stand-in, in another process."""
   (tmp_path / "main.py").write_text(STAND_IN)
-  started = []
 
   def begin(rates, *words: str) -> subprocess.Popen:
     (tmp_path / "experiment.py").write_text(CONFIG % (rates,))
-    process = subprocess.Popen(
+    return background(
       [
         *(sys.executable, "-c", LAUNCHER, f"--config={tmp_path}/experiment.py"),
         *(f"--workdir={tmp_path}/sweep", "--poll_seconds=0.2", *words),
         str(tmp_path / "main.py"),
       ],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
-      text=True,
-      env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    started.append(process)
-    return process
 
   yield begin
   (tmp_path / "sweep").mkdir(exist_ok=True)
   (tmp_path / "sweep/go").touch()
-  for process in started:
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 @pytest.fixture
@@ -97,13 +87,6 @@ def cluster(tmp_path, tools, monkeypatch):
   monkeypatch.setenv("STAND_IN_MAIN", str(tmp_path / "main.py"))
   tools("kubectl_stand_in.py", "kubectl")
   return folder
-
-
-def until(condition, seconds: float = 60.0):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.02)
 
 
 def table(folder: Path) -> list[dict]:

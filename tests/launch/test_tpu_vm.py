@@ -4,39 +4,31 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.launch.waiting import until
 
 ROOT = Path(__file__).parents[2]
 LEAST = ("--zone=us-west4-a", "--accelerator_type=v5litepod-16")
 
 
 @pytest.fixture
-def start(tmp_path, cloud):
+def start(tmp_path, cloud, background):
   """Starts the launcher over the stand-in, in a process of its own."""
-  started = []
 
   def begin(*words: str, more=()) -> subprocess.Popen:
-    process = subprocess.Popen(
+    return background(
       [
         *(sys.executable, "-m", "launch.tpu_vm", *LEAST, "--bucket=bb"),
         *(f"--mount={tmp_path}", "--poll_seconds=0.2", *words),
         *("--", f"--workdir={tmp_path}/run", *more),
       ],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
-      text=True,
     )
-    started.append(process)
-    return process
 
-  yield begin
-  for process in started:
-    process.kill()
-    process.communicate()
+  return begin
 
 
 def calls(cloud: Path) -> list[str]:
@@ -56,13 +48,6 @@ def calls(cloud: Path) -> list[str]:
 def runs(folder: Path) -> list[list[str]]:
   lines = (folder / "run/ran").read_text().splitlines()
   return [json.loads(line) for line in lines]
-
-
-def until(condition, seconds: float = 60.0) -> None:
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end, "waited in vain"
-    time.sleep(0.05)
 
 
 ONCE = ["create", "scp", "set up", "run"]

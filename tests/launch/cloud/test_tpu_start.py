@@ -18,18 +18,18 @@ class Machines:
   prints: dict[str, str]
 
   @property
-  def nodes(self):
+  def nodes(self) -> list[str]:
     return [*self.prints]
 
-  def run(self, command):
+  def run(self, command: Program) -> str:
     return ""
 
-  def ssh(self, node, script):
+  def ssh(self, node: str, script: str) -> list[str]:
     return ["bash", "-c", f"printf '{self.prints[node]}'"]
 
 
 def ended(**prints: str) -> Start:
-  start = Start(Machines(prints), Program(("--x",)))  # type: ignore
+  start = Start(Machines(prints), Program(("--x",)))
   end = time.monotonic() + 60
   while start.running:
     assert time.monotonic() < end
