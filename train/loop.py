@@ -179,12 +179,7 @@ class Training:
 
   def _compile(self, step: int, batch: Mapping[str, jax.Array]) -> None:
     """The program of a bucket that comes for the first time."""
-
-    def compile_it() -> None:
-      # The mesh that is set is one of a thread.
-      with jax.set_mesh(self.this.mesh):
-        self.this.step.compile(self.state, batch)
-
+    compile_it = functools.partial(self.this.step.compile, self.state, batch)
     with self.reader.speed.pause(), self.times.spent("compile"):
       try:
         self.stopping.compiling(compile_it)
@@ -201,9 +196,11 @@ class Training:
     if evaluate:
       try:
         with self.times.spent("evaluation"):
-          suite = self.this.suite
+          suite, stopping = self.this.suite, self.stopping
           params = averaged(self.state.params, self.state.ema)
-          measured, results = suite.run(params, self.stopping.check)
+          measured, results = suite.run(
+            params, check=stopping.check, call=stopping.call
+          )
           write_samples(self.this.folder, step, results, suite.names)
       except Stopped:
         self._interrupt(step, row)

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Int32
 
 from data import device
 from data.collate import collate_sources
+from encdec.generation import programs
 from encdec.generation.decode_params import unstack
 from encdec.generation.search.options import SearchOptions
 from encdec.generation.streaming import generate_stream
@@ -78,11 +79,15 @@ class TextGenerator:
     decoding_params: Params,
     sources: Iterable[GenerationRequest[Key]],
     window: int | None = None,
+    call: Callable[..., Any] = programs.call,
   ) -> Iterator[GeneratedTexts[Key]]:
     """The texts of each source, as they are found.
 
     Sources are grouped by their bucket of lengths within `window` of them, or
     all. At most a window and two batches are held.
+
+    Args:
+      call: calls programs, as of `generate_stream`.
     """
     in_order = _by_bucket(sources, self.bucket, window)
     for length, group in itertools.groupby(in_order, key=self.bucket):
@@ -95,6 +100,7 @@ class TextGenerator:
         start_token=self.tokens.start,
         cache_length=self.max_length - 1,
         rows=self.rows,
+        call=call,
       )
       for source, texts in streamed:
         assert texts.scores is not None, "options ask for scores"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -67,6 +68,11 @@ class Prompt:
   tokens: Int[Array, "B P"]
   segments: Int[Array, "B P"]
   positions: Int[Array, "B P"] | None = None
+
+
+def call(program: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+  """What a jitted program gives for arguments, compiled as JAX sees fit."""
+  return program(*args, **kwargs)
 
 
 # What steps read comes from another program than they run in: within one, the

@@ -54,6 +54,7 @@ def generate_stream(
   start_token: int,
   cache_length: int,
   rows: int,
+  call: Callable[..., Any] = programs.call,
 ) -> Iterator[tuple[SourceT, Texts]]:
   """The texts of each source, as they are found: not in order.
 
@@ -68,6 +69,8 @@ def generate_stream(
     options: neither sampling nor scores or logits of every step.
     cache_length: as of `generate`.
     rows: a multiple of the batch's shards.
+    call: gives `program(*args, **kwargs)` for a jitted program and its
+      arguments; it may compile the program first, in its own way.
 
   Raises:
     ValueError: what `generate` refuses, and the options above.
@@ -89,25 +92,25 @@ def generate_stream(
     if scheduler.needs_sources and scheduler.fetch():
       # All that wait are encoded, and the memory of those before is free.
       waiting = None
-      waiting = _encode(module, decoding_params, place(scheduler.waiting))
+      batch = place(scheduler.waiting)
+      waiting = _encode(module, decoding_params, batch, call)
     if scheduler.free == rows:
       if scheduler.drained:
         return
       scheduler.assign_all()
       # The caches of the batch before are freed first.
       loop_state, cross, waiting = None, waiting, None
-      loop_state = programs.start(
-        module, cache_length, decoding_params, cross, prompt, search, None
-      )
+      arguments = (cache_length, decoding_params, cross, prompt, search, None)
+      loop_state = call(programs.start, module, *arguments)
     elif (taken := scheduler.assign()).max() >= 0:
-      loop_state, cross = programs.refill(
-        module, prompt, search, loop_state, cross, waiting, jnp.asarray(taken)
+      arguments = (prompt, search, loop_state, cross, waiting)
+      loop_state, cross = call(
+        programs.refill, module, *arguments, jnp.asarray(taken)
       )
     enough = jnp.asarray(_enough(scheduler), jnp.int32)
-    loop_state = programs.run(
-      module, decoding_params, cross, prompt, search, loop_state, enough=enough
-    )
-    done, texts = _read(module, search, loop_state)
+    arguments = (decoding_params, cross, prompt, search, loop_state)
+    loop_state = call(programs.run, module, *arguments, enough=enough)
+    done, texts = _read(module, search, loop_state, call)
     for row, source in scheduler.release(done.tolist()):
       yield source, texts(row)
 
@@ -129,11 +132,15 @@ def _check_options(options: SearchOptions) -> None:
 
 
 def _encode(
-  module: FlaxEncoderDecoderModule, params: Params, batch: dict[str, Array]
+  module: FlaxEncoderDecoderModule,
+  params: Params,
+  batch: dict[str, Array],
+  call: Callable[..., Any],
 ) -> CrossCache:
   names = ("encoder_tokens", "encoder_segments", "encoder_positions")
   tokens, segments, positions = (batch[name] for name in names)
-  return programs.encode(module, params, tokens, segments, positions, None)
+  sources = tokens, segments, positions, None
+  return call(programs.encode, module, params, *sources)
 
 
 def _enough(scheduler: RowScheduler[Any]) -> int:
@@ -148,11 +155,13 @@ def _read(
   module: FlaxEncoderDecoderModule,
   search: SearchContext,
   loop_state: loop.LoopState,
+  call: Callable[..., Any],
 ) -> tuple[np.ndarray, Callable[[int], Texts]]:
   """The rows that are done, and a function from a row to its texts."""
-  found = programs.result(module, search, loop_state)
+  found = call(programs.result, module, search, loop_state)
   tokens, lengths, scores, done = jax.device_get(
-    programs.replicate(
+    call(
+      programs.replicate,
       (found.tokens, found.lengths, found.scores, loop_state.state.done),
       module.rules,
     )

@@ -3,13 +3,16 @@
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 
+from encdec.generation import programs
 from tests.train.test_loop import params, rows_of
 from train import checkpoint, loop, start
 from train.checkpoint import Checkpoints
+from train.cli import signals
 from train.errors import Refusal
 from train.evaluators import loss, text
 from train.workdir.metrics_file import read_rows
@@ -128,3 +131,48 @@ def test_texts_are_no_longer_generated_once_the_run_stops(
   )
   stop_in_evaluation(monkeypatch, config, tmp_path / "run", 2)
   assert not scored
+
+
+class SlowlyCompiled:
+  """A program: a signal comes as it begins to compile, which takes long."""
+
+  def __init__(self, program):
+    self.program = program
+
+  def lower(self, *args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return self
+
+  def compile(self):
+    time.sleep(5)
+
+  def __call__(self, *args, **kwargs):
+    return self.program(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["run", "encode"])
+def test_a_signal_does_not_wait_for_generation_to_compile(
+  finished, tmp_path, monkeypatch, name
+):
+  config, folder, _ = finished
+  run, ends = tmp_path / "run", []
+
+  def end(status, sentence):
+    ends.append((time.monotonic(), sentence))
+    raise SystemExit(status)
+
+  with monkeypatch.context() as patch:
+    program = SlowlyCompiled(getattr(programs, name))
+    patch.setattr(programs, name, program)
+    patch.setattr(signals, "end", end)
+    kill, sent = os.kill, []
+    record = lambda *given: (sent.append(time.monotonic()), kill(*given))
+    patch.setattr(os, "kill", record)
+    with pytest.raises(SystemExit) as stopped:
+      loop.run(config, str(run))
+  assert stopped.value.code == 143
+  [(ended, sentence)] = ends
+  assert sentence == "stopped: saved step 2; run again to go on"
+  assert ended - sent[0] < 5
+  loop.run(config, str(run))
+  assert rows_of(run) == rows_of(folder)

@@ -1,9 +1,11 @@
 """The suite: every held-out set through every evaluator, as one row."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from jaxtyping import Float64
 
 from data.pipeline import EvalBatch, eval_batches
 from data.store.pairs import Pairs
+from encdec.generation import programs
 from encdec.types import Params
 from train.config import Config
 from train.evaluators import loss, permuted, text
@@ -71,6 +74,7 @@ class Suite:
     }
     self.permute_sources = permute_sources
     self.check: Callable[[], None] = lambda: None
+    self.call: Callable[..., Any] = programs.call
     if permute_sources:
       for name, pairs in sets.items():
         with naming("eval.permute_sources", True):
@@ -89,18 +93,23 @@ class Suite:
     self.generator = TextGenerator(task, config, mesh)
 
   def run(
-    self, params: Params, check: Callable[[], None] = lambda: None
+    self,
+    params: Params,
+    *,
+    check: Callable[[], None] = lambda: None,
+    call: Callable[..., Any] = programs.call,
   ) -> tuple[dict[str, float], dict[str, Result]]:
     """A row of `eval/<set>/<metric>`, and each set's result.
 
     Args:
       check: called by all processes alike, every batch and text; an exception
         of it ends the evaluation.
+      call: calls every program, as of `generate_stream`.
     """
-    self.check = check
+    self.check, self.call = check, call
     decoding_params = None
     if any(chosen is not None for _, chosen in self.sets.values()):
-      decoding_params = self.generator.decoding_params(params)
+      decoding_params = call(self.generator.decoding_params, params)
     results = {
       name: self._evaluate(params, decoding_params, *pairs)
       for name, pairs in self.sets.items()
@@ -125,7 +134,8 @@ class Suite:
     pairs: Pairs,
     chosen: Pairs | None,
   ) -> Result:
-    losses = loss.measure(self.eval_step, params, self._batches(pairs))
+    step = functools.partial(self.call, self.eval_step)
+    losses = loss.measure(step, params, self._batches(pairs))
     if chosen is None or decoding_params is None:
       return Result(losses, {}, [])
     samples = self._samples(decoding_params, chosen)
@@ -139,7 +149,8 @@ class Suite:
     """The text of each pair's source beside its target, in their order."""
     sources = (GenerationRequest(i, pairs[i].source) for i in range(len(pairs)))
     texts = {}
-    for generated in self.generator.generate(decoding_params, sources):
+    found = self.generator.generate(decoding_params, sources, call=self.call)
+    for generated in found:
       texts[generated.key] = generated.texts[0]
       self.check()
     samples = []

@@ -1,5 +1,6 @@
 """Stopping: all processes of a run stop at the same safe point."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,12 +24,13 @@ class Stopping:
   """Asked by all processes alike; it says the same to all of them.
 
   Attributes:
-    abandoned: a thread still compiles, which no exit waits for.
+    abandoned: a process still compiles, which no exit waits for.
   """
 
   def __init__(self, saving: Saving):
     self._saving = saving
     self._points = 0
+    self._compiled: set[tuple[Any, ...]] = set()
     self.abandoned = False
 
   def begin(self) -> None:
@@ -56,28 +58,73 @@ class Stopping:
     Raises:
       Stopped: in all processes, where one of them was asked to stop.
     """
-    errors: list[BaseException] = []
-
-    def work() -> None:
-      try:
-        compile_it()
-      except BaseException as error:
-        errors.append(error)
-
-    thread = threading.Thread(target=work, name="compile", daemon=True)
-    thread.start()
-    while thread.is_alive() and not self._heard():
-      thread.join(_NOTICED_SECONDS)
-    stop = np.asarray(self._heard())
-    if np.asarray(multihost_utils.process_allgather(stop)).any():
-      self.abandoned = thread.is_alive()
+    compilation = _Work(compile_it)
+    while compilation.is_alive() and not self._heard():
+      compilation.join(_NOTICED_SECONDS)
+    mine = np.asarray([self._heard(), compilation.is_alive()])
+    # Others may compile longer, and are told of a signal that comes meanwhile.
+    exchange = _Work(lambda: multihost_utils.process_allgather(mine))
+    while exchange.is_alive():
+      self._heard()
+      exchange.join(_NOTICED_SECONDS)
+    stop, unfinished = np.asarray(exchange.result()).reshape(-1, 2).any(axis=0)
+    if stop:
+      self.abandoned = bool(unfinished)
       raise Stopped
-    thread.join()
-    if errors:
-      raise errors[0]
+    compilation.result()
+
+  def call(self, program: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a jitted program gives, compiled first where that takes time.
+
+    All processes call it alike.
+
+    Raises:
+      Stopped: as of `compiling`.
+    """
+    leaves = jax.tree.leaves((args, kwargs))
+    # A program is one of shapes, and of where arrays lie.
+    kinds = [
+      (leaf.shape, leaf.dtype, leaf.sharding)
+      for leaf in leaves
+      if isinstance(leaf, jax.Array)
+    ]
+    key = (program, *kinds)
+    if key not in self._compiled:
+      # JAX keeps what is compiled here for the call.
+      self.compiling(lambda: program.lower(*args, **kwargs).compile())
+      self._compiled.add(key)
+    return program(*args, **kwargs)
 
   def _heard(self) -> bool:
     """Whether this process knows of a signal, its own or another's."""
     if self._saving.received:
       heartbeat.tell_of_stop()
     return bool(self._saving.received) or heartbeat.stop_was_told()
+
+
+class _Work(threading.Thread):
+  """Work in a thread, with the mesh that is set here; it begins at once."""
+
+  def __init__(self, work: Callable[[], Any]):
+    super().__init__(name="compile", daemon=True)
+    self._work, self._mesh = work, jax.sharding.get_mesh()
+    self._error: BaseException | None = None
+    self._result: Any = None
+    self.start()
+
+  def run(self) -> None:
+    try:
+      with contextlib.ExitStack() as stack:
+        # Which mesh is set is a thread's own.
+        if not self._mesh.empty:
+          stack.enter_context(jax.set_mesh(self._mesh))
+        self._result = self._work()
+    except BaseException as error:
+      self._error = error
+
+  def result(self) -> Any:
+    """What came of it; raises what it raised."""
+    self.join()
+    if self._error is not None:
+      raise self._error
+    return self._result
