@@ -152,6 +152,7 @@ class Training:
       self._compile(step, batch)
     self.tracer.begin(step)
     self.state, metrics = self.this.step(self.state, batch)
+    heartbeat.at_step(step)
     self.tracer.end(step, metrics)
     self.saving.begin()
     # A save that has failed needs no further steps.

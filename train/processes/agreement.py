@@ -42,6 +42,17 @@ def on_chief(what: str, action: Callable[[], int | None]) -> int:
   return number
 
 
+def texts_of_all(text: str, size: int) -> list[str]:
+  """The text of each process, of which all have at most `size` bytes."""
+  every = multihost_utils.process_allgather(_bytes(text, size))
+  return [_text(one) for one in np.asarray(every).reshape(-1, size)]
+
+
+def text_of_chief(text: str, size: int) -> str:
+  """The first process's text, of at most `size` bytes, in all processes."""
+  return _text(multihost_utils.broadcast_one_to_all(_bytes(text, size)))
+
+
 def check_same(what: str, value: str) -> None:
   """All processes call it, with what must be one in all of them.
 
@@ -114,3 +125,13 @@ def _other(value: str) -> int:
   every = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 32)
   others = np.flatnonzero((every != every[0]).any(axis=1)).tolist()
   return others[0] if others else 0
+
+
+def _bytes(text: str, size: int) -> np.ndarray:
+  """The text in as many bytes, as an array that processes can exchange."""
+  encoded = text.encode()[:size].ljust(size)
+  return np.frombuffer(encoded, np.uint8)
+
+
+def _text(array: np.ndarray) -> str:
+  return np.asarray(array, np.uint8).tobytes().decode(errors="replace").rstrip()

@@ -3,8 +3,8 @@
 Every process keeps a connection to process 0. One that closes without a word
 tells at once of a process that died; one on which nothing comes for
 SILENCE_SECONDS, of one that is stopped or of a host that is gone. A thread
-beats: a process whose computation alone hangs is not noticed. JAX notices
-losses by itself too, later, and names no host.
+beats, and says which step was begun: of a process whose computation alone hangs
+there is a warning. JAX notices losses by itself too, later, and names no host.
 """
 
 import json
@@ -19,12 +19,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
 from train.cli import exit_status, signals
-from train.processes import links
+from train.processes import agreement, links
+from train.processes.laggards import Laggards
 from train.processes.links import Link
 
 # Of JAX's own detection, which comes second.
@@ -41,7 +40,8 @@ SETTLE_SECONDS = 2.0
 _OF_OTHERS = re.compile(
   r"\b(UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|INTERNAL|Gloo|NCCL)\b"
 )
-_FRAME = struct.Struct(">cHB")
+# Of what kind, about which process, and its status or its step.
+_FRAME = struct.Struct(">cHI")
 _BEAT, _DONE, _ENDED, _LOST, _STOP = b"b", b"d", b"e", b"l", b"s"
 # Bytes that name where process 0 listens, and a host.
 _ADDRESSES, _HOST = 1024, 64
@@ -69,6 +69,8 @@ class Heartbeats:
   ):
     self.process = process
     self.hosts = hosts
+    self.step = 0
+    self.laggards = Laggards(self._name)
     self._end = end
     self._links = list(connected)
     self._listener = listener
@@ -130,7 +132,9 @@ class Heartbeats:
           self._read(key.data)
       now = time.monotonic()
       if now - beaten >= BEAT_SECONDS:
-        self._tell(_BEAT, self.process)
+        self._tell(_BEAT, self.process, self.step)
+        self.laggards.note(self.process, self.step, now)
+        self.laggards.warn(now)
         beaten = now
       for link in self._links:
         if not link.left and now - link.heard > self._silence:
@@ -176,7 +180,9 @@ class Heartbeats:
       self._lose(link.process, problem)
 
   def _take(self, link: Link, kind: bytes, process: int, status: int) -> None:
-    if kind == _DONE:
+    if kind == _BEAT:
+      self.laggards.note(process, status, link.heard)
+    elif kind == _DONE:
       link.left = True
     elif kind == _ENDED:
       link.left = True
@@ -271,6 +277,12 @@ def done(wait: bool = False) -> None:
     _own.done(wait)
 
 
+def at_step(step: int) -> None:
+  """This process has begun a step."""
+  if _own is not None:
+    _own.step = step
+
+
 def tell_of_stop() -> None:
   """Tells all processes that this one was asked to stop."""
   if _own is not None:
@@ -299,15 +311,14 @@ def settle(error: BaseException) -> int:
 
 def _begin(coordinator: str) -> Heartbeats:
   process = jax.process_index()
-  names = multihost_utils.process_allgather(_bytes(socket.gethostname(), _HOST))
-  hosts = [_text(name) for name in names]
+  hosts = agreement.texts_of_all(socket.gethostname(), _HOST)
   listener, token, told = None, os.urandom(links.TOKEN), ""
   if process == 0:
     host = coordinator.rpartition(":")[0]
     listener = links.listen(host)
     port = listener.getsockname()[1]
     told = json.dumps([token.hex(), port, links.addresses(host)])
-  told = _text(multihost_utils.broadcast_one_to_all(_bytes(told, _ADDRESSES)))
+  told = agreement.text_of_chief(told, _ADDRESSES)
   connected = []
   if process:
     token, port, addresses = json.loads(told)
@@ -328,13 +339,3 @@ def _begin(coordinator: str) -> Heartbeats:
     listener=listener,
     token=token,
   )
-
-
-def _bytes(text: str, size: int) -> np.ndarray:
-  """The text in as many bytes, as an array that processes can exchange."""
-  encoded = text.encode()[:size].ljust(size)
-  return np.frombuffer(encoded, np.uint8)
-
-
-def _text(array: np.ndarray) -> str:
-  return np.asarray(array, np.uint8).tobytes().decode(errors="replace").rstrip()

@@ -67,9 +67,9 @@ class Stopping:
     while exchange.is_alive():
       self._heard()
       exchange.join(_NOTICED_SECONDS)
-    stop, unfinished = np.asarray(exchange.result()).reshape(-1, 2).any(axis=0)
-    if stop:
-      self.abandoned = bool(unfinished)
+    every = np.asarray(exchange.result()).reshape(-1, 2)
+    if every[:, 0].any():
+      self.abandoned = bool(every[:, 1].any())
       raise Stopped
     compilation.result()
 

@@ -8,6 +8,7 @@ import pytest
 
 from train.processes import heartbeat, links
 from train.processes.heartbeat import Heartbeats
+from train.processes.laggards import Laggards
 
 TOKEN = bytes(range(links.TOKEN))
 HOSTS = ["host-a", "host-b", "host-c"]
@@ -82,6 +83,20 @@ def test_a_process_that_hangs_is_lost_too(processes):
   assert sentence.startswith("process 2 on host-c was lost (nothing was heard")
   _, sentence = processes[1].how()
   assert sentence.startswith("process 2 on host-c was lost (process 0 says so")
+
+
+def test_a_process_that_stays_at_a_step_is_told_of(processes, caplog):
+  """The first process knows all, and the others know the first one."""
+  for process in processes:
+    process.beats.laggards = Laggards(process.beats._name, patience=0.5)
+    process.beats.step = 7
+  time.sleep(2)
+  assert "step" not in caplog.text
+  processes[0].beats.step = processes[1].beats.step = 8
+  time.sleep(2)
+  [message] = [text for text in caplog.messages if "step" in text]
+  assert message.startswith("process 2 on host-c has begun no step after 7 for")
+  assert all(process.ended.empty() for process in processes)
 
 
 def test_who_is_heard_of_is_not_lost(processes):
