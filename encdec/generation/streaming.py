@@ -92,24 +92,33 @@ def generate_stream(
     if scheduler.needs_sources and scheduler.fetch():
       # All that wait are encoded, and the memory of those before is free.
       waiting = None
-      batch = place(scheduler.waiting)
-      waiting = _encode(module, decoding_params, batch, call)
+      waiting = _encode(module, decoding_params, place(scheduler.waiting), call)
     if scheduler.free == rows:
       if scheduler.drained:
         return
       scheduler.assign_all()
       # The caches of the batch before are freed first.
       loop_state, cross, waiting = None, waiting, None
-      arguments = (cache_length, decoding_params, cross, prompt, search, None)
-      loop_state = call(programs.start, module, *arguments)
+      loop_state = call(
+        programs.start,
+        module,
+        cache_length,
+        decoding_params,
+        *(cross, prompt, search, None),
+      )
     elif (taken := scheduler.assign()).max() >= 0:
-      arguments = (prompt, search, loop_state, cross, waiting)
       loop_state, cross = call(
-        programs.refill, module, *arguments, jnp.asarray(taken)
+        programs.refill,
+        module,
+        *(prompt, search, loop_state, cross, waiting, jnp.asarray(taken)),
       )
     enough = jnp.asarray(_enough(scheduler), jnp.int32)
-    arguments = (decoding_params, cross, prompt, search, loop_state)
-    loop_state = call(programs.run, module, *arguments, enough=enough)
+    loop_state = call(
+      programs.run,
+      module,
+      *(decoding_params, cross, prompt, search, loop_state),
+      enough=enough,
+    )
     done, texts = _read(module, search, loop_state, call)
     for row, source in scheduler.release(done.tolist()):
       yield source, texts(row)
@@ -139,7 +148,7 @@ def _encode(
 ) -> CrossCache:
   names = ("encoder_tokens", "encoder_segments", "encoder_positions")
   tokens, segments, positions = (batch[name] for name in names)
-  sources = tokens, segments, positions, None
+  sources = (tokens, segments, positions, None)
   return call(programs.encode, module, params, *sources)
 
 
