@@ -133,7 +133,7 @@ class Heartbeats:
       now = time.monotonic()
       if now - beaten >= BEAT_SECONDS:
         self._tell(_BEAT, self.process, self.step)
-        self.laggards.note(self.process, self.step, now)
+        self.laggards.note(self.process, self.step)
         self.laggards.warn(now)
         beaten = now
       for link in self._links:
@@ -181,7 +181,7 @@ class Heartbeats:
 
   def _take(self, link: Link, kind: bytes, process: int, status: int) -> None:
     if kind == _BEAT:
-      self.laggards.note(process, status, link.heard)
+      self.laggards.note(process, status)
     elif kind == _DONE:
       link.left = True
     elif kind == _ENDED:

@@ -23,24 +23,33 @@ class Laggards:
     self, name: Callable[[int], str], patience: float = PATIENCE_SECONDS
   ):
     self._name, self._patience = name, patience
-    # By process: the last step that it has begun, and since when it is known.
-    self._steps: dict[int, tuple[int, float]] = {}
+    # By process: the last step that it has begun.
+    self._steps: dict[int, int] = {}
+    # Since when others are known to be ahead, and of which step was warned.
+    self._behind: dict[int, float] = {}
     self._warned: dict[int, int] = {}
 
-  def note(self, process: int, step: int, now: float) -> None:
+  def note(self, process: int, step: int) -> None:
     """A process says which step it has begun last."""
-    if self._steps.get(process, (-1, now))[0] != step:
-      self._steps[process] = step, now
+    if self._steps.get(process) != step:
+      self._steps[process] = step
+      self._behind.pop(process, None)
 
   def warn(self, now: float) -> None:
-    """Warns of those that have stayed behind for longer than patience lasts."""
-    last = max((step for step, _ in self._steps.values()), default=0)
-    for process, (step, since) in self._steps.items():
-      late = step < last and now - since > self._patience
-      if late and self._warned.get(process) != step:
+    """Warns of those that have been behind for longer than patience lasts.
+
+    Args:
+      now: on the clock of `time.monotonic`.
+    """
+    last = max(self._steps.values(), default=0)
+    for process, step in self._steps.items():
+      if step == last:
+        continue
+      late = now - self._behind.setdefault(process, now)
+      if late > self._patience and self._warned.get(process) != step:
         self._warned[process] = step
         logging.warning(
-          "%s has begun no step after %d for %.0f s, and others wait for it in "
-          "step %d: what it does hangs, or is slow",
-          *(self._name(process), step, now - since, last),
+          "%s has begun no step after %d, and others have waited %.0f s for it "
+          "in step %d: what it does hangs, or is slow",
+          *(self._name(process), step, late, last),
         )

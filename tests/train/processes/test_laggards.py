@@ -9,37 +9,43 @@ from train.processes.laggards import Laggards
 
 @pytest.fixture
 def laggards(caplog):
-  """Of processes that are at step 5 since second 100."""
+  """Of processes that are at step 5."""
   caplog.set_level(logging.WARNING)
-  found = Laggards(lambda process: f"process {process} on h", patience=60)
+  found = Laggards(lambda process: f"process {process} on h", patience=60.0)
   for process in range(3):
-    found.note(process, 4, now=0)
-    found.note(process, 5, now=100)
+    found.note(process, 5)
   return found
 
 
 def test_a_process_that_stays_behind_is_named_once(laggards, caplog):
-  laggards.note(0, 6, now=110)
-  laggards.note(2, 6, now=110)
-  for now in (110, 159):
+  laggards.warn(now=1000.0)
+  laggards.note(0, 6)
+  laggards.note(2, 6)
+  for now in (1010.0, 1069.0):
     laggards.warn(now)
   assert not caplog.messages
-  for now in (161, 200):
-    laggards.note(1, 5, now)
+  for now in (1071.0, 1200.0):
+    laggards.note(1, 5)
     laggards.warn(now)
   [message] = caplog.messages
-  assert message.startswith("process 1 on h has begun no step after 5 for 61 s")
+  assert message.startswith(
+    "process 1 on h has begun no step after 5, and others have waited 61 s"
+  )
   # It goes on, and falls behind again.
-  laggards.note(1, 6, now=210)
-  laggards.note(0, 7, now=210)
-  laggards.warn(now=280)
-  assert [text.split(" has")[0] for text in caplog.messages[1:]] == [
-    "process 1 on h",
-    "process 2 on h",
-  ]
+  laggards.note(1, 6)
+  laggards.note(0, 7)
+  laggards.note(2, 7)
+  for now in (1210.0, 1271.0):
+    laggards.warn(now)
+  assert len(caplog.messages) == 2
 
 
 def test_processes_that_do_something_together_are_none(laggards, caplog):
-  """As a long evaluation, or a compilation."""
-  laggards.warn(now=10_000)
+  """As a long evaluation, after which one is heard of first."""
+  laggards.warn(now=0.0)
+  laggards.note(0, 6)
+  laggards.warn(now=10_000.0)
+  laggards.note(1, 6)
+  laggards.note(2, 6)
+  laggards.warn(now=10_005.0)
   assert not caplog.messages
