@@ -15,6 +15,8 @@ from train.workdir.metrics_file import read_rows
 ROOT = Path(__file__).parents[3]
 # Longer than any process may outlive one that is lost.
 MINUTE = 60.0
+# For a whole run, on a machine that has much else to do.
+ENOUGH = 800.0
 
 
 @dataclasses.dataclass
@@ -98,7 +100,7 @@ def finish(
 ) -> str:
   """Runs to the end, which is to be a good one; the first process's output."""
   started = start(count, folder, flags, env)
-  statuses = started.wait(500)
+  statuses = started.wait(ENOUGH)
   assert statuses == [0] * count, started.tail()
   return started.text()
 
