@@ -182,9 +182,10 @@ def _train() -> Any:
   train.checkpoint_every_steps = 0
   # The newest checkpoints kept, the best one aside.
   train.keep_last = 2
-  # A value of metrics.jsonl; empty: "eval/<first set>/loss".
+  # A value of metrics.jsonl, of any set of data.eval, such as
+  # "eval/valid/rougeL"; empty: "eval/<first set>/loss".
   train.best_metric = ""
-  # "min" or "max".
+  # "min" or "max", as it is better.
   train.best_mode = "min"
   return train
 
@@ -271,10 +272,27 @@ def _eval() -> Any:
   # Examples whose text is generated, spread evenly over the set; 0: all of
   # them; -1: none.
   evaluation.text_examples = 0
+  # Of generated text: "exact_match"; "rouge" (rouge1, rouge2, rougeL and
+  # rougeLsum); "bleu", "chrf" and "ter" of the corpus, by sacrebleu; "sari";
+  # "length_ratio", predicted words over those of the references; "copy_rate",
+  # the share of predicted n-grams that stand in the source; "novel_1" to
+  # "novel_4", the share of those of n words that do not.
+  evaluation.metrics = ("exact_match", "rouge")
+  # Whether ROUGE compares Porter's stems of words, as ROUGE-1.5.5 -m does.
+  evaluation.rouge_stemmer = True
+  # The sentences of rougeLsum: "lines", as in texts with one sentence a line;
+  # "split", also after full stops, by rules.
+  evaluation.rouge_sentences = "lines"
+  # sacrebleu's tokenizer of BLEU, and of SARI: "13a", "intl", "char", "zh" or
+  # "none", of texts that are tokenized already.
+  evaluation.bleu_tokenize = "13a"
+  # Whether BLEU and chrF ignore case; TER and SARI always do.
+  evaluation.lowercase = False
   # --mode=eval also measures with sources permuted among the examples, as the
   # set "<name>_permuted": what the model knows without reading its source.
   evaluation.permute_sources = False
-  # Resamples of the paired bootstrap that compares the two.
+  # Resamples of the bootstrap, by which --mode=eval gives each metric's 95%
+  # interval, and compares with permuted sources.
   evaluation.bootstrap_samples = 2000
   # Examples printed by --mode=eval.
   evaluation.print_examples = 5

@@ -19,7 +19,8 @@ from train.cli import signals
 from train.cli.signals import Saving
 from train.config import Config
 from train.errors import refusing
-from train.evaluators.suite import write_samples
+from train.evaluators import samples
+from train.evaluators.suite import Result
 from train.mesh import batch_sharding
 from train.optim.ema import averaged
 from train.processes import heartbeat
@@ -31,7 +32,12 @@ from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import train_step_flops
 from train.start import Run
 from train.state import TrainState
-from train.workdir import data_position, recorded_config, run_lock
+from train.workdir import (
+  data_position,
+  json_files,
+  recorded_config,
+  run_lock,
+)
 from train.workdir.metrics_file import MetricsWriter, read_rows
 
 
@@ -202,7 +208,7 @@ class Training:
           measured, results = suite.run(
             params, check=stopping.check, call=stopping.call
           )
-          write_samples(self.this.folder, step, results, suite.names)
+          _keep_texts(self.this.folder, step, results)
       except Stopped:
         self._interrupt(step, row)
       self.reader.say(step, measured)
@@ -242,6 +248,17 @@ class Training:
       signals.end(self.saving.status, sentence)
     logging.warning("%s", sentence)
     raise SystemExit(self.saving.status)
+
+
+def _keep_texts(folder: Path, step: int, results: Mapping[str, Result]) -> None:
+  """samples/<set>-<step>.jsonl, and how metrics of text are computed."""
+  texts = {name: result.samples for name, result in results.items()}
+  samples.write(folder / samples.TRAINING, step, texts)
+  signatures = {}
+  for result in results.values():
+    signatures |= samples.signatures(result.scores)
+  if signatures and jax.process_index() == 0:
+    json_files.write_json(folder / "signatures.json", signatures)
 
 
 def explain(this: Run, checkpoints: Checkpoints, step: int) -> str:

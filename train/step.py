@@ -213,7 +213,8 @@ def eval_step(
   """Loss without smoothing or dropout, as sums; rows of weight 0 are padding.
 
   Gives `loss_sum` (nats), `weight` (target tokens), `correct` (tokens whose
-  argmax is the target), and of each row `example_loss`, `example_weight` [B].
+  argmax is the target), and of each row `example_loss`, `example_weight` and
+  `example_correct` [B].
   """
   explicit_axes.check({"params": params, **batch})
   vocab_size = module.config.decoder.vocab_size
@@ -229,12 +230,14 @@ def eval_step(
   weights = batch["decoder_weights"].astype(jnp.float32)
   example_loss = jnp.sum(nats * weights, axis=1)
   example_weight = jnp.sum(weights, axis=1)
+  example_correct = jnp.sum(jnp.where(correct, weights, 0.0), axis=1)
   return {
     "loss_sum": jnp.sum(example_loss),
     "weight": jnp.sum(example_weight),
-    "correct": jnp.sum(jnp.where(correct, weights, 0.0)),
+    "correct": jnp.sum(example_correct),
     "example_loss": example_loss,
     "example_weight": example_weight,
+    "example_correct": example_correct,
   }
 
 

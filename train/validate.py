@@ -18,6 +18,7 @@ from train import generation_settings
 from train.build_step import step_config
 from train.config import Config
 from train.errors import Refusal, refusing
+from train.evaluators import text
 from train.generation_settings import UNSET, GenerationSettings
 from train.mesh import MeshConfig
 from train.optim.settings import OptimConfig
@@ -129,6 +130,7 @@ def check_values(config: Config) -> None:
     OptimConfig(**config.optim.to_dict())
     MeshConfig(**config.mesh.to_dict())
     step_config(config)
+    text.configured(config)
   for side in ("encoder", "decoder"):
     if not flat["model.pair"]:
       _check_init(side, flat)
@@ -235,10 +237,10 @@ def _check_share(flat: dict[str, Any]) -> None:
 
 
 def _check_best(flat: dict[str, Any]) -> None:
-  key = flat["train.best_metric"]
+  key, mode = flat["train.best_metric"], flat["train.best_mode"]
   metrics = ["loss", "accuracy"]
   if flat["eval.text_examples"] >= 0:
-    metrics += ["exact_match", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+    metrics += text.value_names(flat["eval.metrics"])
   names = [
     f"eval/{name}/{metric}"
     for name in parse_eval(flat["data.eval"])
@@ -248,6 +250,12 @@ def _check_best(flat: dict[str, Any]) -> None:
     raise Refusal(
       f"train.best_metric = {key!r} is not measured{suggest(key, names)}; "
       f"there are {', '.join(names)}"
+    )
+  better = text.better(best_metric(flat).rpartition("/")[2])
+  if better not in ("", mode):
+    raise Refusal(
+      f"train.best_mode = {mode!r} keeps the worst {best_metric(flat)}: set it "
+      f"to {better!r}"
     )
 
 

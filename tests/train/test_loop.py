@@ -41,6 +41,7 @@ def test_a_run_leaves_what_it_promises(finished):
     "metrics.jsonl",
     "model.json",
     "samples",
+    "signatures.json",
     "store",
     "tensorboard",
     "tokenizers",
@@ -48,6 +49,8 @@ def test_a_run_leaves_what_it_promises(finished):
   samples = (folder / "samples/valid-00000004.jsonl").read_text().splitlines()
   assert len(samples) == 21
   assert json.loads(samples[9])["source"] == "blue blue 9"
+  signatures = json.loads((folder / "signatures.json").read_text())
+  assert signatures["rouge2"].startswith("stemmer:porter|sentences:lines|")
 
 
 def test_each_evaluated_step_is_saved_with_its_metrics(finished):

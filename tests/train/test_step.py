@@ -248,9 +248,11 @@ def test_evaluation_gives_sums_without_dropout_or_smoothing(
   )
   assert metrics["pairs"] == 6
   assert 0 <= got["correct"] < got["weight"]
+  assert got["example_correct"].sum() == got["correct"]
   targets = _argmax(fresh().params, batch)
   again = evaluate(fresh().params, batch | {"decoder_targets": targets})
   assert float(again["correct"]) == got["weight"]
+  np.testing.assert_array_equal(again["example_correct"], got["example_weight"])
 
 
 @jax.jit

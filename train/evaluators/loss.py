@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from data.pipeline import EvalBatch
+from train.evaluators.statistics import Statistics, ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,14 +17,13 @@ class Losses:
 
   nats: Float64[np.ndarray, " B"]
   weights: Float64[np.ndarray, " B"]
-  correct: float
+  correct: Float64[np.ndarray, " B"]
 
-  def metrics(self) -> dict[str, float]:
+  def statistics(self) -> dict[str, Statistics]:
     """`loss` in nats a target token, `accuracy` of the likeliest token."""
-    weight = self.weights.sum()
     return {
-      "loss": float(self.nats.sum() / weight),
-      "accuracy": self.correct / float(weight),
+      "loss": ratio(self.nats, self.weights),
+      "accuracy": ratio(self.correct, self.weights),
     }
 
 
@@ -33,15 +33,11 @@ def measure(
   batches: Iterable[EvalBatch],
 ) -> Losses:
   """Runs a set through `train.step.eval_step`; a padded row is no example."""
-  nats, weights, correct = [], [], 0.0
+  names = ("example_loss", "example_weight", "example_correct")
+  parts: list[tuple] = []
   for batch in batches:
     rows = len(batch.pairs)
     # Float64 sums of float32 parts: the order of batches leaves no trace.
-    out = {
-      name: np.asarray(value, np.float64)
-      for name, value in eval_step(params, batch.arrays).items()
-    }
-    nats.append(out["example_loss"][:rows])
-    weights.append(out["example_weight"][:rows])
-    correct += float(out["correct"])
-  return Losses(np.concatenate(nats), np.concatenate(weights), correct)
+    out = eval_step(params, batch.arrays)
+    parts.append(tuple(np.asarray(out[n], np.float64)[:rows] for n in names))
+  return Losses(*map(np.concatenate, zip(*parts, strict=True)))

@@ -2,22 +2,20 @@
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float64
 
 from data.pipeline import EvalBatch, eval_batches
 from data.store.pairs import Pairs
 from encdec.generation import programs
 from encdec.types import Params
 from train.config import Config
-from train.evaluators import loss, permuted, text
+from train.evaluators import bootstrap, loss, permuted, samples, text
+from train.evaluators.samples import Sample
+from train.evaluators.statistics import Statistics
 from train.mesh import batch_sharding
 from train.setting_names import naming
 from train.setup import datasets
@@ -25,17 +23,6 @@ from train.setup.task import Task
 from train.state import TrainState
 from train.step import jit_eval_step
 from train.text_generator import GenerationRequest, TextGenerator
-from train.workdir import json_files
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-  """One generated text beside its reference."""
-
-  id: int
-  source: str
-  target: str
-  prediction: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +30,24 @@ class Result:
   """What a set gave, example by example."""
 
   losses: loss.Losses
-  scores: Mapping[str, Float64[np.ndarray, " B"]]
+  scores: Mapping[str, Statistics]
   samples: list[Sample]
 
+  def statistics(self) -> dict[str, Statistics]:
+    return self.losses.statistics() | dict(self.scores)
+
   def metrics(self) -> dict[str, float]:
-    means = {name: float(np.mean(s)) for name, s in self.scores.items()}
-    return self.losses.metrics() | means
+    return {name: one.value() for name, one in self.statistics().items()}
+
+  def intervals(self, count: int, seed: int) -> dict[str, float]:
+    """`<metric>_low` and `_high`: 95% intervals by `count` resamples."""
+    ends = {}
+    # Text may be of fewer examples than losses are.
+    for group in (self.losses.statistics(), self.scores):
+      found = bootstrap.intervals(group, samples=count, seed=seed)
+      for metric, (low, high) in found.items():
+        ends |= {f"{metric}_low": low, f"{metric}_high": high}
+    return ends
 
 
 class Suite:
@@ -56,7 +55,7 @@ class Suite:
 
   `shardings` are those of the stored parameters. All processes call
   it alike, and all get the same metrics. With `permute_sources` each set is
-  measured twice and compared.
+  measured twice and compared; with `intervals` each metric has one.
   """
 
   def __init__(
@@ -67,12 +66,14 @@ class Suite:
     shardings: Params,
     sets: Mapping[str, Pairs],
     permute_sources: bool = False,
+    intervals: bool = False,
   ):
     self.config = config
     self.sets = {
       name: _with_text(pairs, config) for name, pairs in sets.items()
     }
-    self.permute_sources = permute_sources
+    self.permute_sources, self.intervals = permute_sources, intervals
+    self.text_metrics = text.configured(config)
     self.check: Callable[[], None] = lambda: None
     self.call: Callable[..., Any] = programs.call
     if permute_sources:
@@ -114,11 +115,15 @@ class Suite:
       name: self._evaluate(params, decoding_params, *pairs)
       for name, pairs in self.sets.items()
     }
-    row = {
-      f"eval/{name}/{metric}": value
-      for name, result in results.items()
-      for metric, value in result.metrics().items()
-    }
+    row = {}
+    for name, result in results.items():
+      values = result.metrics()
+      if self.intervals:
+        evaluation = self.config.eval
+        values |= result.intervals(
+          evaluation.bootstrap_samples, self.config.seed
+        )
+      row |= {f"eval/{name}/{metric}": v for metric, v in values.items()}
     if self.permute_sources:
       for name in self.names:
         for metric, gain in self._gains(results, name).items():
@@ -138,25 +143,22 @@ class Suite:
     losses = loss.measure(step, params, self._batches(pairs))
     if chosen is None or decoding_params is None:
       return Result(losses, {}, [])
-    samples = self._samples(decoding_params, chosen)
-    scores = text.score(
-      [sample.prediction for sample in samples],
-      [sample.target for sample in samples],
-    )
-    return Result(losses, scores, samples)
+    generated = self._samples(decoding_params, chosen)
+    scores = self.text_metrics.measure(samples.texts(generated))
+    return Result(losses, scores, generated)
 
   def _samples(self, decoding_params: Params, pairs: Pairs) -> list[Sample]:
     """The text of each pair's source beside its target, in their order."""
     sources = (GenerationRequest(i, pairs[i].source) for i in range(len(pairs)))
     texts = {}
-    found = self.generator.generate(decoding_params, sources, call=self.call)
-    for generated in found:
+    streamed = self.generator.generate(decoding_params, sources, call=self.call)
+    for generated in streamed:
       texts[generated.key] = generated.texts[0]
       self.check()
-    samples = []
+    found = []
     for index in range(len(pairs)):
       record = pairs.record(index)
-      samples.append(
+      found.append(
         Sample(
           int(pairs.records[index]),
           record[self.config.data.source_field],
@@ -164,7 +166,7 @@ class Suite:
           texts[index],
         )
       )
-    return samples
+    return found
 
   def _batches(self, pairs: Pairs) -> Iterator[EvalBatch]:
     for batch in eval_batches(
@@ -180,19 +182,15 @@ class Suite:
     self, results: Mapping[str, Result], name: str
   ) -> dict[str, permuted.Gain]:
     """How much better true sources are, each in its metric's own direction."""
-    true, other = results[name], results[f"{name}_permuted"]
-    options = {
-      "samples": self.config.eval.bootstrap_samples,
-      "seed": self.config.seed,
-    }
-    gains = {
-      "loss": permuted.gain(
-        other.losses.nats, true.losses.nats, true.losses.weights, **options
-      )
-    }
-    for metric, scores in true.scores.items():
+    true = results[name].statistics()
+    other = results[f"{name}_permuted"].statistics()
+    gains = {}
+    for metric in true:
+      pair = true[metric], other[metric]
       gains[metric] = permuted.gain(
-        scores, other.scores[metric], np.ones(len(scores)), **options
+        *(reversed(pair) if text.better(metric) == "min" else pair),
+        samples=self.config.eval.bootstrap_samples,
+        seed=self.config.seed,
       )
     return gains
 
@@ -207,17 +205,3 @@ def _with_text(pairs: Pairs, config: Config) -> tuple[Pairs, Pairs | None]:
   # Spread over the set: neighbours are often alike.
   spread = np.arange(wanted, dtype=np.int64) * len(pairs) // wanted
   return pairs, pairs.take(spread)
-
-
-def write_samples(
-  folder: Path, step: int, results: Mapping[str, Result], names: Sequence[str]
-) -> None:
-  """samples/<set>-<step>.jsonl, from the first process."""
-  if jax.process_index() != 0:
-    return
-  for name in names:
-    samples = results[name].samples
-    lines = [json.dumps(dataclasses.asdict(s)) + "\n" for s in samples]
-    if lines:
-      path = folder / "samples" / f"{name}-{step:08d}.jsonl"
-      json_files.write_text(path, "".join(lines))

@@ -1,23 +1,28 @@
 """Evaluation of a trained model, printed: what --mode=eval does."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import logging
 
 from train.config import Config
 from train.errors import refusing
-from train.evaluators.suite import Result, Suite, write_samples
+from train.evaluators import samples
+from train.evaluators.suite import Result, Suite
 from train.progress import goodput
 from train.setting_names import naming
 from train.setup import datasets, trained
+from train.setup.trained import Trained
+from train.workdir import json_files
 
 
 def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
   """Measures a checkpoint on `data.test`, else on `data.eval`.
 
-  Prints a few examples, then a line for each metric, then, with
-  `eval.permute_sources`, what true sources are worth.
+  Prints a few examples, then a line for each metric with its 95% interval,
+  then, with `eval.permute_sources`, what true sources are worth. All texts, and
+  what was printed, are kept in `predictions/`.
 
   Raises:
     Refusal: there is no such checkpoint, or a set cannot be read.
@@ -36,20 +41,23 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
       this.shardings,
       sets,
       permute_sources=config.eval.permute_sources,
+      intervals=True,
     )
   with jax.set_mesh(this.mesh):
     row, results = suite.run(this.params)
+  signatures = {}
+  for result in results.values():
+    signatures |= samples.signatures(result.scores)
   try:
-    write_samples(this.folder, this.step, results, suite.names)
+    _keep(this, suite, row, results, signatures)
   except OSError as error:
     # A folder that may only be read; what was measured is printed.
-    logging.warning("the samples are not written: %s", error)
+    logging.warning("the predictions are not written: %s", error)
   if jax.process_index() == 0:
     for name in suite.names:
-      _print_examples(results[name], config.eval.print_examples)
+      print_examples(results[name].samples, config.eval.print_examples)
     print(f"\nstep {this.step} of {this.folder}")
-    for name, value in row.items():
-      print(f"{name} {value:.4f}")
+    print_row(row, signatures)
     if config.eval.permute_sources:
       for name in suite.names:
         _print_gain(name, row)
@@ -57,9 +65,47 @@ def run(config: Config, folder: str, step: int = -1) -> dict[str, float]:
   return row
 
 
-def _print_examples(result: Result, count: int) -> None:
-  spread = max(1, len(result.samples) // max(1, count))
-  for sample in result.samples[::spread][:count]:
+def _keep(
+  this: Trained,
+  suite: Suite,
+  row: Mapping[str, float],
+  results: Mapping[str, Result],
+  signatures: Mapping[str, str],
+) -> None:
+  """predictions/<set>-<step>.jsonl, and metrics-<step>.json beside them."""
+  folder = this.folder / samples.EVALUATION
+  texts = {name: results[name].samples for name in suite.names}
+  samples.write(folder, this.step, texts)
+  if jax.process_index() == 0:
+    metrics = {k: v if math.isfinite(v) else None for k, v in row.items()}
+    kept = {"step": this.step, "weights": this.weights, "metrics": metrics}
+    json_files.write_json(
+      folder / f"metrics-{this.step:08d}.json",
+      kept | {"signatures": dict(signatures)},
+    )
+
+
+def print_row(row: Mapping[str, float], signatures: Mapping[str, str]) -> None:
+  """A line for each metric, its interval beside it; then how it is computed."""
+  for name, value in row.items():
+    if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in row:
+      continue
+    line = f"{name} {value:.4f}"
+    if f"{name}_low" in row:
+      line += f" ({row[f'{name}_low']:.4f} to {row[f'{name}_high']:.4f})"
+    print(line)
+  # Metrics that are computed together have one.
+  alike: dict[str, list[str]] = {}
+  for metric, signature in signatures.items():
+    alike.setdefault(signature, []).append(metric)
+  for signature, metrics in alike.items():
+    print(f"signature of {', '.join(metrics)}: {signature}")
+
+
+def print_examples(texts: Sequence[samples.Sample], count: int) -> None:
+  """So many of the texts, spread over the set."""
+  spread = max(1, len(texts) // max(1, count))
+  for sample in texts[::spread][:count]:
     print(f"\nsource:     {' '.join(sample.source.split())[:300]}")
     print(f"target:     {sample.target}")
     print(f"prediction: {sample.prediction}")

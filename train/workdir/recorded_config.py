@@ -16,7 +16,13 @@ from train.workdir import json_files
 # Values that leave a key unset, as JSON has them.
 _NOT_SET = ("", [], False, 0, -1)
 # Where another value leaves things as they were before the key existed.
-_BEFORE = {"train.smoothing_form": "uniform"}
+_BEFORE = {
+  "train.smoothing_form": "uniform",
+  "eval.metrics": ["exact_match", "rouge"],
+  "eval.rouge_stemmer": True,
+  "eval.rouge_sentences": "lines",
+  "eval.bleu_tokenize": "13a",
+}
 # What may change when a run goes on.
 FREE = (
   r"train\.steps",

@@ -1,17 +1,18 @@
-"""A row of metrics and the samples beside it, of results made by hand."""
-
-import json
+"""A row of metrics, of results made by hand."""
 
 import numpy as np
 
 from train.evaluators import suite
 from train.evaluators.loss import Losses
+from train.evaluators.statistics import mean
 
-LOSSES = Losses(np.array([1.0, 5.0]), np.array([1.0, 2.0]), 2.0)
+LOSSES = Losses(
+  np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.array([1.0, 1.0])
+)
 
 
 def test_losses_are_of_tokens_and_scores_of_examples():
-  scores = {"exact_match": np.array([1.0, 0.0, 0.0, 0.0])}
+  scores = {"exact_match": mean(np.array([1.0, 0.0, 0.0, 0.0]))}
   assert suite.Result(LOSSES, scores, []).metrics() == {
     "loss": 2.0,
     "accuracy": 2 / 3,
@@ -20,18 +21,14 @@ def test_losses_are_of_tokens_and_scores_of_examples():
   assert suite.Result(LOSSES, {}, []).metrics().keys() == {"loss", "accuracy"}
 
 
-def test_samples_are_written_of_sets_that_have_text(tmp_path):
-  samples = [suite.Sample(i, f"s{i}", "\u2028", "p") for i in (4, 2)]
-  results = {
-    "with": suite.Result(LOSSES, {}, samples),
-    "without": suite.Result(LOSSES, {}, []),
-    "unasked": suite.Result(LOSSES, {}, samples),
+def test_each_value_has_an_interval():
+  scores = {"exact_match": mean(np.array([1.0, 0.0, 0.0, 0.0]))}
+  result = suite.Result(LOSSES, scores, [])
+  ends = result.intervals(500, 0)
+  # Of two examples either may be drawn twice.
+  assert (ends["loss_low"], ends["loss_high"]) == (1.0, 2.5)
+  assert (ends["accuracy_low"], ends["accuracy_high"]) == (0.5, 1.0)
+  assert ends["exact_match_low"] == 0.0 and ends["exact_match_high"] == 0.75
+  assert ends.keys() == {
+    f"{name}_{end}" for name in result.metrics() for end in ("low", "high")
   }
-  suite.write_samples(tmp_path, 12, results, ["with", "without"])
-  (path,) = (tmp_path / "samples").iterdir()
-  assert path.name == "with-00000012.jsonl"
-  lines = path.read_text().splitlines()
-  assert [json.loads(line)["id"] for line in lines] == [4, 2]
-  assert json.loads(lines[0]) == {
-    "id": 4, "source": "s4", "target": "\u2028", "prediction": "p",
-  }  # fmt: skip

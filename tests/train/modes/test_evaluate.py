@@ -38,15 +38,27 @@ def test_on_eight_devices_it_repeats_what_training_measured(
   )
   assert row["eval/valid_gain/loss_low"] <= row["eval/valid_gain/loss_high"]
   few, valid = (
-    (run / f"samples/{name}-00000004.jsonl").read_text().splitlines()
+    (run / f"predictions/{name}-00000004.jsonl").read_text().splitlines()
     for name in ("few", "valid")
   )
   assert len(few) == 3 and few == valid[:3]
+  # What training generated stays as it was.
+  assert (
+    valid == (run / "samples/valid-00000004.jsonl").read_text().split("\n")[:-1]
+  )
+  assert not (run / "samples/few-00000004.jsonl").exists()
   out = capsys.readouterr().out
   assert out.count("prediction:") == config.eval.print_examples + 3
-  assert f"eval/valid/loss {row['eval/valid/loss']:.4f}" in out
+  loss, low, high = (row[f"eval/valid/loss{x}"] for x in ("", "_low", "_high"))
+  assert low < loss < high
+  assert f"\neval/valid/loss {loss:.4f} ({low:.4f} to {high:.4f})\n" in out
+  kept = json.loads((run / "predictions/metrics-00000004.json").read_text())
+  assert kept["step"] == 4 and kept["metrics"] == row
+  signature = kept["signatures"]["rougeL"]
+  names = "rouge1, rouge2, rougeL, rougeLsum"
+  assert f"\nsignature of {names}: {signature}\n" in out
   assert "valid: with its own sources, with permuted ones, gain" in out
-  assert not list(run.glob("samples/*permuted*"))
+  assert not list(run.glob("*/*permuted*"))
 
 
 def test_text_of_some_examples_is_spread_over_the_set(
@@ -58,7 +70,7 @@ def test_text_of_some_examples_is_spread_over_the_set(
   config.eval.text_examples = 3
   config.data.test = f"{config.data.eval},again={config.data.eval[6:]}"
   row = evaluate.run(config, str(run), step=4)
-  lines = (run / "samples/valid-00000004.jsonl").read_text().splitlines()
+  lines = (run / "predictions/valid-00000004.jsonl").read_text().splitlines()
   assert [json.loads(line)["id"] for line in lines] == [0, 7, 14]
   assert row["eval/again/loss"] == row["eval/valid/loss"]
 

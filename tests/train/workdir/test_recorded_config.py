@@ -56,6 +56,20 @@ def test_allowed_changes_become_history(tmp_path):
   assert json.loads(line) == {"step": 350, "changes": changes}
 
 
+def test_a_run_from_before_metrics_had_names_goes_on(tmp_path):
+  config = dates.get_config()
+  flat = recorded_config.json_values(config)
+  new = ("metrics", "rouge_stemmer", "rouge_sentences", "bleu_tokenize")
+  new = {f"eval.{name}" for name in (*new, "lowercase")}
+  old = {key: value for key, value in flat.items() if key not in new}
+  assert len(old) == len(flat) - 5
+  (tmp_path / "config.json").write_text(json.dumps(old))
+  assert recorded_config.check_same(config, tmp_path) == {}
+  config.eval.metrics = ("bleu",)
+  with pytest.raises(Refusal, match=r"eval\.metrics: None -> \['bleu'\]"):
+    recorded_config.check_same(config, tmp_path)
+
+
 def test_reading_modes_check_the_model_alone(tmp_path):
   config = dates.get_config()
   with pytest.raises(Refusal, match="holds no run"):
