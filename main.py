@@ -61,6 +61,11 @@ PAIRS = flags.DEFINE_bool(
   False,
   "predict: name source and prediction as a record that is trained on.",
 )
+PREDICTIONS = flags.DEFINE_string(
+  "predictions",
+  "",
+  "eval: score a .jsonl, or SET=.jsonl, in place of a checkpoint.",
+)
 PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
 PROFILE = flags.DEFINE_string(
   "profile", "", "train: trace the steps FIRST:LAST into <workdir>/profile."
@@ -89,6 +94,11 @@ def train() -> None:
 
 
 def evaluate() -> None:
+  if PREDICTIONS.value:
+    from train.modes import score
+
+    score.run(CONFIG.value, PREDICTIONS.value)
+    return
   from train.modes import evaluate
 
   evaluate.run(CONFIG.value, WORKDIR.value, step=STEP.value)
@@ -127,6 +137,7 @@ OF_MODES = {
   "output": ("predict", "export"),
   "overwrite": ("predict",),
   "training_pairs": ("predict",),
+  "predictions": ("eval",),
   "push_to_hub": ("export",),
   "profile": ("train",),
 }
@@ -154,10 +165,10 @@ def parse(argv: list[str]) -> list[str]:
   """Parses the command line, and checks what it says of this command."""
 
   def check() -> None:
-    command_line.check_flags(
-      CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES)
-    )
     given = [name for name in OF_MODES if flags.FLAGS[name].present]
+    command_line.check_flags(
+      CONFIG.value, WORKDIR.value, MODE.value, tuple(MODES), given
+    )
     command_line.check_mode(MODE.value, given, OF_MODES)
 
   return command_line.parse(argv, CONFIG, ARGUMENTS, check)
@@ -168,7 +179,9 @@ def main(argv: list[str]) -> None:
   signals.keep(KEPT[MODE.value])
   folder = WORKDIR.value
   may_write = not os.path.exists(folder) or os.access(folder, os.W_OK)
-  if may_write and not jax.config.values["jax_compilation_cache_dir"]:
+  if (
+    folder and may_write and not jax.config.values["jax_compilation_cache_dir"]
+  ):
     # A run that goes on, and whoever reads it, need not compile again.
     jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
   join.join(COORDINATOR.value, PROCESS_ID.value, NUM_PROCESSES.value)

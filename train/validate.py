@@ -117,12 +117,7 @@ def check_values(config: Config) -> None:
     if flat[key] not in choices:
       shown = ", ".join(choice or "'' (unset)" for choice in choices)
       raise Refusal(f"{key} = {flat[key]!r}: choose one of {shown}")
-  for key, (least, greatest) in RANGES.items():
-    unset, _ = UNSET.get(key.removeprefix("generation."), (None, None))
-    if flat[key] != unset and not least <= flat[key] <= greatest:
-      raise Refusal(
-        f"{key} = {flat[key]!r}: set it between {least} and {greatest}"
-      )
+  check_ranges(flat)
   with naming(remat="model.remat"):
     remat_policy(flat["model.remat"])
   with refusing():
@@ -143,6 +138,18 @@ def check_values(config: Config) -> None:
   if not flat["model.pair"]:
     with refusing():
       generation_settings.resolve(config)
+
+
+def check_ranges(flat: Mapping[str, Any], section: str = "") -> None:
+  """Numbers of keys that begin with `section` lie within their ranges."""
+  for key, (least, greatest) in RANGES.items():
+    if not key.startswith(section):
+      continue
+    unset, _ = UNSET.get(key.removeprefix("generation."), (None, None))
+    if flat[key] != unset and not least <= flat[key] <= greatest:
+      raise Refusal(
+        f"{key} = {flat[key]!r}: set it between {least} and {greatest}"
+      )
 
 
 def best_metric(flat: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Like `validate`, it refuses with the thing, its value and the fix.
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -18,6 +19,9 @@ from train.errors import Failure, Refusal
 from train.validate import flatten, suggest
 
 OVERRIDE = re.compile(r"^--?(no)?config\.([\w.]+)")
+_NAMES = re.compile(r"[A-Za-z_]\w*(,\s*[A-Za-z_]\w*)+")
+# A file of predictions may be scored by itself, without an experiment.
+_NEUTRAL = Path(__file__).parents[2] / "configs/common.py"
 _FLAG = re.compile(r"--?[A-Za-z]")
 _PARSERS: dict[type, flags.ArgumentParser] = {
   bool: flags.BooleanParser(),
@@ -31,7 +35,7 @@ _TAKES = {
   int: "one whole number",
   float: "one number",
   str: "one text",
-  tuple: "a list with commas, such as 1,2 or \"('a','b')\"",
+  tuple: "a list with commas, such as 1,2 or a,b or \"('a','b')\"",
 }
 _TYPES = {"bool": bool, "int": int, "float": float}
 
@@ -77,11 +81,14 @@ def parse(
     # Those of a --flagfile too: overrides are told from flags by their names.
     argv = [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
     overrides, rest, tail = split(argv)
+    if value_of("predictions", rest) and not value_of("config", rest):
+      rest.append(f"--config={_NEUTRAL}")
     # The file alone first, so that overrides can be compared with its keys.
     with config_file.reading(value_of("config", rest)):
       flags.FLAGS(rest)
       check()
     check_overrides(overrides, config.value)
+    overrides = [quote_names(word, config.value) for word in overrides]
     arguments[:] = [*rest, *overrides, *tail]
     return flags.FLAGS(list(arguments))
   except Failure:
@@ -119,11 +126,26 @@ def explain(error: Exception, config: Any) -> str:
 
 
 def check_flags(
-  config: Any, workdir: str, mode: str, modes: Sequence[str]
+  config: Any,
+  workdir: str,
+  mode: str,
+  modes: Sequence[str],
+  given: Sequence[str] = (),
 ) -> None:
-  """The flags that every run needs."""
+  """The flags that every run needs.
+
+  Args:
+    given: the flags of modes that are given; a file of --predictions is scored
+      without a run.
+  """
   check_mode_name(mode, modes)
   check_config(config)
+  if "predictions" in given and "step" in given:
+    raise Refusal(
+      "--step is not used with --predictions: leave one of them out"
+    )
+  if "predictions" in given and not workdir:
+    return
   if not workdir:
     raise Refusal("--workdir is missing: pass a folder, --workdir=runs/name")
   check_path("workdir", workdir)
@@ -202,6 +224,19 @@ def check_overrides(arguments: Sequence[str], config: Config) -> None:
       raise Refusal(
         f"{argument}: {key} takes {_TAKES[kind]}; the config has {known[key]!r}"
       )
+
+
+def quote_names(argument: str, config: Config) -> str:
+  """An override of a list by bare names, "a,b", as its parser reads them.
+
+  That one would make a single name of them.
+  """
+  name, _, value = argument.partition("=")
+  match = OVERRIDE.match(name)
+  of_list = match and isinstance(flatten(config).get(match[2]), tuple)
+  if not (of_list and _NAMES.fullmatch(value)):
+    return argument
+  return f"{name}={tuple(word.strip() for word in value.split(','))}"
 
 
 def _fits(value: str, kind: type) -> bool:

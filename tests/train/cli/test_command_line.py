@@ -112,3 +112,30 @@ def test_the_last_value_of_a_flag_counts():
   assert command_line.value_of("config", words.split()) == "b"
   assert command_line.value_of("step", words.split()) == "1"
   assert command_line.value_of("input", words.split()) == ""
+
+
+@pytest.mark.parametrize(
+  ("value", "quoted"),
+  [
+    ("eval.metrics=bleu,chrf", "eval.metrics=('bleu', 'chrf')"),
+    ("eval.metrics=bleu, novel_2", "eval.metrics=('bleu', 'novel_2')"),
+    ("eval.metrics=bleu", "eval.metrics=bleu"),
+    ("eval.metrics=('bleu','chrf')", "eval.metrics=('bleu','chrf')"),
+    ("model.encoder_layers=0,1", "model.encoder_layers=0,1"),
+    # No list: a mixture may have commas too.
+    ("data.train=a,b", "data.train=a,b"),
+  ],
+)
+def test_bare_names_make_a_list(value, quoted):
+  got = command_line.quote_names(f"--config.{value}", common.get_config())
+  assert got == f"--config.{quoted}"
+
+
+def test_a_file_of_predictions_needs_no_workdir():
+  config = common.get_config()
+  modes = ("train", "eval")
+  command_line.check_flags(config, "", "eval", modes, ["predictions"])
+  with pytest.raises(Refusal, match="--workdir is missing"):
+    command_line.check_flags(config, "", "eval", modes)
+  with pytest.raises(Refusal, match="--step is not used with --predictions"):
+    command_line.check_flags(config, "", "eval", modes, ["step", "predictions"])
