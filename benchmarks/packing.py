@@ -319,7 +319,7 @@ def losses(args, module, data, shape, pairs) -> None:
           sharding=meshes.batch_sharding(way.mesh, DEFAULT_RULES),
         )
         measured = loss.measure(evaluate, way.state.params, batches)
-      results.append(measured.metrics()["loss"])
+      results.append(measured.statistics()["loss"].value())
       print(
         f"{name}, seed {seed}: loss {results[-1]:.4f} after {steps} updates, "
         f"{seen:.0f} pairs",
