@@ -187,6 +187,9 @@ def _train() -> Any:
   train.best_metric = ""
   # "min" or "max", as it is better.
   train.best_mode = "min"
+  # Training ends, as at train.steps, when train.best_metric has not improved in
+  # so many evaluations; 0: never. A run that has ended so goes on with more.
+  train.patience_evaluations = 0
   return train
 
 

@@ -25,8 +25,9 @@ from train.mesh import batch_sharding
 from train.optim.ema import averaged
 from train.processes import heartbeat
 from train.processes.stopping import Stopped, Stopping
-from train.progress import goodput, profiler
+from train.progress import goodput, patience, profiler
 from train.progress.goodput import Goodput
+from train.progress.patience import Patience
 from train.progress.profiler import Profiler
 from train.progress.step_reader import RunTotals, StepReader
 from train.progress.throughput import train_step_flops
@@ -45,6 +46,9 @@ def run(
   config: Config, folder: str, profile: str = "", began: float | None = None
 ) -> dict[str, float]:
   """Trains until `train.steps`, from the newest good checkpoint in `folder`.
+
+  With `train.patience_evaluations` it ends where the best metric no longer
+  improves; the same command then prints what a finished run does.
 
   Gives the last evaluation, in the first process; nothing in the others.
 
@@ -71,16 +75,18 @@ def _run(
     this = start.build_run(config, folder)
     start.check_step(this)
   chief = jax.process_index() == 0
+  rule = patience.configured(config, this.folder)
   with (
     jax.set_mesh(this.mesh),
     start.open_checkpoints(this) as checkpoints,
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
     contextlib.closing(Profiler(steps, this.folder / "profile")) as tracer,
   ):
-    if (checkpoints.latest_step() or 0) < config.train.steps:
+    latest = checkpoints.latest_step() or 0
+    if latest < config.train.steps and not rule.is_spent(latest):
       with times.spent("compile"):
         start.compile_step(this)
-    this, state, progress, owed = start.begin(this, checkpoints)
+    this, state, progress, owed = start.begin(this, checkpoints, rule.is_spent)
     # The row of a step whose evaluation is owed is not written yet.
     writer.cut((progress.step - (owed is not None)) or -1)
     training = Training(
@@ -88,20 +94,22 @@ def _run(
       state,
       progress,
       checkpoints,
+      patience=rule,
       writer=writer,
       stopping=Stopping(saving),
       saving=saving,
       tracer=tracer,
       times=times,
     )
-    if progress.step < config.train.steps or owed is not None:
+    done = progress.step >= config.train.steps or rule.is_spent(progress.step)
+    if not done or owed is not None:
       times.begin(progress.step)
       training.run(owed)
       times.end()
   if saving.received:
     logging.warning("stopped: all is saved; run again for its figures")
     raise SystemExit(saving.status)
-  return report(this) if chief else {}
+  return report(this, rule) if chief else {}
 
 
 @dataclasses.dataclass
@@ -113,14 +121,16 @@ class Training:
   progress: RunTotals
   checkpoints: Checkpoints
   _: dataclasses.KW_ONLY
+  patience: Patience
   writer: MetricsWriter
   stopping: Stopping
   saving: Saving
   tracer: Profiler
   times: Goodput
+  ended: bool = False
 
   def run(self, owed: dict[str, float] | None = None) -> None:
-    """From the state's step to the last.
+    """From the state's step to the last, or until patience is spent.
 
     Args:
       owed: the row of the state's step, which was interrupted while it was
@@ -140,6 +150,8 @@ class Training:
         self._conclude(progress.step, owed, evaluate=True)
         self.checkpoints.wait()
         start.drop_interrupted(this)
+        if self.ended:
+          return
       batches = train_batches(
         this.pipeline,
         progress.step,
@@ -151,6 +163,8 @@ class Training:
         waited = reader.speed.waiting(batches, reader.idle_since)
         for step, batch in enumerate(waited, start=progress.step + 1):
           self._step(step, batch)
+          if self.ended:
+            break
 
   def _step(self, step: int, batch: Mapping[str, jax.Array]) -> None:
     config, reader = self.this.config, self.reader
@@ -181,7 +195,7 @@ class Training:
       if jax.process_count() == 1:
         # Heard while it was saved; several would have to agree on it.
         stop = self.stopping.asked()
-      if stop and step < config.train.steps:
+      if stop and step < config.train.steps and not self.ended:
         self._leave(step)
 
   def _compile(self, step: int, batch: Mapping[str, jax.Array]) -> None:
@@ -215,6 +229,8 @@ class Training:
     # The row comes first: a kill after the save must not lose it.
     self._write(step, row | (measured or {}))
     self._save(step, measured)
+    if evaluate:
+      self.ended = self.patience.is_spent(step)
 
   def _write(self, step: int, row: dict[str, float]) -> None:
     """Writes the row of a step, if it has one."""
@@ -288,13 +304,15 @@ def meta(this: Run, progress: RunTotals) -> dict[str, Any]:
   }
 
 
-def report(this: Run) -> dict[str, float]:
+def report(this: Run, rule: Patience) -> dict[str, float]:
   """Prints the last evaluation of a finished run."""
   rows = read_rows(this.folder / "metrics.jsonl")
   last = rows[-1]
   done, steps = last["step"], this.config.train.steps
   past = f", which is past train.steps={steps}" if done > steps else ""
   print(f"finished at step {done} of {this.folder}{past}")
+  if done < steps and (why := rule.explain(done)):
+    print(f"ended early: {why}")
   # JSON has null for what was not finite.
   measured = {
     k: math.nan if v is None else v

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +133,18 @@ def open_checkpoints(this: Run) -> Checkpoints:
 
 
 def begin(
-  this: Run, checkpoints: Checkpoints
+  this: Run,
+  checkpoints: Checkpoints,
+  is_last: Callable[[int], bool] = lambda step: False,
 ) -> tuple[Run, TrainState, RunTotals, dict[str, float] | None]:
   """The newest good state or a first one; the folder then says what runs.
 
   The run's batches go on where those of the state ended. Last comes the row of
   the state's step where its evaluation is still owed, else None.
+
+  Args:
+    is_last: whether no step shall follow this one, of those that are left;
+      all processes call it.
   """
   restored = _restore_interrupted(this, checkpoints.latest_step())
   if restored is None:
@@ -155,8 +161,9 @@ def begin(
       this.pipeline, meta["data"], progress.step, restart
     )
     this = dataclasses.replace(this, pipeline=pipeline)
+  ended = is_last(progress.step)
   if jax.process_index() == 0:
-    announce(this, progress.step)
+    announce(this, progress.step, ended)
   return this, state, progress, owed
 
 
@@ -217,9 +224,12 @@ def _restore_interrupted(
   return restored
 
 
-def announce(this: Run, step: int) -> None:
+def announce(this: Run, step: int, ended: bool = False) -> None:
   """Records what runs from `step` on, and says it."""
   steps = this.config.train.steps
+  if ended:
+    logging.info("step %d was the last, of train.steps=%d", step, steps)
+    return
   if step >= steps:
     # What has changed is not recorded: nothing runs under it.
     logging.info(

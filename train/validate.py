@@ -60,6 +60,7 @@ RANGES: dict[str, tuple[float, float]] = {
   "train.eval_every_steps": (0, 1 << 40),
   "train.checkpoint_every_steps": (0, 1 << 40),
   "train.keep_last": (1, 1 << 20),
+  "train.patience_evaluations": (0, 1 << 30),
   "generation.num_beams": (1, 1024),
   "generation.length_penalty": (-8.0, 8.0),
   "generation.num_return_sequences": (1, 1024),
@@ -272,6 +273,11 @@ def _check_steps(flat: dict[str, Any]) -> None:
     raise Refusal(
       f"train.batch_size = {batch} does not divide into "
       f"train.accumulate_steps = {accumulate} microbatches; make it a multiple"
+    )
+  if flat["train.patience_evaluations"] and not flat["train.eval_every_steps"]:
+    raise Refusal(
+      f"train.patience_evaluations = {flat['train.patience_evaluations']}, but "
+      "train.eval_every_steps = 0: set it to the steps between evaluations"
     )
   optim = {
     key.removeprefix("optim."): value

@@ -46,6 +46,10 @@ def test_an_empty_config_says_what_to_set():
     ("train.keep_last", 0, "between"),
     ("train.best_mode", "least", "min, max"),
     ("train.accumulate_steps", 7, "multiple"),
+    ("train.patience_evaluations", -1, "between"),
+    ("eval.metrics", ("rogue",), "did you mean 'rouge'"),
+    ("eval.rouge_sentences", "punkt", "lines, split"),
+    ("eval.bleu_tokenize", "flores200", "13a, intl, char, zh, none"),
     ("optim.warmup_steps", 10_000, "lower it"),
     ("generation.min_length", 40, "lower it"),
     ("data.source_buckets", (16, 32), "same length"),
@@ -103,3 +107,39 @@ def test_a_set_must_not_take_the_name_of_a_permuted_one():
   validate.check_values(config)
   config.eval.permute_sources = True
   refused(config, "data.test", "'a_permuted'", "another name")
+
+
+def test_the_best_metric_is_one_that_is_measured():
+  config = dates.get_config()
+  config.data.eval = "a=dates@valid,b=dates@test"
+  config.train.best_metric, config.train.best_mode = "eval/b/bleu", "max"
+  refused(config, "train.best_metric = 'eval/b/bleu' is not measured; did you")
+  config.eval.metrics = ("bleu", "ter", "copy_rate")
+  validate.check_values(config)
+  config.eval.text_examples = -1
+  refused(config, "'eval/b/bleu' is not measured")
+
+
+@pytest.mark.parametrize(
+  ("metric", "better"),
+  [("loss", "min"), ("accuracy", "max"), ("ter", "min"), ("bleu", "max")],
+)
+def test_the_worst_step_is_not_kept(metric, better):
+  config = dates.get_config()
+  config.eval.metrics = ("bleu", "ter", "novel_2")
+  config.train.best_metric = f"eval/valid/{metric}"
+  config.train.best_mode = better
+  validate.check_values(config)
+  config.train.best_mode = {"min": "max", "max": "min"}[better]
+  refused(config, f"keeps the worst eval/valid/{metric}: set it to '{better}'")
+  # Of others whoever asks knows what is better.
+  config.train.best_metric = "eval/valid/novel_2"
+  validate.check_values(config)
+
+
+def test_patience_needs_evaluations():
+  config = dates.get_config()
+  config.train.patience_evaluations = 3
+  validate.check_values(config)
+  config.train.eval_every_steps = 0
+  refused(config, "train.patience_evaluations = 3, but train.eval_every_steps")

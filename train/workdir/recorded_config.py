@@ -27,6 +27,7 @@ _BEFORE = {
 FREE = (
   r"train\.steps",
   r"train\.\w+_every_steps",
+  r"train\.patience_evaluations",
   r"mesh\.\w+",
   r"data\.(prepare_)?workers",
   # Where ids lie; that they are the same ones is checked.
