@@ -72,6 +72,7 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   (("--nooverwrite=3",), ("--nooverwrite=3 ",)),
   (("--step=3",), ("--step is not used by --mode=train",)),
   (("--process_id=4",), ("--process_id=4",)),
+  (("--predictions=x",), ("--predictions is not used by --mode=train",)),
   # The data.
   (("--config.data.train=csv:{tmp}/people.csv",), ("data.train: ", "'source'")),
   (("--config.data.train=csv:{tmp}/tabs.csv", *CSV), ("tabs", ".tsv")),
@@ -169,6 +170,19 @@ COMMANDS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
   # The other modes.
   (("--mode=eval",), ("--workdir=", "holds no run")),
   (("--mode=export",), ("--output is missing",)),
+  (
+    ("--mode=eval", "--predictions={tmp}/none.jsonl"),
+    ("none.jsonl cannot be read",),
+  ),
+  (
+    ("--mode=eval", "--predictions={tmp}/empty.jsonl"),
+    ("empty.jsonl, line 1 is no prediction", "'prediction'"),
+  ),
+  (("--config.eval.metrics=rogue,bleu",), ("did you mean 'rouge'",)),
+  (
+    ("--config.train.best_metric=eval/valid/blue",),
+    ("eval/valid/blue", "is not measured"),
+  ),
   (("--mode=predict",), ("--input is missing",)),
   (
     ("--mode=predict", "--input={tmp}/people.csv", "--output={tmp}/out.jsonl"),
