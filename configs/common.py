@@ -283,8 +283,8 @@ def _eval() -> Any:
   evaluation.metrics = ("exact_match", "rouge")
   # Whether ROUGE compares Porter's stems of words, as ROUGE-1.5.5 -m does.
   evaluation.rouge_stemmer = True
-  # The sentences of rougeLsum: "lines", as in texts with one sentence a line;
-  # "split", also after full stops, by rules.
+  # The sentences of rougeLsum, which summaries' papers often call ROUGE-L:
+  # "lines", of texts with one sentence a line; "split", also after full stops.
   evaluation.rouge_sentences = "lines"
   # sacrebleu's tokenizer of BLEU, and of SARI: "13a", "intl", "char", "zh" or
   # "none", of texts that are tokenized already.

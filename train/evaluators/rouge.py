@@ -1,4 +1,9 @@
-"""ROUGE: F-measures of n-grams and common subsequences, by rouge-score."""
+"""ROUGE: F-measures of n-grams and common subsequences, by rouge-score.
+
+As papers have it: PEGASUS and Rothe et al. give rouge-score's, with its stemmer
+and a sentence a line; BertSum gives ROUGE-1.5.5's, with the same stemmer, and
+what it calls ROUGE-L is of the summary's sentences: rougeLsum.
+"""
 
 import importlib.metadata
 import re
@@ -30,7 +35,7 @@ def score(
   """ROUGE-1, -2, -L and -Lsum in points, each the mean over the examples.
 
   Args:
-    stemmer: Porter's, on words of more than three letters, as ROUGE-1.5.5 -m.
+    stemmer: Porter's, on words of more than three letters; ROUGE-1.5.5's -m.
     sentences: "lines" or "split"; of rougeLsum alone.
   """
   # It brings nltk and scipy, for which a start need not wait.
