@@ -55,9 +55,10 @@ def _model() -> Any:
   model.decoder_positions = 0
   model.position_extension = "repeat_last"
   # What the sides share: "none"; "embeddings", of the tokens, and with them a
-  # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then start
-  # from one checkpoint, or from none, with one tokenizer. Empty: what a saved
-  # pair shares, else "none".
+  # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then have
+  # one tokenizer, and start from one checkpoint, or one side is random, which
+  # takes what is shared from the other. Empty: what a saved pair shares, else
+  # "none".
   model.share = ""
   # Of computation and of storage: "float32" or "bfloat16".
   model.dtype = "float32"

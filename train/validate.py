@@ -225,17 +225,17 @@ def _check_buckets(flat: dict[str, Any]) -> None:
 
 
 def _check_share(flat: dict[str, Any]) -> None:
-  """Shared sides start alike and read the same ids."""
+  """Sides that share read the same ids; all is shared from one checkpoint."""
   if flat["model.share"] in ("none", "") or flat["model.pair"]:
     return
-  for one, other in (
-    ("model.encoder_init", "model.decoder_init"),
+  same = [
     ("data.source_tokenizer", "data.target_tokenizer"),
     ("data.source_vocab_size", "data.target_vocab_size"),
-    ("model.encoder", "model.decoder"),
-  ):
-    if one == "model.encoder" and flat["model.share"] != "all":
-      continue
+  ]
+  alike = flat["model.encoder_init"] == flat["model.decoder_init"]
+  if alike and flat["model.share"] == "all":
+    same.append(("model.encoder", "model.decoder"))
+  for one, other in same:
     if flat[one] != flat[other]:
       raise Refusal(
         f"model.share = {flat['model.share']!r}, but {one} = {flat[one]!r} and "

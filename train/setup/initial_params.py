@@ -6,7 +6,7 @@ import jax
 from absl import logging
 
 from encdec import hub
-from encdec.config import EncDecConfig
+from encdec.config import EncDecConfig, Share
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train.config import Config
@@ -73,6 +73,10 @@ def _of_sides(config: Config, module: FlaxEncoderDecoderModule) -> Read | None:
   if not names:
     return None
   sizes = {s: hub.load_side_config(n).vocab_size for s, n in names.items()}
+  if module.config.share != Share.NONE and len(sizes) == 1:
+    # The drawn side's table is the other's.
+    (size,) = sizes.values()
+    sizes = dict.fromkeys(SIDES, size)
   read_as = _with_vocabularies(module.config, sizes)
   params, report = hub.initial_params(
     module.clone(config=read_as),

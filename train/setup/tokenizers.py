@@ -60,7 +60,8 @@ def _tokenizer(
 ) -> Tokenizer:
   """Named by the config, the model's own, or trained on the training split.
 
-  Sides that share embeddings have one tokenizer, of both sides' texts.
+  Sides that share embeddings have one tokenizer, of the decoder's kind and of
+  both sides' texts.
   """
   kind = SIDES[side]
   if named := config.data[f"{kind}_tokenizer"]:
@@ -74,9 +75,9 @@ def _tokenizer(
       return languages.load_side_tokenizer(config, kind, config.model[side])
   languages.check_trained(config, kind)
   both = (config.data.source_field, config.data.target_field)
-  fields = [config.data[f"{kind}_field"]]
+  fields, owner = [config.data[f"{kind}_field"]], side
   if share != "none":
-    fields = both
+    fields, owner = both, "decoder"
   parts = [
     open_remembered(
       uri, fields=both, on_bad_record=config.data.on_bad_record, folder=None
@@ -89,7 +90,7 @@ def _tokenizer(
     for i in range(len(part))
     for field in fields
   )
-  name = ARCHS[sides[side].model_type].TOKENIZER
+  name = ARCHS[sides[owner].model_type].TOKENIZER
   # Byte-level BPE always tells capitals apart.
   options = {"wordpiece": {"keep_case": config.data.keep_case}}.get(name, {})
   return TRAINERS[name](texts, config.data[f"{kind}_vocab_size"], **options)

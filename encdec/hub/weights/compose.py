@@ -39,9 +39,9 @@ def initial_params(
     key: of what is drawn: a side without a checkpoint, cross-attention, the
       projection between widths. Drawn leaves equal `init_params(module, key)`.
     encoder, decoder: a folder or Hub id whose weights are read, a base model's
-      or one with a language-model head; None: the side is drawn. So is a head
-      that a decoder's `architectures` do not promise; see
-      `LoadingReport.warning`.
+      or one with a language-model head; None: the side is drawn, but for what
+      it shares with the other. So is a head that a decoder's `architectures`
+      do not promise; see `LoadingReport.warning`.
     layers: by side, the numbers of the checkpoint's layers that are taken, in
       their order; none: all.
     position_extension: how tables of positions become as long as the module's,

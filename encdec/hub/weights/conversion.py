@@ -72,7 +72,8 @@ def load_lazily(
   Leaves that are drawn equal those of `init_params(module, key)`.
 
   Args:
-    checkpoints: one composite, or at most one a side; a side without is drawn.
+    checkpoints: one composite, or at most one a side; a side without is drawn,
+      but for what it shares, which is the other side's.
     remedies: what errors advise.
 
   Raises:
@@ -80,17 +81,17 @@ def load_lazily(
   """
   config = module.config
   covered = {checkpoint.side for checkpoint in checkpoints}
-  if config.share != Share.NONE and len(covered) == 1 and None not in covered:
-    raise LoadingError(
-      f"share={str(config.share)!r} needs the weights of both sides, or of "
-      f"none; those of the {covered.pop()} alone are given"
-    )
   shapes = leaf_shapes(config, module.param_dtype)
   arrays: dict[str, np.ndarray] = {}
   reports = []
   for checkpoint in checkpoints:
-    wanted = [s for s in tensor_mappings(config) if _is_of(s, checkpoint.side)]
-    report, matched = match(checkpoint, wanted, shapes, config)
+    # What the sides share is stored, and so read, as the encoder's.
+    read_as = config
+    if covered == {"decoder"}:
+      read_as = dataclasses.replace(config, share=Share.NONE)
+    wanted = [s for s in tensor_mappings(read_as) if _is_of(s, checkpoint.side)]
+    shapes_read = leaf_shapes(read_as, module.param_dtype)
+    report, matched = match(checkpoint, wanted, shapes_read, read_as)
     check(
       dataclasses.replace(report, missing=()) if initialise_missing else report,
       checkpoint.where,
@@ -98,7 +99,7 @@ def load_lazily(
       remedies=remedies.of(checkpoint.side),
       architectures=checkpoint.architectures,
     )
-    arrays |= matched
+    arrays |= matched if read_as == config else _as_stored(matched, config)
     reports.append(report)
   fresh = [
     s for s in tensor_mappings(config) if s.name not in arrays and not s.second
@@ -115,6 +116,16 @@ def load_lazily(
     LazyParams(module, shapes, arrays, tuple(fresh), key, sources, device),
     dataclasses.replace(report, shared=unique(shared)),
   )
+
+
+def _as_stored(
+  tensors: Mapping[str, np.ndarray], config: EncDecConfig
+) -> dict[str, np.ndarray]:
+  """A decoder's tensors, those that it shares by the encoder's names."""
+  every = list(tensor_mappings(config))
+  first = {m.piece: m.name for m in every if not m.second}
+  stored = {m.name: first[m.piece] for m in every if m.shared}
+  return {stored.get(name, name): array for name, array in tensors.items()}
 
 
 def _is_of(mapping: TensorMapping, side: str | None) -> bool:

@@ -144,3 +144,36 @@ def test_weights_that_do_not_fit_are_told_by_config_keys(folders, tiny_config):
   decoder.save_pretrained(folder / "gpt2", state_dict=state)
   with pytest.raises(hub.LoadingError, match=r"holds them in model\.decoder$"):
     start.first_state(start.build_run(config, folder / "run"))
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_random_encoder_shares_the_table_of_a_pretrained_decoder(
+  folders, tiny_config, caplog
+):
+  """The row RND2GPT: one tokenizer, GPT-2's, and one table, trained."""
+  folder, _, decoder = folders
+  values = decoder.config.to_dict() | {"n_embd": 96, "n_head": 4}
+  decoder = transformers.GPT2LMHeadModel(transformers.GPT2Config(**values))
+  decoder.save_pretrained(folder / "gpt2")
+  size = _add_tokens(folder / "gpt2", ["<hl>"])
+  config = tiny_config
+  config.model.encoder = "bert:tiny"
+  config.model.decoder = str(folder / "gpt2")
+  config.model.decoder_init = "pretrained"
+  config.model.init_std = -1.0
+  config.model.share = "embeddings"
+  config.model.grow_vocabulary = True
+  config.data.source_tokenizer = str(folder / "gpt2")
+  config.data.target_tokenizer = str(folder / "gpt2")
+  config.data.target_vocab_size = config.data.source_vocab_size
+  this = start.build_run(config, folder / "run")
+  assert this.task.module.config.encoder.vocab_size == size
+  with caplog.at_level("INFO", logger="absl"):
+    params = start.first_state(this).params
+  assert "stored once: decoder.transformer.wte.weight" in caplog.text
+  table = np.asarray(params["encoder"]["embeddings"]["tokens"]["embedding"])
+  theirs = decoder.transformer.wte.weight.detach().numpy()
+  np.testing.assert_array_equal(table[: size - 1], theirs)
+  # The new token's row is at the mean, and those behind it are padding.
+  np.testing.assert_allclose(table[size - 1], theirs.mean(axis=0), atol=1e-6)
+  assert len(table) % 128 == 0 and not table[size:].any()
