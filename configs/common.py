@@ -44,6 +44,9 @@ def _model() -> Any:
   # A preset has no weights and must say "random".
   model.encoder_init = "pretrained"
   model.decoder_init = "pretrained"
+  # "encoder": the decoder's table of tokens, and a head tied to it, start as a
+  # copy of a pretrained encoder's (BertSum); empty: as decoder_init says.
+  model.decoder_embeddings_init = ""
   # The numbers, from 0, of the checkpoint's layers that a side is made of, as
   # (0, 2, 4); empty: all.
   model.encoder_layers = ()

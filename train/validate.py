@@ -27,6 +27,7 @@ from train.setting_names import naming
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
   "model.decoder_init": ("pretrained", "random"),
+  "model.decoder_embeddings_init": ("", "encoder"),
   "model.position_extension": ("repeat_last", "interpolate"),
   "model.share": ("none", "embeddings", "all", ""),
   "model.dtype": ("float32", "bfloat16"),

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 from absl import logging
 
 from encdec import hub
@@ -10,6 +11,7 @@ from encdec.config import EncDecConfig, Share
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
 from train.config import Config
+from train.errors import Refusal
 from train.setting_names import naming
 from train.setup.tokenizers import SIDES
 
@@ -37,11 +39,45 @@ def first_params(
     return None
   params, report, read_as = loaded
   _tell(report)
-  if read_as == module.config:
-    return params
-  # As resize_token_embeddings draws them by default.
-  rows = hub.NewRows("mean")
-  return hub.resize_vocabulary(params, read_as, module.config, rows)
+  if read_as != module.config:
+    # As resize_token_embeddings draws them by default.
+    rows = hub.NewRows("mean")
+    params = hub.resize_vocabulary(params, read_as, module.config, rows)
+  if config.model.decoder_embeddings_init == "encoder":
+    params = _with_copied_table(params)
+    logging.info("the decoder's table of tokens is a copy of the encoder's")
+  return params
+
+
+def check_copied_table(config: Config, model: EncDecConfig) -> None:
+  """Raises Refusal where the decoder's table cannot be the encoder's copy."""
+  if not config.model.decoder_embeddings_init:
+    return
+  setting = "model.decoder_embeddings_init = 'encoder'"
+  for key, fits in (
+    ("pair", config.model.pair == ""),
+    ("encoder_init", config.model.encoder_init == "pretrained"),
+    ("share", model.share == Share.NONE),
+  ):
+    if not fits:
+      raise Refusal(
+        f"{setting} copies the table of a pretrained encoder to a decoder that "
+        f"has its own, and model.{key} = {config.model[key]!r}: set it to ''"
+      )
+  if differences := model.share_differences(Share.EMBEDDINGS):
+    raise Refusal(
+      f"{setting}, but the sides differ in {', '.join(differences)}: name the "
+      "encoder's tokenizer in data.target_tokenizer and a decoder of its "
+      "width, or set it to ''"
+    )
+
+
+def _with_copied_table(params: Params) -> Params:
+  tokens = params["encoder"]["embeddings"]["tokens"]
+  tokens = {name: np.array(leaf) for name, leaf in tokens.items()}
+  decoder = params["decoder"]
+  embeddings = {**decoder["embeddings"], "tokens": tokens}
+  return {**params, "decoder": {**decoder, "embeddings": embeddings}}
 
 
 # Parameters, what was found, and the config by which they were read, which has

@@ -90,6 +90,8 @@ def without_files(config: Config, shapes: Sequence[str] = ()) -> Config:
       config.data[f"{kind}_vocab_size"] = (
         vocab or ARCHS[arch].PRESETS[size]["vocab_size"]
       )
+    # They have no tables to copy.
+    config.model.decoder_embeddings_init = ""
     config.model.pair = ""
   return config
 

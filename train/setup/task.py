@@ -32,6 +32,7 @@ from train.mesh import platform_of, sharding_rules
 from train.processes import agreement
 from train.setting_names import naming
 from train.setup import languages, side_configs, tokenizers
+from train.setup.initial_params import check_copied_table
 from train.setup.modules import build_module
 from train.setup.tokenizers import SIDES
 from train.workdir import json_files
@@ -249,6 +250,7 @@ def _task(
     tokens,
     _generation_settings(config, generation, read["decoder"], tokens),
   )
+  check_copied_table(config, module.config)
   return Task(
     hub_config,
     generation,

@@ -42,6 +42,7 @@ def make(
   """
   made = {side: _tokenizer(config, side, sides, share) for side in SIDES}
   _check_one(share, made)
+  _check_copied(config, made)
   _save(made, folder)
 
 
@@ -130,6 +131,18 @@ def _check_one(share: str, made: Mapping[str, Tokenizer]) -> None:
       f"the sides share {share!r} (model.share), but their tokenizers differ: "
       "name one in data.source_tokenizer and data.target_tokenizer, or set "
       "model.share to 'none'"
+    )
+
+
+def _check_copied(config: Config, made: Mapping[str, Tokenizer]) -> None:
+  """Raises Refusal where a table would be copied to other tokens' rows."""
+  one, other = made.values()
+  if config.model.decoder_embeddings_init and (
+    one.vocabulary != other.vocabulary
+  ):
+    raise Refusal(
+      "model.decoder_embeddings_init = 'encoder', but the tokenizers of the "
+      "sides differ: set data.target_tokenizer to the encoder's, or it to ''"
     )
 
 

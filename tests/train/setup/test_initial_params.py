@@ -177,3 +177,76 @@ def test_a_random_encoder_shares_the_table_of_a_pretrained_decoder(
   # The new token's row is at the mean, and those behind it are padding.
   np.testing.assert_allclose(table[size - 1], theirs.mean(axis=0), atol=1e-6)
   assert len(table) % 128 == 0 and not table[size:].any()
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_decoders_table_starts_as_a_copy_of_the_encoders(
+  folders, tiny_config, tmp_path
+):
+  folder, encoder, _ = folders
+  values = encoder.config.to_dict() | {"hidden_size": 96}
+  encoder = transformers.BertModel(transformers.BertConfig(**values))
+  encoder.save_pretrained(folder / "bert")
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.encoder_init = "pretrained"
+  config.model.decoder = "pegasus:tiny"
+  config.model.decoder_embeddings_init = "encoder"
+  config.data.target_tokenizer = str(folder / "bert")
+  this = start.build_run(config, folder / "run")
+  params = start.first_state(this).params
+  one, other = (
+    np.asarray(params[side]["embeddings"]["tokens"]["embedding"])
+    for side in ("encoder", "decoder")
+  )
+  theirs = encoder.embeddings.word_embeddings.weight.detach().numpy()
+  np.testing.assert_array_equal(one[: len(theirs)], theirs)
+  # A copy: two arrays, each with its own gradient.
+  np.testing.assert_array_equal(other, one)
+  hub.save_folder(tmp_path / "hub", params, this.task.hub_config)
+  model, info = transformers.EncoderDecoderModel.from_pretrained(
+    tmp_path / "hub", output_loading_info=True
+  )
+  assert not info["missing_keys"] and not info["unexpected_keys"]
+  tables = [
+    model.decoder.get_input_embeddings(),
+    model.decoder.get_output_embeddings(),
+  ]
+  for table in tables:
+    np.testing.assert_array_equal(table.weight.detach().numpy(), theirs)
+
+  config.model.decoder_embeddings_init = ""
+  drawn = initial_params.first_params(config, this.task.module)
+  assert (drawn["decoder"]["embeddings"]["tokens"]["embedding"] != one).any()
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize(
+  ("changes", "said"),
+  [
+    ({"model.encoder_init": "random"}, r"model\.encoder_init = 'random'"),
+    ({"model.share": "embeddings"}, r"model\.share = 'embeddings'"),
+    ({"model.decoder": "gpt2:mini"}, r"embedding_width \(32, 128\)"),
+    ({"data.target_tokenizer": "gpt2"}, "tokenizers of the sides differ"),
+  ],
+)
+def test_a_table_that_cannot_be_copied_is_refused(
+  folders, tiny_config, changes, said
+):
+  folder, _, _ = folders
+  config = tiny_config
+  config.model.encoder = str(folder / "bert")
+  config.model.encoder_init = "pretrained"
+  config.model.decoder_embeddings_init = "encoder"
+  config.data.source_tokenizer = str(folder / "bert")
+  config.data.target_tokenizer = str(folder / "bert")
+  config.data.target_vocab_size = config.data.source_vocab_size
+  if "data.target_tokenizer" in changes:
+    changes = {"data.target_tokenizer": str(folder / "gpt2")}
+  if "model.share" in changes:
+    changes = changes | {"model.decoder": str(folder / "bert")}
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(
+    Refusal, match=rf"model\.decoder_embeddings_init = 'encoder'.*{said}"
+  ):
+    start.build_run(config, folder / "run")
