@@ -118,6 +118,10 @@ def _data() -> Any:
   # on the training split and kept in the workdir.
   data.source_tokenizer = ""
   data.target_tokenizer = ""
+  # Types of a source's tokens: "sentences" gives each of its lines the special
+  # tokens of a text, and the lines the types 0 and 1 by turns (BertSum); empty:
+  # all are of type 0.
+  data.source_types = ""
   # The language's code that a tokenizer puts around a text, as mBART's, NLLB's
   # and M2M's do ("en_XX", "deu_Latn", "fr"); empty: the tokenizer's own.
   data.source_language = ""

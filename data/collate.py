@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from data import sentences
 from data.examples import Example, Tokens
 
 Batch = dict[str, np.ndarray]
@@ -25,6 +26,7 @@ _DTYPES = {
   "decoder_positions": np.int32,
   "decoder_weights": np.float32,
 }
+_TYPES = "encoder_types"
 
 
 def collate(
@@ -35,7 +37,9 @@ def collate(
   rows: int | None = None,
   places: Int64[np.ndarray, " P"] | None = None,
 ) -> Batch:
-  """Examples as the eight arrays of a batch, `[B, S]` and `[B, T]`.
+  """Examples as the arrays of a batch, `[B, S]` and `[B, T]`.
+
+  They are eight, and `encoder_types` where `tokens` have an end of sentences.
 
   Args:
     shape: (S, T).
@@ -57,9 +61,7 @@ def collate(
   encoder = _layout(sources, places, (rows, shape[0]), "source")
   decoder = _layout(targets, places, (rows, shape[1]), "target")
   return {
-    "encoder_tokens": encoder.place(sources, tokens.source_pad),
-    "encoder_segments": encoder.segments,
-    "encoder_positions": encoder.positions,
+    **_of_sources(encoder, sources, tokens.source_pad, tokens.sentence_end),
     "decoder_inputs": decoder.place(inputs, tokens.target_pad),
     "decoder_targets": decoder.place(targets, tokens.target_pad),
     "decoder_segments": decoder.segments,
@@ -69,20 +71,22 @@ def collate(
 
 
 def abstract_batch(
-  shape: tuple[int, int], rows: int
+  shape: tuple[int, int], rows: int, *, types: bool = False
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and dtypes of a batch, without arrays: to lower a step for.
 
   Args:
     shape: (S, T).
     rows: B.
+    types: it has `encoder_types`.
   """
   source, target = shape
+  dtypes = _DTYPES | ({_TYPES: np.int32} if types else {})
   return {
     name: jax.ShapeDtypeStruct(
       (rows, source if name.startswith("encoder") else target), dtype
     )
-    for name, dtype in _DTYPES.items()
+    for name, dtype in dtypes.items()
   }
 
 
@@ -92,16 +96,17 @@ def collate_sources(
   length: int,
   pad_id: int,
   rows: int | None = None,
+  sentence_end: int | None = None,
 ) -> Batch:
-  """The encoder's three arrays of a batch, `[B, S]` int32, a source a row."""
+  """The encoder's arrays of a batch, `[B, S]` int32, a source a row.
+
+  Args:
+    sentence_end: see `Tokens`.
+  """
   size = (len(sources) if rows is None else rows, length)
   places = np.arange(len(sources), dtype=np.int64)
   layout = _layout(sources, places, size, "source")
-  return {
-    "encoder_tokens": layout.place(sources, pad_id),
-    "encoder_segments": layout.segments,
-    "encoder_positions": layout.positions,
-  }
+  return _of_sources(layout, sources, pad_id, sentence_end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +124,23 @@ class _Layout:
     if len(ids):
       padded.reshape(-1)[self.index] = np.concatenate(ids)
     return padded
+
+
+def _of_sources(
+  layout: _Layout,
+  sources: Sequence[Int32[np.ndarray, " _"]],
+  pad_id: int,
+  sentence_end: int | None,
+) -> Batch:
+  batch = {
+    "encoder_tokens": layout.place(sources, pad_id),
+    "encoder_segments": layout.segments,
+    "encoder_positions": layout.positions,
+  }
+  if sentence_end is not None:
+    types = [sentences.types(ids, sentence_end) for ids in sources]
+    batch[_TYPES] = layout.place(types, 0)
+  return batch
 
 
 def _layout(

@@ -19,12 +19,22 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-  """The ids that make a batch: what starts and ends a target, what pads."""
+  """The ids that make a batch: what starts and ends a target, what pads.
+
+  `sentence_end` ends each sentence of a source, whose types then alternate;
+  None: batches hold no types.
+  """
 
   start: int
   end: int
   source_pad: int
   target_pad: int
+  sentence_end: int | None = None
+
+  def as_dict(self) -> dict[str, int]:
+    """The ids that there are, by name."""
+    values = dataclasses.asdict(self)
+    return {name: i for name, i in values.items() if i is not None}
 
 
 def make_example(

@@ -106,6 +106,7 @@ def decoder_states(
     tokens=batch["encoder_tokens"],
     segments=batch["encoder_segments"],
     positions=batch["encoder_positions"],
+    types=batch.get("encoder_types"),
     dropout_key=dropout_key,
     method="encode",
   )

@@ -101,21 +101,27 @@ def first_state(this: Run) -> TrainState:
 
 def check_step(this: Run) -> None:
   """Traces the step: what the model itself refuses, it refuses now."""
-  batch = abstract_batch(this.pipeline.shapes[-1], this.pipeline.batch_size)
+  batch = _longest_batch(this)
   machine_errors.check_batch("train.batch_size", batch)
   names = {"attention": "model.attention", "remat": "model.remat"}
   with naming(**names), jax.set_mesh(this.mesh):
     this.step.check(this.program.state, batch)
 
 
+def _longest_batch(this: Run) -> dict[str, jax.ShapeDtypeStruct]:
+  types = bool(this.config.data.source_types)
+  shape, rows = this.pipeline.shapes[-1], this.pipeline.batch_size
+  return abstract_batch(shape, rows, types=types)
+
+
 def compile_step(this: Run) -> None:
   """Compiles for the longest batches; refuses what no memory holds."""
-  rows, shape = this.pipeline.batch_size, this.pipeline.shapes[-1]
+  rows = this.pipeline.batch_size
   packed = this.pipeline.packing == "pack"
   plan.compile_step(
     this.step,
     this.program.state,
-    abstract_batch(shape, rows),
+    _longest_batch(this),
     config=this.config,
     mesh=this.mesh,
     pairs=rows * (this.pipeline.fill().pairs_per_row if packed else 1),

@@ -126,6 +126,7 @@ class TextGenerator:
       [nothing if source is None else source.ids for source in mine],
       length=length,
       pad_id=self.tokens.source_pad,
+      sentence_end=self.tokens.sentence_end,
     )
     # A batch counts tokens, whatever their ids.
     batch["encoder_positions"] = token_positions(

@@ -34,6 +34,7 @@ CHOICES = {
   "model.param_dtype": ("float32", "bfloat16"),
   "model.attention": ("auto", *IMPLEMENTATIONS),
   "model.attention_dropout": ("values", "weights"),
+  "data.source_types": ("", "sentences"),
   "data.on_bad_record": ("error", "skip"),
   "data.packing": PACKINGS,
   "train.best_mode": ("min", "max"),

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data import sentences
 from data.examples import Example, Tokens, make_example
 from data.schemes.records import Record
 from data.sources import Source, check_on_bad_record
@@ -51,7 +52,9 @@ class Encoding:
     texts = [source[i] for i in chunk]
     encoded = zip(
       chunk,
-      one.encode_batch([t[self.source_field] for t in texts]),
+      sentences.encode_sources(
+        one, [t[self.source_field] for t in texts], self.tokens
+      ),
       other.encode_batch([t[self.target_field] for t in texts]),
       strict=True,
     )
@@ -117,5 +120,5 @@ class Encoding:
     return values | {
       "source_tokenizer": self.source_tokenizer.fingerprint,
       "target_tokenizer": self.target_tokenizer.fingerprint,
-      "tokens": dataclasses.asdict(self.tokens),
+      "tokens": self.tokens.as_dict(),
     }

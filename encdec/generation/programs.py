@@ -85,6 +85,7 @@ def encode(
   segments: Int[Array, "B S"],
   positions: Int[Array, "B S"] | None,
   states: Float[Array, "B S W"] | None,
+  types: Int[Array, "B S"] | None = None,
 ) -> CrossCache:
   """The keys and values of the source, from its tokens or its states."""
   explicit_axes.check(
@@ -97,14 +98,18 @@ def encode(
   apply: Any = functools.partial(module.apply, {"params": params})
 
   def encode_rows(rows: tuple[Array | None, ...]) -> CrossCache:
-    tokens, segments, positions, states = rows
+    tokens, segments, positions, states, types = rows
     if states is None:
       states = apply(
-        tokens=tokens, segments=segments, positions=positions, method="encode"
+        tokens=tokens,
+        segments=segments,
+        positions=positions,
+        types=types,
+        method="encode",
       ).states
     return apply(states, segments, method="cross_cache")
 
-  sources = tokens, segments, positions, states
+  sources = tokens, segments, positions, states, types
   batch, length = segments.shape
   rows = _rows_at_once(batch, length * module.config.encoder.width, module)
   if module.rules is not None or rows == batch:

@@ -63,9 +63,9 @@ def generate_stream(
   Where there are several processes each must exhaust the iterator.
 
   Args:
-    place: makes `encoder_tokens`, `encoder_segments` and `encoder_positions`
-      of `rows` sources, None standing for a row without one, of segment 0.
-      Their length must not change.
+    place: makes `encoder_tokens`, `encoder_segments`, `encoder_positions` and,
+      where sources have types, `encoder_types` of `rows` sources, None standing
+      for a row without one, of segment 0. Their length must not change.
     options: neither sampling nor scores or logits of every step.
     cache_length: as of `generate`.
     rows: a multiple of the batch's shards.
@@ -148,7 +148,7 @@ def _encode(
 ) -> CrossCache:
   names = ("encoder_tokens", "encoder_segments", "encoder_positions")
   tokens, segments, positions = (batch[name] for name in names)
-  sources = (tokens, segments, positions, None)
+  sources = (tokens, segments, positions, None, batch.get("encoder_types"))
   return call(programs.encode, module, params, *sources)
 
 

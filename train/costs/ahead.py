@@ -44,13 +44,14 @@ def compile_step(
   rules = sharding_rules(config)
   check_batch_size("train.batch_size", rows, parts, mesh, rules)
   program = build_step(config, module, mesh)
+  batch = abstract_batch(shape, rows, types=bool(config.data.source_types))
   begun = time.monotonic()
   with (
     naming(attention="model.attention", remat="model.remat"),
     fit.compiling(config, program.state, mesh),
     jax.set_mesh(mesh),
   ):
-    traced = program.step.trace(program.state, abstract_batch(shape, rows))
+    traced = program.step.trace(program.state, batch)
     compiled = lower_and_compile(traced, mesh)
   seconds = time.monotonic() - begun
   costs = program_costs(compiled, program.state, mesh)

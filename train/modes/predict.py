@@ -15,7 +15,7 @@ import jax
 import tqdm
 from absl import logging
 
-from data import examples, sources
+from data import examples, sentences, sources
 from data.schemes.file_extensions import EXTENSIONS, uri_of
 from train import text_generator
 from train.cli import paths
@@ -200,13 +200,14 @@ def _sources(
   counts: collections.Counter[str],
 ) -> Iterator[GenerationRequest[Input]]:
   """Sources as ids; empty ones are in `early`, truncated ones in `counts`."""
-  tokenizer = this.task.source_tokenizer
+  tokenizer, tokens = this.task.source_tokenizer, this.task.batch_tokens
   empty = len(tokenizer.prefix) + len(tokenizer.suffix)
   nothing = ("",) * _returned(this)
   longest = this.config.data.max_source_length
   read = inputs.read(start)
   while chunk := list(itertools.islice(read, _TOKENIZED)):
-    encoded = tokenizer.encode_batch([one.text for one in chunk])
+    texts = [one.text for one in chunk]
+    encoded = sentences.encode_sources(tokenizer, texts, tokens)
     for one, ids in zip(chunk, encoded, strict=True):
       if len(ids) <= empty:
         logging.warning("source %d is empty: so is its prediction", one.number)

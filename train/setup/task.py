@@ -17,6 +17,7 @@ from transformers import EncoderDecoderConfig
 from data.examples import Tokens
 from data.tokenizers.tokenizer import Tokenizer
 from encdec import hub
+from encdec.config import StackConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.sharding import Rules
 from encdec.special_tokens import (
@@ -52,6 +53,7 @@ class Task:
     hub_config: what an export writes as config.json.
     generation: the generation_config.json that came with the decoder, if any;
       of a run that starts from a saved pair, the options of that pair.
+    source_types: as `data.source_types` has it.
   """
 
   hub_config: EncoderDecoderConfig
@@ -61,6 +63,7 @@ class Task:
   tokens: SpecialTokens
   module: FlaxEncoderDecoderModule
   rules: Rules
+  source_types: str = ""
 
   def on(self, mesh: Mesh) -> "Task":
     """The task whose programs are compiled for the devices of `mesh`."""
@@ -77,7 +80,11 @@ class Task:
     source_pad = self.source_tokenizer.pad_id or 0
     # Of several the one that the tokenizer puts there itself.
     own = [i for i in self.tokens.end if i in self.target_tokenizer.suffix]
-    return Tokens(start, [*own, *self.tokens.end][0], source_pad, pad)
+    end = [*own, *self.tokens.end][0]
+    sentence_end = (
+      self.source_tokenizer.suffix[-1] if self.source_types else None
+    )
+    return Tokens(start, end, source_pad, pad, sentence_end)
 
   @property
   def width(self) -> int:
@@ -251,6 +258,7 @@ def _task(
     _generation_settings(config, generation, read["decoder"], tokens),
   )
   check_copied_table(config, module.config)
+  _check_source_types(config, module.config.encoder, read["encoder"])
   return Task(
     hub_config,
     generation,
@@ -259,4 +267,25 @@ def _task(
     tokens,
     module,
     sharding_rules(config),
+    config.data.source_types,
   )
+
+
+def _check_source_types(
+  config: Config, encoder: StackConfig, tokenizer: Tokenizer
+) -> None:
+  """Raises Refusal where sentences of a source cannot have types."""
+  if not config.data.source_types:
+    return
+  setting = f"data.source_types = {config.data.source_types!r}"
+  if encoder.type_vocab_size < 2:
+    raise Refusal(
+      f"{setting}: the encoder ({encoder.name}) has {encoder.type_vocab_size} "
+      "types of tokens, and sentences need two; set it to '', or model.encoder "
+      "to a BERT"
+    )
+  if not tokenizer.suffix:
+    raise Refusal(
+      f"{setting}: the source tokenizer ends a text with no token, which would "
+      "tell sentences apart; set it to '', or data.source_tokenizer to BERT's"
+    )

@@ -25,7 +25,8 @@ from train.workdir import recorded_config
 FIXED = (
   r"model\.(pair|encoder|decoder|share|param_dtype|vocab_multiple)"
   r"|model\.\w+_(layers|token)"
-  r"|data\.((source|target)_(tokenizer|language|vocab_size)|keep_case)"
+  r"|data\.((source|target)_(tokenizer|language|vocab_size)"
+  r"|keep_case|source_types)"
 )
 
 
