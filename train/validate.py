@@ -230,10 +230,10 @@ def _check_share(flat: dict[str, Any]) -> None:
   """Sides that share read the same ids; all is shared from one checkpoint."""
   if flat["model.share"] in ("none", "") or flat["model.pair"]:
     return
-  same = [
-    ("data.source_tokenizer", "data.target_tokenizer"),
-    ("data.source_vocab_size", "data.target_vocab_size"),
-  ]
+  same = [("data.source_tokenizer", "data.target_tokenizer")]
+  if is_preset(flat["model.encoder"]) and not flat["data.source_tokenizer"]:
+    # One is trained.
+    same.append(("data.source_vocab_size", "data.target_vocab_size"))
   alike = flat["model.encoder_init"] == flat["model.decoder_init"]
   if alike and flat["model.share"] == "all":
     same.append(("model.encoder", "model.decoder"))
