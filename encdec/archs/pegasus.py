@@ -52,4 +52,13 @@ PRESETS = {
   "tiny": preset(2, 96, 4, 1000),
   "small": preset(4, 256, 4, 8000),
   "large": preset(16, 1024, 16, 96103),
+  # BertSum's decoder (Liu and Lapata 2019), as far as Pegasus has it.
+  "bertsum": {
+    **preset(6, 768, 8, 30522),
+    "decoder_ffn_dim": 2048,
+    "activation_function": "gelu_new",
+    "dropout": 0.2,
+    "attention_dropout": 0.2,
+    "activation_dropout": 0.2,
+  },
 }
