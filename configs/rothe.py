@@ -1,12 +1,12 @@
-"""Which pretrained halves help, and by how much (Rothe et al. 2020).
+r"""Which pretrained halves help, and by how much (Rothe et al. 2020).
 
 A task and a row of the paper's tables (arXiv 1907.12461):
 
-  python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \\
+  python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \
     --workdir=runs/bert2bert
-  python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \\
+  python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \
     --workdir=runs/bert2bert --mode=eval
-  python main.py --config=configs/rothe.py:wmt14_ende,rnd2gpt,smoke \\
+  python main.py --config=configs/rothe.py:wmt14_ende,rnd2gpt,smoke \
     --workdir=runs/smoke                  # seconds, no network
 
 Expect (ROUGE-2 of the summaries, BLEU on newstest2014, SARI; "-": not run):
@@ -34,16 +34,16 @@ in its place, and model.encoder and model.decoder name a better one.
 Data, none of which could be tried where this was written, without a network:
 
   cnn_dailymail, gigaword, wmt14 (any machine that has TensorFlow, once):
-    tfds build cnn_dailymail gigaword wmt14_translate/de-en \\
+    tfds build cnn_dailymail gigaword wmt14_translate/de-en \
       --file_format=array_record
   xsum (pip install 'datasets>=4'): nothing, hf: downloads it
   discofuse, the balanced Wikipedia part of Geva et al. 2019, unpacked:
-    for s in train dev test; do awk -F'\\t' -v s=$s 'NR > 1 {
+    for s in train dev test; do awk -F'\t' -v s=$s 'NR > 1 {
       print $3, $4 > "data/discofuse/" s ".source"
       print $1, $2 > "data/discofuse/" s ".target"}' ${s}_balanced.tsv; done
   wikisplit, google-research-datasets/wiki-split, unpacked:
-    for s in train validation test; do cut -f1 $s.tsv \\
-      > data/wikisplit/$s.source; cut -f2 $s.tsv | sed 's/ <::::>//' \\
+    for s in train validation test; do cut -f1 $s.tsv \
+      > data/wikisplit/$s.source; cut -f2 $s.tsv | sed 's/ <::::>//' \
       > data/wikisplit/$s.target; done
 
 Hardware: the batch is the paper's, 128 or 256 pairs; four chips of 16 GB hold

@@ -1,6 +1,5 @@
 """Rothe et al.'s rows: sized as the paper counts, and each one trains."""
 
-import itertools
 import math
 
 import jax
@@ -52,12 +51,11 @@ def test_a_large_row_is_large(row):
   assert module.config.encoder.num_layers == 24
 
 
-@pytest.mark.parametrize(
-  ("task", "row"), itertools.product(rothe.TASKS, rothe.ROWS)
-)
-def test_every_task_has_every_row(task, row):
-  for arg in (f"{task},{row}", f"{task},{row},smoke"):
-    validate.check_values(rothe.get_config(arg))
+@pytest.mark.parametrize("task", rothe.TASKS)
+def test_every_task_has_every_row(task):
+  for row in rothe.ROWS:
+    for arg in (f"{task},{row}", f"smoke,{row},{task}"):
+      validate.check_values(rothe.get_config(arg))
 
 
 @pytest.mark.sample(2)
