@@ -9,7 +9,8 @@
 
 Hardware: one accelerator with 16 GB; "pod": 32 to 128 chips. The recipe is
 that of patrickvonplaten/bert2bert_cnn_daily_mail, which took 8 hours on a
-TITAN RTX. Expect: its card's ROUGE-2 of 18.2, with the same four beams.
+TITAN RTX. Expect: its card's ROUGE-2 of 18.2, with the same four beams. The
+paper's own recipe is configs/rothe.py:cnn_dailymail,bert2bert.
 """
 
 from typing import Any

@@ -9,7 +9,8 @@
 
 Hardware: one accelerator with 16 GB; "pod": 32 to 128 chips. The recipe is
 that of BERT to BERT; the GPT-2 decoder scores lower: expect ROUGE-2 of 15,
-as discuss.huggingface.co t/835 reports with beams.
+as discuss.huggingface.co t/835 reports with beams. The paper's own recipe is
+configs/rothe.py:cnn_dailymail,bert2gpt.
 """
 
 from typing import Any
