@@ -47,6 +47,7 @@ def test_the_encoders_rate_is_the_papers(step):
 
 
 @pytest.mark.sample(1)
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("task", bertsum.TASKS)
 def test_a_smoke_variant_trains(task, tmp_path):
   assert loop.run(bertsum.get_config(f"{task},smoke"), str(tmp_path / "run"))

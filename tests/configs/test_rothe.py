@@ -58,7 +58,8 @@ def test_every_task_has_every_row(task):
       validate.check_values(rothe.get_config(arg))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("row", rothe.ROWS)
 def test_a_rows_smoke_variant_trains(row, tmp_path):
   result = loop.run(rothe.get_config(f"{row},smoke"), str(tmp_path / "run"))
