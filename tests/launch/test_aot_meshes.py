@@ -10,6 +10,7 @@ import sys
 import jax
 import pytest
 
+from encdec.archs import ARCHS
 from tests.launch.test_aot import pytestmark
 from tests.train.test_mesh_topologies import ENVIRONMENT
 
@@ -106,6 +107,60 @@ def test_a_pair_of_full_size_fits(name, request):
   assert found["state"] < 1.1 * 3 * 4 * found["parameters"] / 16
 
 
+@pytest.mark.sample(2, group="compiled for accelerators")
+def test_every_architecture_of_full_size_is_split_over_a_slice():
+  """By shapes alone, of 16 chips: what `PAIRS` does not compile."""
+  done = subprocess.run(
+    [sys.executable, __file__],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    env=os.environ | ENVIRONMENT,
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert found.keys() == ARCHS.keys()
+  for name, (parameters, state) in found.items():
+    assert parameters > 5e7, name
+    # A sixteenth of three float32 copies; norms, biases, small tables whole.
+    assert 1 < state / (3 * 4 * parameters / 16) < 1.15, name
+
+
+def main_of_shapes() -> None:
+  """Prints parameters, and a chip's bytes of the state, of each architecture.
+
+  On the side or the sides that it can be, the other one is BERT or GPT-2.
+  """
+  from configs import bert2bert_cnn_dailymail
+  from train.build_step import build_step
+  from train.costs import topology
+  from train.costs.memory import device_bytes
+  from train.mesh import MeshConfig, make_mesh
+  from train.setup.modules import preset_module
+
+  slice_name, slices, sizes = MESHES["fsdp"]
+  mesh = make_mesh(MeshConfig(*sizes), topology.devices(slice_name, slices))
+  found = {}
+  for name, arch in ARCHS.items():
+    size = "base" if "base" in arch.PRESETS else "large"
+    config = bert2bert_cnn_dailymail.get_config("smoke")
+    config.model.encoder_init = config.model.decoder_init = "random"
+    for side, other in {"encoder": "bert", "decoder": "gpt2"}.items():
+      try:
+        arch.stack_config(arch.PRESETS[size], side)
+      except ValueError:
+        chosen, preset = f"{other}:base", ARCHS[other].PRESETS["base"]
+      else:
+        chosen, preset = f"{name}:{size}", arch.PRESETS[size]
+      config.model[side] = chosen
+      key = {"encoder": "source", "decoder": "target"}[side]
+      config.data[f"{key}_vocab_size"] = preset["vocab_size"]
+    state = build_step(config, preset_module(config), mesh).state
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    found[name] = parameters, device_bytes(state)
+  print(json.dumps(found))
+
+
 def main(name: str, *pair: str) -> None:
   from configs import bert2bert_cnn_dailymail
   from encdec.sharding import leaf_path
@@ -184,4 +239,4 @@ def main(name: str, *pair: str) -> None:
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  main(*sys.argv[1:]) if sys.argv[1:] else main_of_shapes()
