@@ -166,16 +166,16 @@ def _sari(how: TextMetrics, texts: Texts) -> dict[str, Statistics]:
 
 def _length_ratio(_: TextMetrics, texts: Texts) -> dict[str, Statistics]:
   """Words of all predictions over those of all references."""
-  lengths = (
+  predicted, wanted = (
     np.array([float(len(words(text))) for text in side])
     for side in (texts.predictions, texts.references)
   )
-  return {"length_ratio": ratio(*lengths)}
+  return {"length_ratio": ratio(predicted, wanted)}
 
 
 def _copy_rate(_: TextMetrics, texts: Texts) -> dict[str, Statistics]:
   """Of all predicted n-grams of 1 to 4 words, those in the source, in %."""
-  return {"copy_rate": _percent(sum(texts.copied.values()))}
+  return {"copy_rate": _percent(np.sum([*texts.copied.values()], axis=0))}
 
 
 def _novel(order: int) -> "Measure":

@@ -35,7 +35,7 @@ def run(config: Config, predictions: str) -> dict[str, float]:
     validate.check_ranges(validate.flatten(config), "eval.")
     metrics = text.configured(config)
     name, uri, path = _chosen(config, predictions)
-    lines = scored_file.read(path)
+    lines = scored_file.read(path, config.data.target_field)
     scored = _scored(config, lines, path, uri, metrics)
   statistics = metrics.measure(samples.texts(scored))
   ends = bootstrap.intervals(

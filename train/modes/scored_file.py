@@ -29,11 +29,15 @@ class Line:
   target: str | None
 
 
-def read(path: Path) -> list[Line]:
+def read(path: Path, target_field: str = "target") -> list[Line]:
   """The lines of a file such as --mode=predict writes.
 
   Of a `prediction` that is a list it is the first. Whatever else a line has
   beside `id`, `source` and `target` is passed over.
+
+  Args:
+    target_field: a record's, which predictions keep; `target` where there is
+      none.
 
   Raises:
     Refusal: there is no such file, or a line is no prediction.
@@ -42,7 +46,9 @@ def read(path: Path) -> list[Line]:
   try:
     with open(path, "rb") as file:
       for number, raw in enumerate(file):
-        lines.append(_line(f"{path}, line {number + 1}", number, raw))
+        lines.append(
+          _line(f"{path}, line {number + 1}", number, raw, target_field)
+        )
   except OSError as error:
     raise Refusal(
       f"--predictions={path} cannot be read ({error.strerror}): name a .jsonl"
@@ -52,7 +58,7 @@ def read(path: Path) -> list[Line]:
   return lines
 
 
-def _line(where: str, number: int, raw: bytes) -> Line:
+def _line(where: str, number: int, raw: bytes, target_field: str) -> Line:
   try:
     values = json.loads(raw)
     prediction = values["prediction"]
@@ -62,7 +68,8 @@ def _line(where: str, number: int, raw: bytes) -> Line:
       f"{where} is no prediction ({fault(error)}): write an object with the "
       "field 'prediction', a text or a list of some"
     ) from error
-  texts = {name: values.get(name) for name in ("source", "target")}
+  target = values.get(target_field, values.get("target"))
+  texts = {"source": values.get("source"), "target": target}
   for name, text in {"prediction": prediction, **texts}.items():
     if not isinstance(text, str) and not (text is None and name in texts):
       raise Refusal(

@@ -128,7 +128,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 def test_no_package_is_imported_before_it_is_needed():
   names = {field.name for field in dataclasses.fields(TextMetrics)}
   assert names <= set(common.get_config().eval)
-  code = "import train.validate, sys; print(*sys.modules)"
+  code = "import train.evaluators.text, sys; print(*sys.modules)"
   loaded = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   ).stdout.split()

@@ -67,6 +67,16 @@ def test_lines_are_read_as_prediction_writes_them(tmp_path):
   ]
 
 
+def test_the_target_may_have_the_record_s_name(tmp_path):
+  rows = [
+    {"prediction": "p", "summary": "t", "target": "x"},
+    {"prediction": "p", "target": "t"},
+  ]
+  path = write(tmp_path / "p.jsonl", rows)
+  assert [one.target for one in scored_file.read(path, "summary")] == ["t"] * 2
+  assert scored_file.read(path)[0].target == "x"
+
+
 @pytest.mark.parametrize(
   ("raw", "message"),
   [
