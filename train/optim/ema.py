@@ -41,8 +41,8 @@ def averaged(params: Params, average: Params | None) -> Params:
   """Parameters with their averages, as they are stored; what has none stays."""
   if average is None:
     return params
-  flat = traverse_util.flatten_dict(params, sep="/")
-  moved = traverse_util.flatten_dict(average, sep="/")
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+  moved: dict[str, Any] = traverse_util.flatten_dict(average, sep="/")
   stored = {path: flat[path] for path in moved}
   cast = jax.jit(
     lambda tree: {
@@ -60,7 +60,7 @@ def abstract_average(saved: Mapping[str, Any], params: Params) -> Params:
     saved: a tree that has the paths of those that were saved.
     params: the ShapeDtypeStructs of all parameters.
   """
-  flat = traverse_util.flatten_dict(params, sep="/")
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   paths = set(flat) & set(traverse_util.flatten_dict(saved, sep="/"))
   found = {
     path: jax.ShapeDtypeStruct(

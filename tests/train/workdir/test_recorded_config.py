@@ -122,7 +122,14 @@ def test_a_key_that_did_not_exist_may_say_what_was_done(tmp_path):
   recorded_config.record(config, tmp_path, {}, 0)
   path = tmp_path / "config.json"
   flat = json.loads(path.read_text())
-  for key in ("train.z_loss", "train.smoothing_form"):
+  for key in (
+    "train.z_loss",
+    "train.smoothing_form",
+    "optim.decay_steps",
+    "optim.momentum",
+    "optim.groups",
+    "optim.ema_decay",
+  ):
     del flat[key]
   path.write_text(json.dumps(flat))
   assert recorded_config.check_same(config, tmp_path) == {}
