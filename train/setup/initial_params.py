@@ -1,6 +1,8 @@
 """The parameters that a run starts from: read from checkpoints, or drawn."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -127,7 +129,7 @@ def _of_sides(config: Config, module: FlaxEncoderDecoderModule) -> Read | None:
 
 
 def _with_vocabularies(
-  config: EncDecConfig, sizes: dict[str, int]
+  config: EncDecConfig, sizes: Mapping[str, Any]
 ) -> EncDecConfig:
   """The config of what is read, before its vocabularies grow."""
   return dataclasses.replace(
