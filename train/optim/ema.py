@@ -43,14 +43,14 @@ def averaged(params: Params, average: Params | None) -> Params:
     return params
   flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   moved: dict[str, Any] = traverse_util.flatten_dict(average, sep="/")
-  stored = {path: flat[path] for path in moved}
+  # Of parameters in float32 nothing is copied.
+  other = {p: x for p, x in moved.items() if x.dtype != flat[p].dtype}
   cast = jax.jit(
-    lambda tree: {
-      path: x.astype(stored[path].dtype) for path, x in tree.items()
-    },
-    out_shardings={path: leaf.sharding for path, leaf in stored.items()},
+    lambda tree: {path: x.astype(flat[path].dtype) for path, x in tree.items()},
+    out_shardings={path: flat[path].sharding for path in other},
   )
-  return traverse_util.unflatten_dict(flat | cast(moved), sep="/")
+  moved |= cast(other) if other else {}
+  return traverse_util.unflatten_dict(flat | moved, sep="/")
 
 
 def abstract_average(saved: Mapping[str, Any], params: Params) -> Params:
