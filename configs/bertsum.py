@@ -85,6 +85,7 @@ def get_config(arg: str = "") -> Any:
   config.train.accumulate_steps = 5
   config.train.steps = 200_000
   config.train.label_smoothing = 0.1
+  config.train.smoothing_form = "opennmt"
   config.train.loss_chunks = 4
   config.train.log_every_steps = 50
   config.train.eval_every_steps = 2_000
