@@ -4,6 +4,8 @@ import dataclasses
 import enum
 import math
 
+from encdec.adapters import LoraConfig
+
 
 class Role(enum.StrEnum):
   ENCODER = "encoder"
@@ -218,13 +220,15 @@ class EncDecConfig:
   """Both sides, what they share, and the multiple vocabularies are padded to.
 
   Padding rows exist in the parameter tree alone: they are zero, their logits
-  are masked, and weight files do not hold them.
+  are masked, and weight files do not hold them. Nor do they hold adapters
+  (`lora`), which stand in the stored tree.
   """
 
   encoder: StackConfig
   decoder: StackConfig
   share: Share = Share.NONE
   vocab_multiple: int = 1
+  lora: LoraConfig | None = None
 
   def __post_init__(self):
     for stack, role in (

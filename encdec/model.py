@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from encdec import explicit_axes, sharding
+from encdec import adapters, explicit_axes, sharding
 from encdec import platform as platform_lib
 from encdec.blocks import LayerInputs
 from encdec.config import EncDecConfig
@@ -340,7 +340,8 @@ def init_params(
     decoder_segments=ids,
     decoder_positions=ids,
   )
-  return collapse(variables["params"], module.config)
+  stored = collapse(variables["params"], module.config)
+  return adapters.add(stored, module.config.lora, key)
 
 
 def param_shapes(module: FlaxEncoderDecoderModule) -> Params:

@@ -41,6 +41,8 @@ _DENSE = (
   rf"({_SIDE}/(embeddings/projection|pooler|head/transform)|enc_to_dec_proj)"
 )
 _MLP = rf"{_SIDE}/layers/mlp"
+# A number for each column of a kernel.
+_COLUMN = "(bias|dora_magnitude)"
 
 # No table is split over vocabulary and width at once: XLA then rematerialises
 # the lookup's operand in full. Norms, biases and small tables are replicated.
@@ -60,17 +62,34 @@ PARAMETER_RULES: tuple[tuple[str, Axes], ...] = (
     rf"{_ATTENTION}/(key|value)/kernel",
     ("layers", "embed", "kv_heads", "head_width"),
   ),
-  (rf"{_ATTENTION}/query/bias", ("layers", "heads", "head_width")),
-  (rf"{_ATTENTION}/(key|value)/bias", ("layers", "kv_heads", "head_width")),
+  (rf"{_ATTENTION}/query/{_COLUMN}", ("layers", "heads", "head_width")),
+  (
+    rf"{_ATTENTION}/(key|value)/{_COLUMN}",
+    ("layers", "kv_heads", "head_width"),
+  ),
   (rf"{_ATTENTION}/out/kernel", ("layers", "heads", "head_width", "embed")),
   (rf"{_MLP}/(up|gate)/kernel", ("layers", "embed", "mlp")),
-  (rf"{_MLP}/(up|gate)/bias", ("layers", "mlp")),
+  (rf"{_MLP}/(up|gate)/{_COLUMN}", ("layers", "mlp")),
   (rf"{_MLP}/down/kernel", ("layers", "mlp", "embed")),
-  (rf"({_ATTENTION}/out|{_MLP}/down)/bias", ("layers", "norm")),
+  (rf"({_ATTENTION}/out|{_MLP}/down)/{_COLUMN}", ("layers", "norm")),
   (
     rf"{_SIDE}/layers/(self_attention|cross_attention|mlp)_norm/(scale|bias)",
     ("layers", "norm"),
   ),
+  # Adapters: as the kernel's inputs, and as its outputs.
+  (
+    rf"({_ATTENTION}/(query|key|value)|{_MLP}/(up|gate))/lora_a",
+    ("layers", "embed", None),
+  ),
+  (rf"{_ATTENTION}/out/lora_a", ("layers", "heads", "head_width", None)),
+  (rf"{_MLP}/down/lora_a", ("layers", "mlp", None)),
+  (rf"{_ATTENTION}/query/lora_b", ("layers", None, "heads", "head_width")),
+  (
+    rf"{_ATTENTION}/(key|value)/lora_b",
+    ("layers", None, "kv_heads", "head_width"),
+  ),
+  (rf"{_MLP}/(up|gate)/lora_b", ("layers", None, "mlp")),
+  (rf"({_ATTENTION}/out|{_MLP}/down)/lora_b", ("layers", None, "embed")),
 )
 
 

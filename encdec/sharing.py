@@ -1,12 +1,14 @@
-"""Sharing between the sides: the stored parameter tree and the applied one.
+"""The stored parameter tree and the applied one: adapters and sharing.
 
-A shared array is stored once, under the encoder; both sides apply it, so that
+Adapters are merged first, so that those of a shared kernel serve both sides. A
+shared array is stored once, under the encoder; both sides apply it, so that
 its gradient is the sum of both.
 """
 
 from collections.abc import Mapping
 from typing import Any, assert_never
 
+from encdec import adapters
 from encdec.config import EncDecConfig, Share
 from encdec.types import Params
 
@@ -27,6 +29,7 @@ def stored_path(path: str, share: Share) -> str:
 
 def expand(stored: Params, config: EncDecConfig) -> Params:
   """The tree that the module applies; gradients flow back to `stored`."""
+  stored = adapters.merge(stored, config.lora)
   if config.share == Share.NONE:
     return stored
   encoder, own = stored["encoder"], stored["decoder"]

@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 # ruff: noqa: E402
 from encdec import sharding
+from encdec.adapters import LoraConfig
 from encdec.archs import ARCHS
 from encdec.config import EncDecConfig, Role, StackConfig
 from encdec.model import FlaxEncoderDecoderModule, param_shapes
@@ -58,6 +59,14 @@ def models() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
       vocab_multiple=128,
     )
     yield f"{encoder} -> {decoder}", FlaxEncoderDecoderModule(config)
+  attention = tuple(f"*/{name}" for name in ("query", "key", "value", "out"))
+  targets = (*attention, "*/mlp/*")
+  adapted = EncDecConfig(
+    ARCHS["bert"].stack_config(preset("bert"), Role.ENCODER),
+    ARCHS["gpt2"].stack_config(preset("gpt2"), Role.DECODER),
+    lora=LoraConfig(rank=2, alpha=2.0, targets=targets, dora=True),
+  )
+  yield "bert -> gpt2, adapters", FlaxEncoderDecoderModule(adapted)
 
 
 def full_size() -> Iterator[tuple[str, FlaxEncoderDecoderModule]]:
