@@ -32,6 +32,7 @@ from encdec.hub.facade.supported_options import (
 from encdec.hub.files.atomic_write import PARTIAL
 from encdec.hub.files.mmap import WeightFileError
 from encdec.hub.files.repo import HubError, Origin
+from encdec.hub.peft import save_adapters
 from encdec.hub.saved_pair import (
   SavedPair,
   is_pair,

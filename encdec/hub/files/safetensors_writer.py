@@ -60,7 +60,7 @@ def write_weights(
     ]
   with partial_files([folder / name for name in names]) as partial:
     for path, shard in zip(partial, shards, strict=True):
-      _write_file(path, shard)
+      write_file(path, shard)
     old = _old_weights(folder)
     if count > 1:
       # Before the shards, so that no reader meets a mixture.
@@ -113,7 +113,8 @@ def _plan(
   return shards
 
 
-def _write_file(path: Path, tensors: Sequence[TensorToWrite]) -> None:
+def write_file(path: Path, tensors: Sequence[TensorToWrite]) -> None:
+  """Writes one file under that name, whatever is there."""
   # Wide types first keep every tensor aligned, as readers expect.
   tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
