@@ -66,6 +66,9 @@ PREDICTIONS = flags.DEFINE_string(
   "",
   "eval: score a .jsonl, or SET=.jsonl, in place of a checkpoint.",
 )
+ADAPTERS = flags.DEFINE_bool(
+  "adapters", False, "export: the adapters alone, a folder for PEFT."
+)
 PUSH = flags.DEFINE_string("push_to_hub", "", "export: also to this Hub id.")
 PROFILE = flags.DEFINE_string(
   "profile", "", "train: trace the steps FIRST:LAST into <workdir>/profile."
@@ -127,6 +130,7 @@ def export() -> None:
     step=STEP.value,
     output=OUTPUT.value,
     push_to_hub=PUSH.value,
+    adapters=ADAPTERS.value,
   )
 
 
@@ -139,6 +143,7 @@ OF_MODES = {
   "training_pairs": ("predict",),
   "predictions": ("eval",),
   "push_to_hub": ("export",),
+  "adapters": ("export",),
   "profile": ("train",),
 }
 MODES: dict[str, Callable[[], None]] = {

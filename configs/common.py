@@ -72,6 +72,23 @@ def _model() -> Any:
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
+  # The rank of adapters (LoRA, Hu et al. 2021), which alone are trained: the
+  # base is no part of checkpoints, and is read again by each command. 0: there
+  # are none, all is trained. Base and adapter are composed to one kernel, so
+  # that an adapter's input has no dropout of its own.
+  model.lora_rank = 0
+  # An adapter's product is multiplied by lora_alpha / lora_rank; 0.0: by 1.
+  model.lora_alpha = 0.0
+  # Which kernels of layers: patterns of paths without "/kernel", such as
+  # "decoder/*/mlp/up"; "*" matches "/" too. There are query, key, value and out
+  # of self_attention and cross_attention, and up, gate and down of mlp.
+  model.lora_targets = ("*/query", "*/value")
+  # Lengths of a kernel's columns are trained apart (Liu et al. 2024, DoRA).
+  model.lora_dora = False
+  # Patterns of paths that are trained whole, without adapters: what no
+  # checkpoint brings, such as a new cross-attention, or a head that is drawn
+  # ("decoder/head/*"). So is a projection between two widths always.
+  model.lora_unfrozen = ("*/cross_attention*",)
   # Implementation of attention over whole rows; steps of decoding are "xla"'s.
   # "auto", where no weights are dropped: on TPUs, from 128 keys on, "short" of
   # short rows and "splash" of others; "cudnn" on GPUs, in bfloat16 and of rows

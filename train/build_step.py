@@ -70,8 +70,9 @@ def build_step(
   rules = sharding_rules(config)
   optim = OptimConfig(**config.optim.to_dict())
   width = module.config.decoder.width
-  optimizer = make_optimizer(optim, config.train.steps, width)
-  check_groups(optimizer.groups, param_shapes(module))
+  lora = module.config.lora
+  optimizer = make_optimizer(optim, config.train.steps, width, lora)
+  check_groups(optimizer, param_shapes(module))
   state = abstract_state(module, optimizer, mesh, rules)
   step = jit_train_step(
     module=module,

@@ -240,7 +240,8 @@ class Training:
   def _save(self, step: int, measured: dict[str, float] | None) -> None:
     with self.times.spent("save"):
       about = meta(self.this, self.progress)
-      self.checkpoints.save(step, self.state, about, measured)
+      state = self.this.saved_part(self.state)
+      self.checkpoints.save(step, state, about, measured)
       self.times.saved(step)
 
   def _interrupt(self, step: int, row: dict[str, float]) -> NoReturn:
@@ -301,6 +302,7 @@ def meta(this: Run, progress: RunTotals) -> dict[str, Any]:
     "config": recorded_config.fingerprint(this.config),
     "data": data_position.describe(this.pipeline, progress.step),
     "progress": dataclasses.asdict(progress),
+    **({"base": dict(this.base)} if this.base else {}),
   }
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from data.collate import abstract_batch
 from data.pipeline import Pipeline
+from encdec.adapters import LoraConfig
 from train import compiled_steps, validate
 from train.build_step import StepProgram, build_step
 from train.checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from train.optim.settings import OptimConfig
 from train.processes import agreement
 from train.progress.step_reader import RunTotals
 from train.setting_names import naming
-from train.setup import datasets, target_check
+from train.setup import base_weights, datasets, target_check
 from train.setup.initial_params import first_params
 from train.setup.task import Task, build_task, record_task
 from train.state import TrainState, create_state, state_shardings
@@ -45,6 +46,7 @@ class Run:
   Attributes:
     changes: what differs from the configuration that ran here before.
     step: the program of a step, compiled for the shapes of its batches.
+    base: see `base_weights.checksums`; known when the state is.
   """
 
   config: Config
@@ -56,6 +58,16 @@ class Run:
   suite: Suite
   program: StepProgram
   step: compiled_steps.CompiledSteps
+  base: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @property
+  def lora(self) -> LoraConfig | None:
+    return self.task.module.config.lora
+
+  def saved_part(self, state: TrainState) -> TrainState:
+    """What a checkpoint holds of a state, without the base of adapters."""
+    params = base_weights.saved_part(state.params, self.lora)
+    return dataclasses.replace(state, params=params)
 
 
 def build_run(config: Config, folder: Path) -> Run:
@@ -154,13 +166,23 @@ def begin(
   """
   restored = _restore_interrupted(this, checkpoints.latest_step())
   if restored is None:
-    restored = checkpoints.restore(this.program.state)
+    restored = checkpoints.restore(this.saved_part(this.program.state))
   progress, owed = RunTotals(), None
   if restored is None:
     with refusing():
       state = first_state(this)
   else:
     state, meta = restored
+    with refusing():
+      params = base_weights.completed(
+        state.params,
+        meta,
+        this.config,
+        this.task.module,
+        this.mesh,
+        this.program.state.params,
+      )
+    state = dataclasses.replace(state, params=params)
     progress, owed = RunTotals(**meta["progress"]), meta.get("row")
     restart = this.config.data.restart_epoch
     pipeline = data_position.resume(
@@ -168,6 +190,8 @@ def begin(
     )
     this = dataclasses.replace(this, pipeline=pipeline)
   ended = is_last(progress.step)
+  base = base_weights.checksums(state.params, this.lora, this.mesh)
+  this = dataclasses.replace(this, base=base)
   if jax.process_index() == 0:
     announce(this, progress.step, ended)
   return this, state, progress, owed
@@ -182,7 +206,7 @@ def save_interrupted(
     meta: of a checkpoint, with the step's `row`.
   """
   with Checkpoints(this.folder / INTERRUPTED) as interrupted:
-    interrupted.save(step, state, meta, None)
+    interrupted.save(step, this.saved_part(state), meta, None)
 
 
 def drop_interrupted(this: Run) -> None:
@@ -219,7 +243,7 @@ def _restore_interrupted(
     )
     if newer:
       try:
-        restored = interrupted.restore(this.program.state)
+        restored = interrupted.restore(this.saved_part(this.program.state))
       except Refusal:
         # One that is damaged was set aside. Another refusal, such as of an
         # older format, is the user's to hear: what was saved stays.

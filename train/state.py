@@ -9,7 +9,7 @@ from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import Array, Key
 
-from encdec import sharding
+from encdec import adapters, sharding
 from encdec.model import FlaxEncoderDecoderModule, init_params, param_shapes
 from encdec.types import Params
 from train.mesh import replicated
@@ -87,13 +87,7 @@ def create_state(
   """
   abstract = abstract_state(module, optimizer, mesh, rules)
   shardings = state_shardings(abstract)
-  if params is None:
-    init = jax.jit(
-      lambda key: init_params(module, key), out_shardings=shardings.params
-    )
-    made = init(key)
-  else:
-    made = place_params(params, abstract.params)
+  made = create_params(module, abstract.params, key, params)
   moments = jax.jit(
     lambda params: _init_moments(optimizer, params),
     out_shardings=shardings.opt_state,
@@ -104,6 +98,35 @@ def create_state(
     begin = jax.jit(ema.begin, out_shardings=shardings.ema)
     average = begin(optimizer.split(made)[0])
   return TrainState(step(), made, moments(made), average)
+
+
+def create_params(
+  module: FlaxEncoderDecoderModule,
+  abstract: Params,
+  key: Key[Array, ""],
+  params: Params | None,
+) -> Params:
+  """The parameters of step 0, where `abstract` has them.
+
+  Args:
+    params: see `create_state`; adapters are drawn beside them.
+  """
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  if params is None:
+    init = jax.jit(
+      lambda key: init_params(module, key), out_shardings=shardings
+    )
+    return init(key)
+  lora = module.config.lora
+  if lora is None:
+    return place_params(params, abstract)
+  base = place_params(params, adapters.without(abstract))
+  add = jax.jit(
+    lambda base: adapters.add(base, lora, key),
+    out_shardings=shardings,
+    donate_argnums=0,
+  )
+  return add(base)
 
 
 def place_params(params: Params, abstract: Params) -> Params:

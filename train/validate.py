@@ -23,6 +23,7 @@ from train.generation_settings import UNSET, GenerationSettings
 from train.mesh import MeshConfig
 from train.optim.settings import OptimConfig
 from train.setting_names import naming
+from train.setup.lora import lora_config
 
 CHOICES = {
   "model.encoder_init": ("pretrained", "random"),
@@ -47,6 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {
   "model.encoder_positions": (0, 1 << 20),
   "model.decoder_positions": (0, 1 << 20),
   "model.scan_unroll": (1, 1024),
+  "model.lora_rank": (0, 65536),
   "model.vocab_multiple": (1, 65536),
   "data.max_source_length": (2, 1 << 20),
   "data.max_target_length": (2, 1 << 20),
@@ -127,6 +129,7 @@ def check_values(config: Config) -> None:
     # These sections check themselves.
     OptimConfig(**config.optim.to_dict())
     MeshConfig(**config.mesh.to_dict())
+    lora_config(config)
     step_config(config)
     text.configured(config)
   for side in ("encoder", "decoder"):

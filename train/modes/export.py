@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from data.io import atomic_write
 from encdec import hub
+from encdec.adapters import merge
 from encdec.types import Params
 from train import validate
 from train.cli import paths
@@ -45,6 +46,13 @@ RECIPE = (
   "optim.clip_norm",
   "seed",
 )
+# And of adapters, where there are any.
+_LORA_RECIPE = (
+  "model.lora_rank",
+  "model.lora_alpha",
+  "model.lora_targets",
+  "model.lora_dora",
+)
 # Of a generation_config.json: ids, which are resolved, and bookkeeping.
 _RESOLVED = {
   "_from_model_config",
@@ -63,8 +71,11 @@ def run(
   step: int = -1,
   output: str,
   push_to_hub: str = "",
+  adapters: bool = False,
 ) -> None:
   """Writes what PyTorch's `EncoderDecoderModel.from_pretrained` loads.
+
+  Adapters are merged, or written alone for PEFT's `PeftModel.from_pretrained`.
 
   The source tokenizer stands at the root, the target's in target_tokenizer/
   where it differs.
@@ -72,28 +83,32 @@ def run(
   Args:
     output: the folder; made where it is missing.
     push_to_hub: also upload it to this id.
+    adapters: whether to write them alone.
 
   Raises:
-    Refusal: there is no such checkpoint, or `output` is missing or in use.
+    Refusal: there is no such checkpoint, `output` is missing or in use, or the
+      run has no adapters.
   """
   with refusing():
-    path = _check_output(output)
+    path = _check_output(output, adapters)
+    if adapters and not config.model.lora_rank:
+      raise Refusal(
+        "--adapters: model.lora_rank = 0, so that the run has none; export it "
+        "without"
+      )
   this = trained.load(config, folder, step)
+  lora = this.task.module.config.lora
   with jax.set_mesh(this.mesh):
-    params = _addressable(this.params)
-  source, target = this.task.source_tokenizer, this.task.target_tokenizer
+    params = this.params if adapters else _merged(this)
+    params = _addressable(params)
 
   def write() -> None:
-    hub.save_folder(
-      path,
-      params,
-      this.task.hub_config,
-      tokens=this.task.tokens,
-      generation=generation_settings(config, this.task),
-      source_tokenizer=source,
-      target_tokenizer=None if target.saved == source.saved else target,
-      card=_card(this),
-    )
+    if adapters and lora is not None:
+      with refusing():
+        base = config.model.pair or None
+        hub.save_adapters(path, params, this.task.hub_config, lora, base=base)
+    else:
+      _write_pair(path, params, config, this)
     print(f"exported step {this.step} to {path}")
     if push_to_hub:
       with refusing():
@@ -106,6 +121,30 @@ def run(
       write()
 
   agreement.on_chief("the export", write_named)
+
+
+def _write_pair(
+  path: Path, params: Params, config: Config, this: Trained
+) -> None:
+  source, target = this.task.source_tokenizer, this.task.target_tokenizer
+  hub.save_folder(
+    path,
+    params,
+    this.task.hub_config,
+    tokens=this.task.tokens,
+    generation=generation_settings(config, this.task),
+    source_tokenizer=source,
+    target_tokenizer=None if target.saved == source.saved else target,
+    card=_card(this),
+  )
+
+
+def _merged(this: Trained) -> Params:
+  """The parameters without adapters, which their kernels have taken in."""
+  lora = this.task.module.config.lora
+  if lora is None:
+    return this.params
+  return jax.jit(lambda params: merge(params, lora))(this.params)
 
 
 def _addressable(params: Params) -> Params:
@@ -164,7 +203,7 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
   return options
 
 
-def _check_output(output: str) -> Path:
+def _check_output(output: str, adapters: bool) -> Path:
   if not output:
     raise Refusal("--output is missing: pass a folder, --output=runs/name/hub")
   paths.check_path("output", output)
@@ -175,22 +214,24 @@ def _check_output(output: str) -> Path:
     )
   names = [p.name for p in path.glob("*")] if path.exists() else []
   foreign = [n for n in names if not n.startswith(".") and hub.PARTIAL not in n]
-  if foreign and not _is_export(path):
+  if foreign and not _is_export(path, adapters):
+    what = "export of adapters" if adapters else "export"
     raise Refusal(
-      f"--output={output} holds something that is no export: choose an empty "
+      f"--output={output} holds something that is no {what}: choose an empty "
       "folder, or that of an earlier export"
     )
   return path
 
 
-def _is_export(path: Path) -> bool:
+def _is_export(path: Path, adapters: bool) -> bool:
+  name, key, value = "config.json", "model_type", "encoder-decoder"
+  if adapters:
+    name, key, value = "adapter_config.json", "peft_type", "LORA"
   try:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((path / name).read_text(encoding="utf-8"))
   except (OSError, ValueError):
     return False
-  return (
-    isinstance(config, dict) and config.get("model_type") == "encoder-decoder"
-  )
+  return isinstance(config, dict) and config.get(key) == value
 
 
 def _card(this: Trained) -> hub.Card:
@@ -217,7 +258,8 @@ def _recipe(this: Trained) -> dict[str, Any]:
   flat = {"model.pair": "", **this.trained_with, **share}
   flat |= {key: card_names.model(flat[key]) for key in card_names.MODELS}
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
-  return {key: flat[key] for key in RECIPE if key not in without}
+  keys = RECIPE + _LORA_RECIPE * bool(flat.get("model.lora_rank"))
+  return {key: flat[key] for key in keys if key not in without}
 
 
 def _base_models(flat: Mapping[str, Any]) -> tuple[str, ...]:

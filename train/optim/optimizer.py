@@ -15,6 +15,7 @@ import optax
 from flax import traverse_util
 from jaxtyping import Array, Int
 
+from encdec.adapters import LoraConfig
 from encdec.sharding import leaf_path
 from encdec.types import Params
 from train.optim.groups import Group, check, group_of, parse
@@ -35,12 +36,14 @@ class Optimizer:
     schedules: learning rates of the groups by their patterns, "" being that of
       all else.
     groups, ema_decay: see `OptimConfig`.
+    lora: the model's adapters, which leave the base as it is.
   """
 
   tx: optax.GradientTransformation
   schedules: Mapping[str, Schedule]
   groups: tuple[Group, ...] = ()
   ema_decay: float = 0.0
+  lora: LoraConfig | None = None
 
   def split(self, params: Params) -> tuple[Params, Params]:
     """The leaves that are optimised, and those that never change."""
@@ -54,7 +57,7 @@ class Optimizer:
 
   def _is_frozen(self, path: str) -> bool:
     group = group_of(path, self.groups)
-    return bool(_UNREACHED.match(path) or (group and group.frozen))
+    return _is_constant(path, self.lora) or bool(group and group.frozen)
 
   def hold(self, grads: Params, step: Int[Array, ""]) -> Params:
     """Gradients, zero where a group is still frozen after `step` updates."""
@@ -78,10 +81,17 @@ class Optimizer:
     return rates
 
 
-def check_groups(groups: tuple[Group, ...], shapes: Params) -> None:
+def _is_constant(path: str, lora: LoraConfig | None) -> bool:
+  """Whether no group can train a parameter."""
+  is_base = lora is not None and lora.is_base(path)
+  return is_base or bool(_UNREACHED.match(path))
+
+
+def check_groups(optimizer: Optimizer, shapes: Params) -> None:
   """Raises ValueError where groups do not fit a model's parameters."""
   paths = traverse_util.flatten_dict(shapes, sep="/")
-  check(groups, [path for path in paths if not _UNREACHED.match(path)])
+  reached = [path for path in paths if not _is_constant(path, optimizer.lora)]
+  check(optimizer.groups, reached)
 
 
 def merge(trained: Params, frozen: Params) -> Params:
@@ -92,12 +102,16 @@ def merge(trained: Params, frozen: Params) -> Params:
 
 
 def make_optimizer(
-  optim: OptimConfig, total_steps: int, width: int
+  optim: OptimConfig,
+  total_steps: int,
+  width: int,
+  lora: LoraConfig | None = None,
 ) -> Optimizer:
   """The optimizer of a run of `total_steps`, after clipping by global norm.
 
   Args:
     width: the decoder's, of which "noam" makes its rate.
+    lora: the model's adapters.
   """
   groups = parse(optim.groups)
   schedules = _schedules(optim, total_steps, width)
@@ -115,7 +129,7 @@ def make_optimizer(
       return chain.update(updates, state, params)
 
   tx = optax.GradientTransformation(chain.init, update)
-  return Optimizer(tx, schedules, groups, optim.ema_decay)
+  return Optimizer(tx, schedules, groups, optim.ema_decay, lora)
 
 
 def _schedules(

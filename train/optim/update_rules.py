@@ -16,7 +16,7 @@ from train.optim.settings import OptimConfig
 # The least side of a matrix whose second moments adafactor factors.
 FACTORED_FROM = 128
 # Matrices and tables; never biases and norms.
-_DECAYED = re.compile(r"(.+/)?(kernel|embedding)")
+_DECAYED = re.compile(r"(.+/)?(kernel|embedding|lora_[ab])")
 
 
 def update_rule(optim: OptimConfig) -> list[optax.GradientTransformation]:

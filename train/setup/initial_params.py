@@ -31,9 +31,13 @@ def first_params(
 ) -> Params | None:
   """A host's parameters to start from; None: all random, drawn on devices.
 
+  Without adapters, which are always drawn.
+
   Raises:
     hub.LoadingError: a weight file lacks tensors or has others.
   """
+  base = dataclasses.replace(module.config, lora=None)
+  module = module.clone(config=base)
   read = _of_pair if config.model.pair else _of_sides
   with naming(share="model.share"):
     loaded = read(config, module)

@@ -1,5 +1,6 @@
 """The Flax module of a configuration: of Hub configs, or of presets alone."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from train.errors import Refusal
 from train.mesh import sharding_rules
 from train.setting_names import naming
 from train.setup import side_configs
+from train.setup.lora import lora_config
 from train.setup.tokenizers import SIDES
 
 
@@ -42,7 +44,7 @@ def build_module(
       vocab_multiple=config.model.vocab_multiple,
     )
   return FlaxEncoderDecoderModule(
-    model_config,
+    dataclasses.replace(model_config, lora=lora_config(config)),
     dtype=jnp.dtype(config.model.dtype),
     param_dtype=jnp.dtype(config.model.param_dtype),
     remat=config.model.remat,

@@ -18,13 +18,14 @@ from train.config import Config
 from train.errors import refusing
 from train.mesh import MeshConfig, make_mesh, sharding_rules
 from train.setting_names import naming
+from train.setup import base_weights
 from train.setup.task import Task, restore_task
 from train.workdir import recorded_config
 
 # What made the weights and their ids; all else may differ from training.
 FIXED = (
   r"model\.(pair|encoder|decoder|share|param_dtype|vocab_multiple)"
-  r"|model\.\w+_(layers|token)"
+  r"|model\.(\w+_(layers|token)|lora_\w+)"
   r"|data\.((source|target)_(tokenizer|language|vocab_size)"
   r"|keep_case|source_types)"
 )
@@ -84,9 +85,13 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
     ) as checkpoints:
       with naming("" if step == -1 else "--step"):
         params, meta = checkpoints.restore_params(
-          abstract, None if step == -1 else step
+          base_weights.saved_part(abstract, task.module.config.lora),
+          None if step == -1 else step,
         )
       metrics = checkpoints.metrics(meta["step"])
+    params = base_weights.completed(
+      params, meta, config, task.module, mesh, abstract
+    )
   step = meta["step"]
   manifests = sorted(
     (path / "checkpoints" / str(step)).glob("checksums-*-of-*")

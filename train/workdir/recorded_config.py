@@ -22,6 +22,8 @@ _BEFORE = {
   "eval.rouge_stemmer": True,
   "eval.rouge_sentences": "lines",
   "eval.bleu_tokenize": "13a",
+  "model.lora_targets": ["*/query", "*/value"],
+  "model.lora_unfrozen": ["*/cross_attention*"],
 }
 # What may change when a run goes on.
 FREE = (

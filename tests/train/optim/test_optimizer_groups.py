@@ -28,7 +28,7 @@ def flat(tree):
 def train(config, params, gradients):
   """The parameters after each update, as the step makes it."""
   optimizer = make_optimizer(config, 100, 64)
-  check_groups(optimizer.groups, params)
+  check_groups(optimizer, params)
   trained, frozen = optimizer.split(params)
   state, found = optimizer.tx.init(trained), []
 
@@ -180,7 +180,7 @@ def test_a_pattern_of_what_is_never_trained_matches_nothing():
   config = dataclasses.replace(BASE, groups=("*/pooler/*: frozen=true",))
   optimizer = make_optimizer(config, 100, 64)
   with pytest.raises(ValueError, match=r"'.*/pooler/.*' matches no parameter"):
-    check_groups(optimizer.groups, tree_of(jnp.ones))
+    check_groups(optimizer, tree_of(jnp.ones))
 
 
 def test_a_groups_schedule_names_the_group():
