@@ -98,6 +98,15 @@ def get_config(arg: str = "") -> Any:
   config.optim.warmup_steps = 20_000
   config.optim.eps = 1e-9
 
+  _set_generation(config, task)
+  config.eval.batch_size = 64
+  config.eval.text_examples = 500
+  if "smoke" in words:
+    _smoke(config)
+  return config
+
+
+def _set_generation(config: Any, task: str) -> None:
   config.generation.num_beams = 5
   config.generation.scoring = "gnmt"
   config.generation.block_trigrams = True
@@ -110,12 +119,6 @@ def get_config(arg: str = "") -> Any:
     config.generation.length_penalty = 0.9
     config.generation.min_length = 21
     config.generation.max_length = 101
-
-  config.eval.batch_size = 64
-  config.eval.text_examples = 500
-  if "smoke" in words:
-    _smoke(config)
-  return config
 
 
 def _smoke(config: Any) -> None:

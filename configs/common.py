@@ -32,37 +32,7 @@ def get_config() -> Any:
 def _model() -> Any:
   """What is computed."""
   model = ConfigDict()
-  # A saved pair to start from whole, a folder or a Hub id: such as an export,
-  # to go on with on new data. It stands in place of the six keys that follow,
-  # and its sharing, tokenizers, special tokens and options of generation come
-  # with it; what is set here or in `generation` wins.
-  model.pair = ""
-  # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
-  model.encoder = ""
-  model.decoder = ""
-  # "pretrained" takes the weights of that checkpoint, "random" its shape only.
-  # A preset has no weights and must say "random".
-  model.encoder_init = "pretrained"
-  model.decoder_init = "pretrained"
-  # "encoder": the decoder's table of tokens, and a head tied to it, start as a
-  # copy of a pretrained encoder's (BertSum); empty: as decoder_init says.
-  model.decoder_embeddings_init = ""
-  # The numbers, from 0, of the checkpoint's layers that a side is made of, as
-  # (0, 2, 4); empty: all.
-  model.encoder_layers = ()
-  model.decoder_layers = ()
-  # The longest row of a side, in tokens; 0: the Hub config's. A checkpoint's
-  # learned table becomes longer by "repeat_last", new rows equal to its last
-  # one, or "interpolate", its rows stretched.
-  model.encoder_positions = 0
-  model.decoder_positions = 0
-  model.position_extension = "repeat_last"
-  # What the sides share: "none"; "embeddings", of the tokens, and with them a
-  # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then have
-  # one tokenizer, and start from one checkpoint, or one side is random, which
-  # takes what is shared from the other. Empty: what a saved pair shares, else
-  # "none".
-  model.share = ""
+  _set_sides(model)
   # Of computation and of storage: "float32" or "bfloat16".
   model.dtype = "float32"
   model.param_dtype = "float32"
@@ -111,6 +81,41 @@ def _model() -> Any:
   model.end_token = ""
   model.pad_token = ""
   return model
+
+
+def _set_sides(model: Any) -> None:
+  """What the sides are, and what they start from."""
+  # A saved pair to start from whole, a folder or a Hub id: such as an export,
+  # to go on with on new data. It stands in place of the six keys that follow,
+  # and its sharing, tokenizers, special tokens and options of generation come
+  # with it; what is set here or in `generation` wins.
+  model.pair = ""
+  # A Hub id ("bert-base-uncased"), a folder, or a preset ("bert:tiny").
+  model.encoder = ""
+  model.decoder = ""
+  # "pretrained" takes the weights of that checkpoint, "random" its shape only.
+  # A preset has no weights and must say "random".
+  model.encoder_init = "pretrained"
+  model.decoder_init = "pretrained"
+  # The numbers, from 0, of the checkpoint's layers that a side is made of, as
+  # (0, 2, 4); empty: all.
+  model.encoder_layers = ()
+  model.decoder_layers = ()
+  # "encoder": the decoder's table of tokens, and a head tied to it, start as a
+  # copy of a pretrained encoder's (BertSum); empty: as decoder_init says.
+  model.decoder_embeddings_init = ""
+  # The longest row of a side, in tokens; 0: the Hub config's. A checkpoint's
+  # learned table becomes longer by "repeat_last", new rows equal to its last
+  # one, or "interpolate", its rows stretched.
+  model.encoder_positions = 0
+  model.decoder_positions = 0
+  model.position_extension = "repeat_last"
+  # What the sides share: "none"; "embeddings", of the tokens, and with them a
+  # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then have
+  # one tokenizer, and start from one checkpoint, or one side is random, which
+  # takes what is shared from the other. Empty: what a saved pair shares, else
+  # "none".
+  model.share = ""
 
 
 def _data() -> Any:
