@@ -91,16 +91,18 @@ def get_config(arg: str = "") -> Any:
   config.train.eval_every_steps = 2_000
   config.train.checkpoint_every_steps = 2_000
 
-  # At update n 0.002 * min(n^-0.5, n * 20000^-1.5) for the encoder, which a
-  # peak at the end of warm-up tells; 0.2 and 10,000 for the decoder.
-  config.optim.lr = 0.002 * 20_000**-0.5
-  config.optim.schedule = "rsqrt"
+  # At update n 0.002 * min(n^-0.5, n * 20000^-1.5) for the encoder.
+  config.optim.name = "adam"
+  config.optim.lr = 0.002
+  config.optim.schedule = "noam_unscaled"
   config.optim.warmup_steps = 20_000
+  config.optim.groups = ("decoder/*: lr=0.2, warmup_steps=10000",)
   config.optim.eps = 1e-9
 
   _set_generation(config, task)
   config.eval.batch_size = 64
   config.eval.text_examples = 500
+  config.eval.metrics = ("rouge",)
   if "smoke" in words:
     _smoke(config)
   return config
@@ -141,6 +143,7 @@ def _smoke(config: Any) -> None:
   config.train.eval_every_steps = 2
   config.train.checkpoint_every_steps = 2
   config.optim.warmup_steps = 2
+  config.optim.groups = ("decoder/*: lr_scale=2",)
   config.generation.min_length = 4
   config.generation.max_length = 17
   config.eval.batch_size = 8

@@ -43,15 +43,13 @@ def _model() -> Any:
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
   # The rank of adapters (LoRA, Hu et al. 2021), which alone are trained: the
-  # base is no part of checkpoints, and is read again by each command. 0: there
-  # are none, all is trained. Base and adapter are composed to one kernel, so
-  # that an adapter's input has no dropout of its own.
+  # base is no part of checkpoints, and is read again by each command. 0: none.
+  # Base and adapter become one kernel: an adapter has no dropout of its own.
   model.lora_rank = 0
   # An adapter's product is multiplied by lora_alpha / lora_rank; 0.0: by 1.
   model.lora_alpha = 0.0
   # Which kernels of layers: patterns of paths without "/kernel", such as
-  # "decoder/*/mlp/up"; "*" matches "/" too. There are query, key, value and out
-  # of self_attention and cross_attention, and up, gate and down of mlp.
+  # "decoder/*/mlp/up"; "*" matches "/" too.
   model.lora_targets = ("*/query", "*/value")
   # Lengths of a kernel's columns are trained apart (Liu et al. 2024, DoRA).
   model.lora_dora = False
@@ -113,8 +111,7 @@ def _set_sides(model: Any) -> None:
   # What the sides share: "none"; "embeddings", of the tokens, and with them a
   # tied head; "all" that both have (Rothe et al.'s BERTShare). Both then have
   # one tokenizer, and start from one checkpoint, or one side is random, which
-  # takes what is shared from the other. Empty: what a saved pair shares, else
-  # "none".
+  # takes it from the other. Empty: what a saved pair shares, else "none".
   model.share = ""
 
 
@@ -154,9 +151,8 @@ def _data() -> Any:
   # Whether a WordPiece tokenizer that is trained tells capitals and accents
   # apart. Byte-level BPE, as of a GPT-2 or RoBERTa preset, always does.
   data.keep_case = False
-  # A batch that is not packed is padded to the smallest of these shapes that
-  # holds its longest row; zipped: bucket i is (source i, target i); empty: the
-  # maximum lengths.
+  # A batch that is not packed is padded to the smallest shape, (source i, target
+  # i) of these, that holds its longest row; empty: to the maximum lengths.
   data.source_buckets = ()
   data.target_buckets = ()
   # Of training: "none", a pair a row in any order; "bucket", a pair a row and
@@ -324,8 +320,7 @@ def _eval() -> Any:
   # --mode=eval also measures with sources permuted among the examples, as the
   # set "<name>_permuted": what the model knows without reading its source.
   evaluation.permute_sources = False
-  # Resamples of the bootstrap, by which --mode=eval gives each metric's 95%
-  # interval, and compares with permuted sources.
+  # Resamples of the bootstrap, which gives metrics their 95% intervals.
   evaluation.bootstrap_samples = 2000
   # Examples printed by --mode=eval.
   evaluation.print_examples = 5
@@ -333,14 +328,8 @@ def _eval() -> Any:
 
 
 def _mesh() -> Any:
-  """Devices, as slice x data x fsdp x tensor."""
-  mesh = ConfigDict()
-  # One of them may be -1: whatever is left.
-  mesh.slice = 1
-  mesh.data = -1
-  mesh.fsdp = 1
-  mesh.tensor = 1
-  return mesh
+  """Devices: slice x data x fsdp x tensor; one may be -1: whatever is left."""
+  return ConfigDict({"slice": 1, "data": -1, "fsdp": 1, "tensor": 1})
 
 
 def _sharding() -> Any:
@@ -353,11 +342,7 @@ def _sharding() -> Any:
   sharding.sequence = ()
   sharding.vocab = ("fsdp", "tensor")
   sharding.embed = ("fsdp",)
-  sharding.heads = ("tensor",)
-  sharding.kv_heads = ("tensor",)
-  sharding.mlp = ("tensor",)
-  sharding.logits = ("tensor",)
-  sharding.head_width = ()
-  sharding.layers = ()
-  sharding.norm = ()
+  sharding.heads = sharding.kv_heads = ("tensor",)
+  sharding.mlp = sharding.logits = ("tensor",)
+  sharding.head_width = sharding.layers = sharding.norm = ()
   return sharding

@@ -98,6 +98,7 @@ def get_config(arg: str = "") -> Any:
 
   config.eval.batch_size = 50
   config.eval.text_examples = 200
+  config.eval.metrics = ("rouge",)
   if "smoke" in words:
     _smoke(config)
   return config

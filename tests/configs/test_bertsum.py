@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +11,8 @@ from configs import bertsum
 from encdec.config import NormPosition, PositionKind
 from encdec.model import param_shapes
 from train import loop
-from train.optim import OptimConfig, make_schedule
+from train.optim.optimizer import make_optimizer
+from train.optim.settings import OptimConfig
 from train.setup.known_shapes import without_files
 from train.setup.modules import preset_module
 
@@ -38,12 +40,19 @@ def test_the_pair_has_the_papers_sizes():
 
 
 @pytest.mark.parametrize("step", [1, 10_000, 20_000, 200_000])
-def test_the_encoders_rate_is_the_papers(step):
+def test_the_rates_of_both_sides_are_the_papers(step):
   config = bertsum.get_config("xsum")
   optim = OptimConfig(**config.optim.to_dict())
-  rate = make_schedule(optim, config.train.steps, 768)(step - 1)
-  wanted = 0.002 * min(step**-0.5, step * 20_000**-1.5)
-  np.testing.assert_allclose(rate, wanted, rtol=1e-5)
+  rates = make_optimizer(optim, config.train.steps, 768).learning_rates(
+    jnp.asarray(step - 1)
+  )
+  wanted = {
+    "lr": 0.002 * min(step**-0.5, step * 20_000**-1.5),
+    "lr/decoder/*": 0.2 * min(step**-0.5, step * 10_000**-1.5),
+  }
+  assert rates.keys() == wanted.keys()
+  for name, rate in wanted.items():
+    np.testing.assert_allclose(rates[name], rate, rtol=1e-5)
 
 
 @pytest.mark.sample(1)
