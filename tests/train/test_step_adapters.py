@@ -21,6 +21,7 @@ from tests.train.sharded_cases import (
 )
 from train import state, step
 from train.optim.optimizer import make_optimizer
+from train.setup.base_weights import checksums
 
 ATTENTION = tuple(f"*/{name}" for name in ("query", "key", "value", "out"))
 LORA = LoraConfig(
@@ -38,7 +39,7 @@ def _flat(tree):
 
 
 def _trained(sizes):
-  """The parameters before and after three steps, the state, and losses."""
+  """Parameters before and after three steps, moments, losses, checksums."""
   module = module_of(CASE)
   base = params_of(module)
   module = module.clone(config=dataclasses.replace(module.config, lora=LORA))
@@ -61,7 +62,8 @@ def _trained(sizes):
     for _ in range(3):
       now, metrics = train(now, batch)
       losses.append(float(metrics["loss"]))
-  return before, _flat(now.params), now, losses
+    sums = checksums(now.params, LORA, mesh)
+  return before, _flat(now.params), now.opt_state, losses, sums
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def alone():
 
 
 def test_adapters_and_what_is_unfrozen_move_and_nothing_else(alone):
-  before, after, now, losses = alone
+  before, after, opt_state, losses, _ = alone
   moved = {p for p in after if not np.array_equal(before[p], after[p])}
   saved = {path for path in after if not LORA.is_base(path)}
   # A key's bias adds the same to all of a query's logits.
@@ -83,14 +85,19 @@ def test_adapters_and_what_is_unfrozen_move_and_nothing_else(alone):
   assert all("/cross_attention/" in path for path in kernels)
   assert losses[-1] < losses[0]
   numbers = sum(after[path].size for path in saved)
-  moments = [leaf for leaf in jax.tree.leaves(now.opt_state) if leaf.ndim]
+  moments = [leaf for leaf in jax.tree.leaves(opt_state) if leaf.ndim]
   assert sum(leaf.size for leaf in moments) == 2 * numbers
   assert numbers < sum(leaf.size for leaf in after.values()) / 2
 
 
 def test_a_mesh_gives_what_one_device_does(alone):
-  before, after, _, losses = alone
-  start, found, _, other = _trained((2, 2, 2))
+  before, after, _, losses, sums = alone
+  start, found, _, other, their_sums = _trained((2, 2, 2))
+  assert sums == their_sums
+  assert set(sums) == {path for path in after if LORA.is_base(path)}
+  # Numbers of 32 bits, of which no two arrays here have the same.
+  weights = [sums[path] for path in sums if path.endswith("/kernel")]
+  assert len(set(weights)) == len(weights) and max(weights) < 2**32
   np.testing.assert_allclose(other, losses, rtol=1e-5)
   for path, leaf in before.items():
     np.testing.assert_allclose(start[path], leaf, rtol=1e-6, err_msg=path)
