@@ -151,8 +151,8 @@ def _data() -> Any:
   # Whether a WordPiece tokenizer that is trained tells capitals and accents
   # apart. Byte-level BPE, as of a GPT-2 or RoBERTa preset, always does.
   data.keep_case = False
-  # A batch that is not packed is padded to the smallest shapes (source i by
-  # target i) that holds its longest row; empty: to the maximum lengths.
+  # What a batch that is not packed is padded to: the smallest (source i, target
+  # i) that holds its longest row; empty: the maximum lengths.
   data.source_buckets = ()
   data.target_buckets = ()
   # Of training: "none", a pair a row in any order; "bucket", a pair a row and
