@@ -246,7 +246,7 @@ def _optim() -> Any:
   # Global norm of the gradient; 0.0: not clipped.
   optim.clip_norm = 0.0
   # Settings of parameters by their stored paths, "pattern: setting=value, ..."
-  # each, as ("encoder/*: lr=0.002", "*/cross_attention*: lr_scale=10"): "*"
+  # each, in a flag with ";" between: ("*/cross_attention*: lr_scale=10",). "*"
   # matches "/" too, and what the sides share is under "encoder/". Settings: lr,
   # or lr_scale, a factor of optim.lr; schedule, warmup_steps, weight_decay, b1,
   # b2, eps; frozen=true; frozen_steps=N, frozen for the first N updates, which

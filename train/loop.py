@@ -23,7 +23,7 @@ from train.evaluators import samples
 from train.evaluators.suite import Result
 from train.mesh import batch_sharding
 from train.optim.ema import averaged
-from train.processes import heartbeat
+from train.processes import agreement, heartbeat
 from train.processes.stopping import Stopped, Stopping
 from train.progress import goodput, patience, profiler
 from train.progress.goodput import Goodput
@@ -82,7 +82,10 @@ def _run(
     contextlib.closing(MetricsWriter(this.folder, chief)) as writer,
     contextlib.closing(Profiler(steps, this.folder / "profile")) as tracer,
   ):
-    latest = checkpoints.latest_step() or 0
+    # One host may see another's folders late, and all shall do alike.
+    latest = agreement.on_chief(
+      "looking for checkpoints", lambda: checkpoints.latest_step() or 0
+    )
     if latest < config.train.steps and not rule.is_spent(latest):
       with times.spent("compile"):
         start.compile_step(this)
@@ -180,6 +183,8 @@ class Training:
     # Reading a step's metrics waits for it: read those of the one before.
     self._write(step - 1, reader.read())
     model, size = self.this.task.module.config, config.train.batch_size
+    # R-Drop computes each row twice.
+    size *= 2 if config.train.r_drop else 1
     flops = train_step_flops(model, size, *compiled_steps.shape(batch))
     reader.put(step, metrics, flops)
     evaluate = due(step, config.train.eval_every_steps, config.train.steps)

@@ -10,16 +10,14 @@ from typing import Any
 
 from data.pipeline import PACKINGS
 from data.sources import parse_eval
-from encdec.config import EncDecConfig
 from encdec.layers.kernels.select import IMPLEMENTATIONS
-from encdec.special_tokens import SpecialTokens
 from encdec.stacks import remat_policy
 from train import generation_settings
 from train.build_step import step_config
 from train.config import Config
 from train.errors import Refusal, refusing
 from train.evaluators import text
-from train.generation_settings import UNSET, GenerationSettings
+from train.generation_settings import UNSET
 from train.mesh import MeshConfig
 from train.optim.settings import OptimConfig
 from train.setting_names import naming
@@ -180,6 +178,11 @@ def _check_init(side: str, flat: dict[str, Any]) -> None:
 
 def _check_dropout(flat: dict[str, Any]) -> None:
   rate = flat["model.dropout"]
+  if rate == 0.0 and flat["train.r_drop"]:
+    raise Refusal(
+      f"train.r_drop = {flat['train.r_drop']} compares two dropouts, and "
+      "model.dropout = 0.0: set a rate, or train.r_drop to 0.0"
+    )
   if rate != -1.0 and not 0.0 <= rate < 1.0:
     raise Refusal(
       f"model.dropout = {rate}: set it to a rate below 1, or to -1.0 for the "
@@ -296,55 +299,3 @@ def _check_steps(flat: dict[str, Any]) -> None:
         f"{where}optim.warmup_steps = {own.warmup_steps} is more than "
         f"train.steps = {flat['train.steps']}: lower it"
       )
-
-
-def check_model(
-  config: Config,
-  model: EncDecConfig,
-  vocab_sizes: Mapping[str, int],
-  tokens: SpecialTokens,
-  settings: GenerationSettings,
-) -> None:
-  """What the values and the model's shape tell together.
-
-  Args:
-    vocab_sizes: of the tokenizers, by side.
-    tokens: of the target.
-    settings: of generation.
-  """
-  lengths = [
-    ("data.max_source_length", config.data.max_source_length, model.encoder),
-    ("data.max_target_length", config.data.max_target_length, model.decoder),
-    ("generation.max_length", settings.max_length, model.decoder),
-  ]
-  for key, length, stack in lengths:
-    if length > stack.max_positions:
-      raise Refusal(
-        f"{key} = {length}: the position table of the {stack.role} "
-        f"({stack.name}) has {stack.max_positions} rows; lower it, or raise "
-        f"model.{stack.role}_positions"
-      )
-  beams = settings.options["num_beams"]
-  if beams > model.decoder.vocab_size:
-    raise Refusal(
-      f"generation.num_beams = {beams} exceeds the decoder's vocabulary of "
-      f"{model.decoder.vocab_size}: lower it"
-    )
-  for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
-    if vocab_sizes[side] > stack.vocab_size:
-      kind = "source" if side == "encoder" else "target"
-      raise Refusal(
-        f"data.{kind}_tokenizer has {vocab_sizes[side]} tokens, the {side} "
-        f"({stack.name}) {stack.vocab_size}: choose the model's own tokenizer, "
-        "or set model.grow_vocabulary=True, which gives the new tokens rows"
-      )
-  rows = model.decoder.vocab_size
-  roles = {"start": [tokens.start], "end": tokens.end, "pad": [tokens.pad]}
-  for role, ids in roles.items():
-    for token in ids:
-      if token is not None and token >= rows:
-        raise Refusal(
-          f"the {role} token has the id {token}, the decoder "
-          f"({model.decoder.name}) {rows} rows: set model.{role}_token to one "
-          "of the target tokenizer's tokens"
-        )

@@ -19,7 +19,8 @@ from train.errors import Failure, Refusal
 from train.validate import flatten, suggest
 
 OVERRIDE = re.compile(r"^--?(no)?config\.([\w.]+)")
-_NAMES = re.compile(r"[A-Za-z_]\w*(,\s*[A-Za-z_]\w*)+")
+# What a list's parser reads by itself: numbers, and what is quoted.
+_LITERAL = re.compile(r"[^A-Za-z*]*|.*['\"(\[].*")
 # A file of predictions may be scored by itself, without an experiment.
 _NEUTRAL = Path(__file__).parents[2] / "configs/common.py"
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -227,16 +228,18 @@ def check_overrides(arguments: Sequence[str], config: Config) -> None:
 
 
 def quote_names(argument: str, config: Config) -> str:
-  """An override of a list by bare names, "a,b", as its parser reads them.
+  """An override of a list by bare texts, "a,b", as its parser reads them.
 
-  That one would make a single name of them.
+  Groups, which have commas, are parted by ";". That parser would make a single
+  text of all, or refuse it.
   """
   name, _, value = argument.partition("=")
   match = OVERRIDE.match(name)
   of_list = match and isinstance(flatten(config).get(match[2]), tuple)
-  if not (of_list and _NAMES.fullmatch(value)):
+  if not of_list or _LITERAL.fullmatch(value):
     return argument
-  return f"{name}={tuple(word.strip() for word in value.split(','))}"
+  between = ";" if name.endswith("optim.groups") else ","
+  return f"{name}={tuple(word.strip() for word in value.split(between))}"
 
 
 def _fits(value: str, kind: type) -> bool:

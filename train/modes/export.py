@@ -46,6 +46,15 @@ RECIPE = (
   "optim.clip_norm",
   "seed",
 )
+# And of what is set.
+_OPTIONS = (
+  "model.decoder_embeddings_init",
+  "data.source_types",
+  "train.z_loss",
+  "train.r_drop",
+  "optim.groups",
+  "optim.ema_decay",
+)
 # And of adapters, where there are any.
 _LORA_RECIPE = (
   "model.lora_rank",
@@ -188,6 +197,12 @@ def generation_settings(config: Config, task: Task) -> Mapping[str, Any]:
         key,
         value,
       )
+  if config.data.source_types:
+    logging.warning(
+      "data.source_types=%r has no place in an export: give the encoder "
+      "token_type_ids that alternate from sentence to sentence",
+      config.data.source_types,
+    )
   options = dict(settings.options)
   saved = task.generation if config.model.pair else None
   if saved and saved.get("use_cache") is False:
@@ -258,7 +273,10 @@ def _recipe(this: Trained) -> dict[str, Any]:
   flat = {"model.pair": "", **this.trained_with, **share}
   flat |= {key: card_names.model(flat[key]) for key in card_names.MODELS}
   without = validate.OF_SIDES if flat["model.pair"] else ("model.pair",)
-  keys = RECIPE + _LORA_RECIPE * bool(flat.get("model.lora_rank"))
+  keys = RECIPE + tuple(key for key in _OPTIONS if flat.get(key))
+  if flat["train.label_smoothing"] and "train.smoothing_form" in flat:
+    keys += ("train.smoothing_form",)
+  keys += _LORA_RECIPE * bool(flat.get("model.lora_rank"))
   return {key: flat[key] for key in keys if key not in without}
 
 

@@ -91,8 +91,8 @@ def describe_schedule_change(
   remedy = f"For one schedule of {new_steps} steps begin in another --workdir"
   if optim.schedule == "wsd" and new_steps > old_steps:
     remedy = (
-      f"Its decay began at step {old_steps - optim.decay_steps}: a checkpoint "
-      "of before then goes on without a jump"
+      f"Its decay began at step {old_steps - optim.decay_steps}: a run whose "
+      "newest checkpoint is of before then goes on without a jump"
     )
   return (
     f"train.steps: {old_steps} -> {new_steps} moves the end of optim.schedule="

@@ -84,6 +84,17 @@ class OptimConfig:
         f"optim.weight_decay={self.weight_decay!r}: optim.name={self.name!r} "
         "has none; set it to 0.0, or optim.name to 'adamw'"
       )
+    of_groups = [g.settings.get("schedule") for g in parse(self.groups)]
+    if self.decay_steps and "wsd" not in (self.schedule, *of_groups):
+      raise ValueError(
+        f"optim.decay_steps={self.decay_steps}: optim.schedule="
+        f"{self.schedule!r} has none; set it to 0, or optim.schedule to 'wsd'"
+      )
+    if self.momentum != -1.0 and "momentum" not in OPTIMIZERS[self.name]:
+      raise ValueError(
+        f"optim.momentum={self.momentum!r}: optim.name={self.name!r} has none; "
+        "set it to -1.0, or optim.name to 'sgd' or 'muon'"
+      )
     if self.schedule == "wsd" and not self.decay_steps:
       raise ValueError(
         "optim.decay_steps=0: optim.schedule='wsd' falls to zero in its last "
@@ -100,6 +111,8 @@ class OptimConfig:
     changes = dict(group.settings)
     rate = changes.pop("lr", self.lr) * changes.pop("lr_scale", 1.0)
     where = f"optim.groups: {group.pattern!r}"
+    if changes.get("schedule", self.schedule) != "wsd":
+      changes["decay_steps"] = 0
     unread = {"b1", "b2", "eps", "weight_decay"} - set(OPTIMIZERS[self.name])
     for key in sorted(unread & set(changes)):
       raise ValueError(f"{where}: optim.name={self.name!r} has no {key}")

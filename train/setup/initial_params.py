@@ -68,7 +68,8 @@ def check_copied_table(config: Config, model: EncDecConfig) -> None:
     if not fits:
       raise Refusal(
         f"{setting} copies the table of a pretrained encoder to a decoder that "
-        f"has its own, and model.{key} = {config.model[key]!r}: set it to ''"
+        f"has its own, but model.{key} = {config.model[key]!r}: set "
+        "model.decoder_embeddings_init to ''"
       )
   if differences := model.share_differences(Share.EMBEDDINGS):
     raise Refusal(

@@ -32,7 +32,7 @@ from train.generation_settings import GenerationSettings
 from train.mesh import platform_of, sharding_rules
 from train.processes import agreement
 from train.setting_names import naming
-from train.setup import languages, side_configs, tokenizers
+from train.setup import languages, model_check, side_configs, tokenizers
 from train.setup.initial_params import check_copied_table
 from train.setup.modules import build_module
 from train.setup.tokenizers import SIDES
@@ -250,7 +250,7 @@ def _task(
   tokens: SpecialTokens,
 ) -> Task:
   module = build_module(config, hub_config, share)
-  validate.check_model(
+  model_check.check(
     config,
     module.config,
     {s: t.vocab_size for s, t in read.items()},

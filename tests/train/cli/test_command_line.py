@@ -119,7 +119,17 @@ def test_the_last_value_of_a_flag_counts():
   [
     ("eval.metrics=bleu,chrf", "eval.metrics=('bleu', 'chrf')"),
     ("eval.metrics=bleu, novel_2", "eval.metrics=('bleu', 'novel_2')"),
-    ("eval.metrics=bleu", "eval.metrics=bleu"),
+    ("eval.metrics=bleu", "eval.metrics=('bleu',)"),
+    (
+      "model.lora_targets=*/query,*/out",
+      "model.lora_targets=('*/query', '*/out')",
+    ),
+    (
+      "optim.groups=*/mlp/*: lr_scale=2, b1=0.5; encoder/*: frozen=true",
+      "optim.groups=('*/mlp/*: lr_scale=2, b1=0.5', 'encoder/*: frozen=true')",
+    ),
+    ("optim.groups=", "optim.groups="),
+    ("model.encoder_layers=()", "model.encoder_layers=()"),
     ("eval.metrics=('bleu','chrf')", "eval.metrics=('bleu','chrf')"),
     ("model.encoder_layers=0,1", "model.encoder_layers=0,1"),
     # No list: a mixture may have commas too.

@@ -12,7 +12,10 @@ from train.optim import schedules
 
 def rates(schedule: str, warmup: int, steps: int, width: int = 64) -> list:
   config = dataclasses.replace(
-    BASE, schedule=schedule, warmup_steps=warmup, decay_steps=4
+    BASE,
+    schedule=schedule,
+    warmup_steps=warmup,
+    decay_steps=4 * (schedule == "wsd"),
   )
   function = schedules.make_schedule(config, steps, width)
   return [float(function(jnp.asarray(n))) for n in range(steps)]
@@ -102,7 +105,7 @@ def test_wsd_goes_on_where_its_decay_has_not_begun():
   assert told is not None and "\n" not in told
   assert "was 0.375 at step 8" in told and "would have been 0.25 next" in told
   assert "now it is 0.5" in told
-  assert "began at step 6: a checkpoint of before" in told
+  assert "began at step 6: a run whose newest checkpoint" in told
   # A run that becomes shorter may be in its decay already.
   told = describe(config, 20, 10, 8, 64)
   assert told is not None and "now it is 0.25" in told

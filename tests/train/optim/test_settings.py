@@ -24,6 +24,8 @@ from tests.train.optim.bases import BASE
     ({"momentum": 1.0}, r"optim.momentum=1.0 must lie in"),
     ({"momentum": -0.5}, r"optim.momentum=-0.5 must lie in .*-1.0"),
     ({"schedule": "wsd"}, "optim.decay_steps=0: .*'wsd'"),
+    ({"decay_steps": 9}, "optim.decay_steps=9: .*has none.*'wsd'"),
+    ({"momentum": 0.5}, "optim.momentum=0.5: optim.name='adamw' has none"),
     (
       {"name": "adam", "weight_decay": 0.1},
       "optim.weight_decay=0.1: optim.name='adam' .*'adamw'",
@@ -33,3 +35,16 @@ from tests.train.optim.bases import BASE
 def test_wrong_values_are_refused_by_name(change, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(BASE, **change)
+
+
+def test_a_group_has_a_decay_where_its_schedule_has_one():
+  group = "encoder/*: schedule=wsd"
+  optim = dataclasses.replace(
+    BASE, schedule="constant", decay_steps=3, groups=(group,)
+  )
+  found = optim.by_pattern()
+  assert found["encoder/*"].decay_steps == 3
+  others = dataclasses.replace(
+    BASE, schedule="wsd", decay_steps=3, groups=("encoder/*: schedule=linear",)
+  )
+  assert others.by_pattern()["encoder/*"].decay_steps == 0
