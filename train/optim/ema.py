@@ -44,12 +44,11 @@ def averaged(params: Params, average: Params | None) -> Params:
   flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
   moved: dict[str, Any] = traverse_util.flatten_dict(average, sep="/")
   # Of parameters in float32 nothing is copied.
-  other = {p: x for p, x in moved.items() if x.dtype != flat[p].dtype}
-  cast = jax.jit(
-    lambda tree: {path: x.astype(flat[path].dtype) for path, x in tree.items()},
-    out_shardings={path: flat[path].sharding for path in other},
-  )
-  moved |= cast(other) if other else {}
+  moved |= {
+    path: leaf.astype(flat[path].dtype)
+    for path, leaf in moved.items()
+    if leaf.dtype != flat[path].dtype
+  }
   return traverse_util.unflatten_dict(flat | moved, sep="/")
 
 
