@@ -315,6 +315,7 @@ def _eval() -> Any:
   # sacrebleu's tokenizer of BLEU, and of SARI: "13a", "intl", "char", "zh" or
   # "none", of texts that are tokenized already.
   evaluation.bleu_tokenize = "13a"
+  evaluation.sari_form = "authors"  # Or "tensor2tensor": Rothe et al.'s.
   # Whether BLEU and chrF ignore case; TER and SARI always do.
   evaluation.lowercase = False
   # --mode=eval also measures with sources permuted among the examples, as the

@@ -55,6 +55,7 @@ class TextMetrics:
     metrics: names of `METRICS`.
     rouge_stemmer: see `rouge.score`, as `rouge_sentences`.
     bleu_tokenize: of `translation.TOKENIZERS`; SARI's words too.
+    sari_form: see `sari.sentence`.
     lowercase: of BLEU and chrF.
   """
 
@@ -62,6 +63,7 @@ class TextMetrics:
   rouge_stemmer: bool = True
   rouge_sentences: str = "lines"
   bleu_tokenize: str = "13a"
+  sari_form: str = "authors"
   lowercase: bool = False
 
   def __post_init__(self):
@@ -80,6 +82,7 @@ class TextMetrics:
     for key, choices in (
       ("rouge_sentences", rouge.SENTENCES),
       ("bleu_tokenize", translation.TOKENIZERS),
+      ("sari_form", sari.FORMS),
     ):
       if getattr(self, key) not in choices:
         raise ValueError(
@@ -151,7 +154,7 @@ def _sari(how: TextMetrics, texts: Texts) -> dict[str, Statistics]:
   """The mean over examples, without case."""
   divide = translation.tokenizer(how.bleu_tokenize)
   scores = [
-    sari.sentence(source, prediction, [reference])
+    sari.sentence(source, prediction, [reference], how.sari_form)
     for source, prediction, reference in zip(
       *(
         [divide(text.lower().strip()).split() for text in side]
@@ -160,7 +163,7 @@ def _sari(how: TextMetrics, texts: Texts) -> dict[str, Statistics]:
       strict=True,
     )
   ]
-  signature = f"nrefs:1|case:lc|tok:{how.bleu_tokenize}"
+  signature = f"nrefs:1|case:lc|tok:{how.bleu_tokenize}|form:{how.sari_form}"
   return {"sari": mean(np.array(scores), signature)}
 
 

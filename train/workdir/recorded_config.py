@@ -22,6 +22,7 @@ _BEFORE = {
   "eval.rouge_stemmer": True,
   "eval.rouge_sentences": "lines",
   "eval.bleu_tokenize": "13a",
+  "eval.sari_form": "authors",
   "model.lora_targets": ["*/query", "*/value"],
   "model.lora_unfrozen": ["*/cross_attention*"],
 }

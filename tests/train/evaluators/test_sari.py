@@ -1,4 +1,4 @@
-"""SARI: its authors' examples, and the paper's formula written out."""
+"""SARI: its authors' examples, and the formulas written out."""
 
 import numpy as np
 import pytest
@@ -65,14 +65,61 @@ def by_formula(source, prediction, reference):
   return 100 * total / 12
 
 
-def test_real_pairs_have_the_formula_s_score(real_texts):
+def by_tensor2tensor(source, prediction, reference):
+  """For one reference, from sets of n-grams; nothing of nothing is all."""
+
+  def precision(good, selected):
+    return len(good) / len(selected) if selected else 1.0
+
+  def f1(good, selected, relevant):
+    p, r = precision(good, selected), precision(good, relevant)
+    return 2 * p * r / (p + r) if p > 0 and r > 0 else 0.0
+
+  adds, keeps, deletes = [], [], []
+  for n in (1, 2, 3, 4):
+    s, p, t = (
+      {" ".join(words[i : i + n]) for i in range(len(words) + 1 - n)}
+      for words in (source, prediction, reference)
+    )
+    adds.append(f1((p - s) & t, p - s, t - s))
+    keeps.append(f1(s & p & t, s & p, s & t))
+    deletes.append(precision((s - p) & (s - t), s - p))
+  return 100 * (sum(adds) / 4 + sum(keeps) / 4 + sum(deletes) / 4) / 3
+
+
+@pytest.mark.parametrize(
+  ("form", "formula"),
+  [("authors", by_formula), ("tensor2tensor", by_tensor2tensor)],
+)
+def test_real_pairs_have_the_formula_s_score(real_texts, form, formula):
   sides = (real_texts.sources, real_texts.predictions, real_texts.references)
   rows = [
     [text.lower().split() for text in row] for row in zip(*sides, strict=True)
   ]
-  got = [sari.sentence(*row[:2], row[2:]) for row in rows]
-  want = [by_formula(*row) for row in rows]
-  np.testing.assert_allclose(got, want, atol=1e-9)
+  assert len(rows) == 200
+  got = [sari.sentence(*row[:2], row[2:], form) for row in rows]
+  np.testing.assert_allclose(got, [formula(*row) for row in rows], atol=1e-9)
   # Unlike each other, and unlike what the source itself would get.
   assert np.std(got) > 5
-  assert not np.allclose(got, [sari.sentence(s, s, [r]) for s, _, r in rows])
+  sources = [sari.sentence(s, s, [r], form) for s, _, r in rows]
+  assert not np.allclose(got, sources)
+
+
+def test_a_perfect_prediction_has_all_points_in_tensor2tensors_form(real_texts):
+  sides = (real_texts.sources, real_texts.references)
+  rows = [[text.split() for text in row] for row in zip(*sides, strict=True)]
+  rows += [(["a", "b"], ["a"]), (["a"], ["a"]), ([], [])]
+  for source, reference in rows:
+    got = sari.sentence(source, reference, [reference], "tensor2tensor")
+    assert got == pytest.approx(100)
+  # Of its authors' form a short sentence has less.
+  assert sari.sentence(["a"], ["a"], [["a"]]) < 50
+
+
+def test_references_of_tensor2tensor_weigh_by_those_that_have_an_ngram():
+  got = sari.sentence(["a", "b"], ["a"], [["a"], ["b"], ["c"]], "tensor2tensor")
+  # Kept: 1/3 of 1 and of 2/3. Deleted: 2/3 of 1, and the pair, which no
+  # reference has. Added: none of the one that is wanted. Pairs: of nothing all.
+  keep = 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)
+  total = keep + 3 + 2 / 3 + 3 + 0 + 3
+  assert got == pytest.approx(100 * total / 12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from train.evaluators import text
+from train.evaluators import sari, text
 from train.evaluators.text import TextMetrics, Texts
 
 
@@ -95,6 +95,12 @@ def test_options_reach_their_metrics():
       for name in ("13a", "none")
     }
     assert by["13a"][metric] > by["none"][metric] + 10
+  same = ["one two"], ["one two"], ["one three two"]
+  forms = [
+    values(*same, metrics=("sari",), sari_form=form)["sari"]
+    for form in sari.FORMS
+  ]
+  assert forms[0] < forms[1] == pytest.approx(100)
   texts = ["One two. Three four."], ["Three four. One two."]
   lines, split = values(*texts), values(*texts, rouge_sentences="split")
   assert lines["rougeLsum"] < split["rougeLsum"] == 100
@@ -110,6 +116,7 @@ def test_options_reach_their_metrics():
     ({"metrics": ("x",)}, "'x'; there are exact_match, rouge, bleu"),
     ({"metrics": ("bleu", "bleu")}, "'bleu' stands there twice"),
     ({"rouge_sentences": "dots"}, "rouge_sentences = 'dots': choose .*split"),
+    ({"sari_form": "t2t"}, "sari_form = 't2t': .*authors, tensor2tensor"),
     ({"bleu_tokenize": "flores"}, "bleu_tokenize = 'flores': .*intl, char"),
   ],
 )
