@@ -5,9 +5,11 @@ Liu and Lapata 2019, "Text Summarization with Pretrained Encoders":
   python main.py --config=configs/bertsum.py:cnn_dailymail \
     --workdir=runs/bertsum
   python main.py --config=configs/bertsum.py:cnn_dailymail \
-    --workdir=runs/bertsum --mode=eval
+    --workdir=runs/bertsum --mode=eval --config.eval.text_examples=0
   python main.py --config=configs/bertsum.py:xsum,smoke \
     --workdir=runs/smoke                  # seconds, no network
+
+eval.text_examples=0 measures the whole test set, not a sample as in training.
 
 Expect (ROUGE-1/2/L of the test set): CNN/DailyMail 41.72/19.39/38.76, XSum
 38.76/16.33/31.15.

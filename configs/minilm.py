@@ -12,7 +12,9 @@ Weights that lie elsewhere are named by --config.model.encoder=FOLDER and
   python main.py --config=configs/minilm.py:minilm2minilm \
     --workdir=runs/minilm/one
   python main.py --config=configs/minilm.py:minilm2minilm \
-    --workdir=runs/minilm/one --mode=eval
+    --workdir=runs/minilm/one --mode=eval --config.eval.text_examples=0
+
+eval.text_examples=0 measures the whole test set, not a sample as in training.
 
 All rows with three seeds each, which go on where they were stopped; a table a
 row, in runs/minilm/<row>/results.jsonl:

@@ -5,9 +5,11 @@ A task and a row of the paper's tables (arXiv 1907.12461):
   python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \
     --workdir=runs/bert2bert
   python main.py --config=configs/rothe.py:cnn_dailymail,bert2bert \
-    --workdir=runs/bert2bert --mode=eval
+    --workdir=runs/bert2bert --mode=eval --config.eval.text_examples=0
   python main.py --config=configs/rothe.py:wmt14_ende,rnd2gpt,smoke \
     --workdir=runs/smoke                  # seconds, no network
+
+eval.text_examples=0 measures the whole test set, not a sample as in training.
 
 Expect (ROUGE-2 of the summaries, BLEU on newstest2014, SARI; "-": not run):
 
