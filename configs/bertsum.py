@@ -105,6 +105,8 @@ def get_config(arg: str = "") -> Any:
   config.eval.batch_size = 64
   config.eval.text_examples = 500
   config.eval.metrics = ("rouge",)
+  # A text is one line: its tokenizer has none for the ends of lines.
+  config.eval.rouge_sentences = "split"
   if "smoke" in words:
     _smoke(config)
   return config

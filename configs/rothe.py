@@ -200,6 +200,9 @@ def get_config(arg: str = "") -> Any:
   config.eval.batch_size = 64
   config.eval.text_examples = 1000
   config.eval.metrics = task.metrics
+  if "rouge" in task.metrics:
+    # A text is one line: BERT's tokenizers have none for the ends of lines.
+    config.eval.rouge_sentences = "split"
   if "sari" in task.metrics:
     config.eval.sari_form = "tensor2tensor"
   if smoke:
