@@ -110,8 +110,8 @@ def suggest(key: str, known: Sequence[str]) -> str:
   return f"; did you mean {best[0]!r}?" if best else ""
 
 
-def check_values(config: Config) -> None:
-  """What the values alone can tell."""
+def check_values(config: Config, begins: bool = True) -> None:
+  """What the values alone can tell; `begins`: of a run that trains by them."""
   flat = flatten(config)
   for key, hint in REQUIRED.items():
     if not flat[key] and not (flat["model.pair"] and key in OF_SIDES):
@@ -137,7 +137,8 @@ def check_values(config: Config) -> None:
   _check_sets(flat)
   _check_buckets(flat)
   _check_steps(flat)
-  _check_best(flat)
+  if begins:  # Else the best is by what training measured.
+    _check_best(flat)
   _check_share(flat)
   if not flat["model.pair"]:
     with refusing():
@@ -254,9 +255,8 @@ def _check_share(flat: dict[str, Any]) -> None:
 
 def _check_best(flat: dict[str, Any]) -> None:
   key, mode = flat["train.best_metric"], flat["train.best_mode"]
-  metrics = ["loss", "accuracy"]
-  if flat["eval.text_examples"] >= 0:
-    metrics += text.value_names(flat["eval.metrics"])
+  generated = flat["eval.metrics"] if flat["eval.text_examples"] >= 0 else ()
+  metrics = ["loss", "accuracy", *text.value_names(generated)]
   names = [
     f"eval/{name}/{metric}"
     for name in parse_eval(flat["data.eval"])

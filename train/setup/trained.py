@@ -63,7 +63,7 @@ def load(config: Config, folder: str, step: int = -1) -> Trained:
   """
   path = Path(folder)
   with refusing():
-    validate.check_values(config)
+    validate.check_values(config, begins=False)
     trained_with = recorded_config.check_model(config, path, FIXED)
     rules = sharding_rules(config)
     mesh = make_mesh(MeshConfig(**config.mesh.to_dict()))
