@@ -203,6 +203,8 @@ def get_config(arg: str = "") -> Any:
   if "rouge" in task.metrics:
     # A text is one line: BERT's tokenizers have none for the ends of lines.
     config.eval.rouge_sentences = "split"
+  if "bleu" in task.metrics:
+    config.eval.lowercase = True
   if "sari" in task.metrics:
     config.eval.sari_form = "tensor2tensor"
   if smoke:
