@@ -20,7 +20,7 @@ Expect (ROUGE-2 of the summaries, BLEU on newstest2014, SARI; "-": not run):
   | bert2rnd           |  17.76 | 15.83 | 19.26 |  30.1 |  32.7 |  89.3 | 63.1 |
   | rnd2gpt            |   8.81 |  8.77 | 18.39 |  19.6 |  23.2 |  86.5 | 61.3 |
   | bert2bert          |  17.84 | 15.24 | 19.68 |  30.1 |  32.7 |  89.3 | 63.2 |
-  | bertshare          |  18.09 | 16.12 | 19.81 |  29.6 |  32.6 |  89.2 | 63.5 |
+  | bertshare          |  18.10 | 16.12 | 19.81 |  29.6 |  32.6 |  89.2 | 63.5 |
   | robertashare       |  18.95 | 17.50 | 19.70 |     - |     - |  89.7 | 63.4 |
   | bert2gpt           |   4.96 |  8.37 | 18.23 |  23.2 |  31.4 |  88.4 | 62.4 |
   | roberta2gpt        |  14.72 |  5.20 | 19.21 |     - |     - |  89.9 | 63.2 |
@@ -28,12 +28,13 @@ Expect (ROUGE-2 of the summaries, BLEU on newstest2014, SARI; "-": not run):
   | bert2rnd_large     |      - |     - |     - |  31.7 |  34.2 |     - |    - |
 
 DiscoFuse's are with all its data; with 10% of it (`[:10%]` behind the training
-split) they are 4 to 6 points lower. BLEU is the uncased one of TensorFlow's
-official transformer, with quotes made ascii: sacreBLEU's is another. SARI is
-tensor2tensor's form (eval.sari_form), there of subword ids and here of words,
-so that figures differ somewhat. The last
-row's BERT, of 32,000 En-De pieces, was not published: bert-large-cased stands
-in its place, and model.encoder and model.decoder name a better one.
+split) they are 3 to 6 points lower. The large rows stopped at about 100,000
+steps in the paper, which --config.train.steps says here. BLEU is uncased, as
+that of TensorFlow's official transformer, which also makes quotes ascii: here
+quotes are not normalised. SARI is tensor2tensor's form (eval.sari_form), there
+of subword ids and here of words: figures differ somewhat. The last row's BERT,
+of 32,000 En-De pieces, was not published: bert-large-cased stands in its place,
+and model.encoder and model.decoder name a better one.
 
 Data, none of which could be tried where this was written, without a network:
 
@@ -41,6 +42,7 @@ Data, none of which could be tried where this was written, without a network:
     tfds build cnn_dailymail gigaword wmt14_translate/de-en \
       --file_format=array_record
   xsum (pip install 'datasets>=4'): nothing, hf: downloads it
+  the next two, first: mkdir -p data/discofuse data/wikisplit
   discofuse, the balanced Wikipedia part of Geva et al. 2019, unpacked:
     for s in train dev test; do awk -F'\t' -v s=$s 'NR > 1 {
       print $3, $4 > "data/discofuse/" s ".source"
@@ -57,7 +59,7 @@ of one TPU v5e (575 GFLOP a pair with remat, at 197 TFLOP/s: a bound), so 2 of
 16 chips; what a run takes is not known.
 
 Not in the paper: its beams and length penalty outside translation (those of
-translation are taken), label smoothing and decay (none), Gigaword's batch.
+translation are taken), label smoothing and decay (none).
 """
 
 from typing import Any, NamedTuple
