@@ -59,7 +59,8 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace an output.")
 PAIRS = flags.DEFINE_bool(
   "training_pairs",
   False,
-  "predict: name source and prediction as a record that is trained on.",
+  "predict: name source and prediction as a record that is trained on; train "
+  "with data.on_bad_record=skip where sources are empty.",
 )
 PREDICTIONS = flags.DEFINE_string(
   "predictions",

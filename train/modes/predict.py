@@ -64,7 +64,9 @@ def run(
     overwrite: replace an output made by other weights, settings or inputs.
     training_pairs: `data.source_field` and `data.target_field` are the names of
       source and prediction, so that another run trains on the output
-      (sequence-level distillation, Kim and Rush 2016).
+      (sequence-level distillation, Kim and Rush 2016). An empty source is
+      written too, for lines are counted when a run goes on; that other run
+      passes over it by `data.on_bad_record=skip`.
 
   Returns:
     How many were predicted by this call.
