@@ -140,6 +140,12 @@ def match(
     # As `eval.text_examples` chooses those whose text is generated.
     spread = np.arange(examples, dtype=np.int64) * len(scored) // examples
     scored = [scored[i] for i in spread]
+  if not scored:
+    raise Refusal(
+      f"--predictions={path}: {records.name} has no record with a "
+      f"{source_field!r} that is not blank: there is nothing to score; set "
+      "data.source_field to the field of the sources"
+    )
   _check_ids(given, [ids[i] for i in scored], ids, path, records.name)
   by_id = {line.id: line for line in lines}
   samples, others = [], []

@@ -155,6 +155,14 @@ def test_as_many_as_evaluation_generates_are_scored(records):
   assert len(match(lines_of("a2d"), records, -1)) == 3
 
 
+def test_a_set_without_a_source_is_refused_in_one_line(tmp_path):
+  rows = [{"source": " ", "target": f"t{i}"} for i in range(2)]
+  blank = open_set(write(tmp_path / "blank.jsonl", rows))
+  for lines in (lines_of("01"), []):
+    with pytest.raises(Refusal, match=r"no record with a 'source' that is not"):
+      match(lines, blank)
+
+
 def test_another_set_s_sources_are_refused(records):
   lines = lines_of("a2d")
   lines[0] = dataclasses.replace(lines[0], source=" s\n0")
