@@ -114,8 +114,10 @@ def print_examples(texts: Sequence[samples.Sample], count: int) -> None:
 def _print_gain(name: str, row: Mapping[str, float]) -> None:
   """The figures of the comparison side by side."""
   print(f"\n{name}: with its own sources, with permuted ones, gain (95%)")
-  for metric in ("loss", "rougeL", "exact_match"):
-    if f"eval/{name}_gain/{metric}" not in row:
+  prefix = f"eval/{name}_gain/"
+  gains = [key.removeprefix(prefix) for key in row if key.startswith(prefix)]
+  for metric in gains:
+    if metric.endswith(("_low", "_high")):
       continue
     true = row[f"eval/{name}/{metric}"]
     other = row[f"eval/{name}_permuted/{metric}"]
