@@ -1,10 +1,12 @@
 """MiniLM's rows: of one shape, but for the one whose sides share all."""
 
+import math
+
 import pytest
 
 from configs import minilm
 from encdec.config import Share
-from train import validate
+from train import loop, validate
 from train.setup.known_shapes import without_files
 from train.setup.modules import preset_module
 
@@ -21,6 +23,14 @@ def test_a_rows_shape(row):
   assert model.share == (Share.ALL if shares_all else Share.EMBEDDINGS)
   assert layers == ((12, 12) if shares_all else (12, 3))
   validate.check_values(minilm.get_config(f"{row},smoke"))
+
+
+@pytest.mark.sample(1)
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("row", minilm.ROWS)
+def test_a_rows_smoke_variant_trains(row, tmp_path):
+  result = loop.run(minilm.get_config(f"{row},smoke"), str(tmp_path / "run"))
+  assert math.isfinite(result["eval/valid/rouge2"])
 
 
 @pytest.mark.parametrize("arg", ["minilm", "rnd2rnd,minilm2rnd", "rnd2rnd,x"])

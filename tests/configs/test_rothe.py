@@ -1,4 +1,4 @@
-"""Rothe et al.'s rows: sized as the paper counts, and each one trains."""
+"""Rothe et al.'s rows: sized as the paper counts, and each task trains each."""
 
 import math
 
@@ -61,9 +61,21 @@ def test_every_task_has_every_row(task):
 @pytest.mark.sample(1)
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("row", rothe.ROWS)
-def test_a_rows_smoke_variant_trains(row, tmp_path):
-  result = loop.run(rothe.get_config(f"{row},smoke"), str(tmp_path / "run"))
-  assert result
+@pytest.mark.parametrize("task", rothe.TASKS)
+def test_a_smoke_variant_trains_and_has_its_metrics(task, row, tmp_path):
+  config = rothe.get_config(f"{task},{row},smoke")
+  result = loop.run(config, str(tmp_path / "run"))
+  assert math.isfinite(result[config.train.best_metric])
+
+
+def test_a_task_is_measured_as_the_paper_measures_it():
+  for name, task in rothe.TASKS.items():
+    config = rothe.get_config(name)
+    assert config.eval.lowercase == ("bleu" in task.metrics)
+    form = "tensor2tensor" if "sari" in task.metrics else "authors"
+    assert config.eval.sari_form == form
+    sentences = "split" if "rouge" in task.metrics else "lines"
+    assert config.eval.rouge_sentences == sentences
 
 
 @pytest.mark.parametrize(
