@@ -2,7 +2,8 @@
 
 An adapter's leaves stand beside the kernel in the stored tree; `merge`
 composes both to the kernel that is applied. What is composed are weights, so
-that there is no dropout on an adapter's input.
+that there is no dropout on an adapter's input. The leaves are float32 over
+kernels of any dtype, which would lose the small updates.
 """
 
 import dataclasses
@@ -129,7 +130,7 @@ def _names(modules: Sequence[str]) -> str:
 def add(stored: Params, lora: LoraConfig | None, key: Key[Array, ""]) -> Params:
   """A tree with adapters, which as yet change nothing.
 
-  Matrix A is drawn as PEFT does, B is zero; they have the kernel's dtype.
+  Matrix A is drawn as PEFT does, B is zero.
 
   Raises:
     ValueError: see `adapted`.
@@ -145,16 +146,17 @@ def add(stored: Params, lora: LoraConfig | None, key: Key[Array, ""]) -> Params:
     # A kernel's draw does not depend on which others are adapted.
     own = jax.random.fold_in(key, zlib.crc32(module.encode()) >> 1)
     bound = math.prod(inputs) ** -0.5
-    drawn = jax.random.uniform(
+    flat[f"{module}/{A}"] = jax.random.uniform(
       own, (layers, *inputs, lora.rank), jnp.float32, -bound, bound
     )
-    flat[f"{module}/{A}"] = drawn.astype(kernel.dtype)
-    zeros = jnp.zeros((layers, lora.rank, *outputs), kernel.dtype)
+    zeros = jnp.zeros((layers, lora.rank, *outputs), jnp.float32)
     flat[f"{module}/{B}"] = zeros
     if lora.dora:
+      # Else a compiler may take the lengths of what is not rounded yet.
+      kernel = jax.lax.optimization_barrier(jnp.asarray(kernel))
+      flat[f"{module}/kernel"] = kernel
       norm = _column_norm(jnp.asarray(kernel, jnp.float32), split)
-      norm = norm.reshape(layers, *outputs)
-      flat[f"{module}/{MAGNITUDE}"] = norm.astype(kernel.dtype)
+      flat[f"{module}/{MAGNITUDE}"] = norm.reshape(layers, *outputs)
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -170,7 +172,8 @@ def without(stored: Params) -> Params:
 def merge(stored: Params, lora: LoraConfig | None) -> Params:
   """The tree without adapters, whose kernels are the composed ones.
 
-  Gradients flow to the adapters and to the kernels.
+  They are composed in float32, and have the kernels' dtype. Gradients flow to
+  the adapters and to the kernels.
   """
   if lora is None:
     return stored

@@ -164,14 +164,12 @@ def _tensors(
   }
   if lora.dora:
     made["lora_magnitude_vector"] = ((outputs,), _magnitude)
-  dtype = np.dtype(leaves[pieces[0].path].dtype)
-
-  def cast(make: Any) -> np.ndarray:
-    return make(pieces, leaves, lora).astype(dtype)
-
   return [
     TensorToWrite(
-      f"{_PREFIX}{module}.{name}", shape, dtype, functools.partial(cast, make)
+      f"{_PREFIX}{module}.{name}",
+      shape,
+      np.dtype(np.float32),
+      functools.partial(make, pieces, leaves, lora),
     )
     for name, (shape, make) in made.items()
   ]

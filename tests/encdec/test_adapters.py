@@ -44,8 +44,8 @@ def pair():
 
 
 @functools.cache
-def _params(config):
-  module = FlaxEncoderDecoderModule(config)
+def _params(config, dtype=jnp.float32):
+  module = FlaxEncoderDecoderModule(config, param_dtype=dtype)
   return jax.jit(lambda key: init_params(module, key))(jax.random.key(1))
 
 
@@ -93,6 +93,20 @@ def test_dora_starts_at_the_base_too(pair):
   base, merged = _params(pair(None)), adapters.merge(_params(pair(lora)), lora)
   for path, leaf in _flat(merged).items():
     np.testing.assert_allclose(leaf, _flat(base)[path], rtol=3e-7, err_msg=path)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_of_a_bfloat16_base_are_float32(pair, dora):
+  """They start at the base exactly, though lengths are no bfloat16 numbers."""
+  lora = _lora(dora=dora)
+  params = _params(pair(lora), jnp.bfloat16)
+  base = _flat(adapters.without(params))
+  for path, leaf in _flat(params).items():
+    own = path.rpartition("/")[2] in adapters.LEAVES
+    assert leaf.dtype == (jnp.float32 if own else jnp.bfloat16), path
+  for path, leaf in _flat(adapters.merge(params, lora)).items():
+    assert leaf.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(leaf, base[path], err_msg=path)
 
 
 @pytest.mark.parametrize("dora", [False, True])

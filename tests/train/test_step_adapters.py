@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,3 +108,28 @@ def test_a_mesh_gives_what_one_device_does(alone):
     np.testing.assert_allclose(
       found[path], leaf, rtol=1e-3, atol=2e-4, err_msg=path
     )
+
+
+def test_a_small_step_moves_adapters_of_a_bfloat16_base():
+  """At a rate of 1e-4, which is less than half a bfloat16 number's spacing."""
+  config = dataclasses.replace(module_of(CASE).config, lora=LORA)
+  module = module_of(CASE).clone(config=config, param_dtype=jnp.bfloat16)
+  optim = dataclasses.replace(OPTIM, lr=1e-4, schedule="constant")
+  optimizer = make_optimizer(
+    dataclasses.replace(optim, warmup_steps=0), 20, WIDTH, LORA
+  )
+  mesh = mesh_of((1, 1, 1))
+  with jax.set_mesh(mesh):
+    key = jax.random.key(0)
+    now = state.create_state(module, optimizer, mesh, DEFAULT_RULES, key)
+    trained, _ = optimizer.split(now.params)
+    grads = jax.tree.map(
+      lambda leaf: jnp.ones(leaf.shape, jnp.float32), trained
+    )
+    before = _flat(now.params)
+    after = jax.jit(lambda now: step.update(now, grads, optimizer))(now)
+  for path, leaf in _flat(after.params).items():
+    assert leaf.dtype == before[path].dtype
+    if path.rpartition("/")[2] in adapters.LEAVES:
+      assert np.all(leaf != before[path]), path
+  assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, now)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
@@ -17,7 +18,7 @@ from encdec.model import FlaxEncoderDecoderModule, param_shapes
 
 @pytest.fixture
 def saved(tmp_path):
-  """`saved(lora)`: the folder's config and tensors, of a BERT and a GPT-2."""
+  """`saved(lora, dtype)`: config and tensors of a BERT and a GPT-2."""
   pair = hub.compose_config(
     transformers.BertConfig(
       vocab_size=13,
@@ -32,12 +33,13 @@ def saved(tmp_path):
     ),
   )
 
-  def save(lora):
+  def save(lora, dtype=np.float32):
     config = dataclasses.replace(encdec_config(pair), lora=lora)
     rng = np.random.default_rng(0)
+    module = FlaxEncoderDecoderModule(config, param_dtype=dtype)
     params = jax.tree.map(
-      lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
-      param_shapes(FlaxEncoderDecoderModule(config)),
+      lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype),
+      param_shapes(module),
     )
     hub.save_adapters(tmp_path, params, pair, lora, base="a/pair")
     tensors = load_file(tmp_path / "adapter_model.safetensors")
@@ -90,3 +92,13 @@ def test_what_pytorch_ties_is_refused(saved):
   lora = LoraConfig(2, 2.0, ("*/out",), unfrozen=("decoder/embeddings/*",))
   with pytest.raises(ValueError, match="embedding whole, which PyTorch holds"):
     saved(lora)
+
+
+def test_adapters_are_float32_over_a_bfloat16_base(saved):
+  lora = LoraConfig(
+    2, 2.0, ("*/query",), dora=True, unfrozen=("*/cross_attention*",)
+  )
+  _, tensors = saved(lora, jnp.bfloat16)
+  for name, tensor in tensors.items():
+    adapts = ".lora_" in name
+    assert tensor.dtype == (np.float32 if adapts else jnp.bfloat16), name
