@@ -1,7 +1,8 @@
 """What is trained: the model, its tokenizers, its special tokens, its weights.
 
-They come from a configuration, or, once a run has begun, from its folder: a
-run never asks the Hub twice.
+They come from a configuration, or, once a run has begun, from its folder: the
+Hub is not asked again, but for the base of adapters, which checkpoints leave
+out (see `train.setup.base_weights`).
 """
 
 import dataclasses
