@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from flax import traverse_util
 
 from encdec import hub
+from encdec.adapters import LoraConfig
 from encdec.config import EncDecConfig, Share
-from encdec.model import FlaxEncoderDecoderModule
+from encdec.model import FlaxEncoderDecoderModule, param_shapes
 from encdec.types import Params
 from train.config import Config
 from train.errors import Refusal
@@ -36,11 +38,15 @@ def first_params(
   Raises:
     hub.LoadingError: a weight file lacks tensors or has others.
   """
+  lora = module.config.lora
   base = dataclasses.replace(module.config, lora=None)
   module = module.clone(config=base)
   read = _of_pair if config.model.pair else _of_sides
   with naming(share="model.share"):
     loaded = read(config, module)
+  report = loaded[1] if loaded else hub.LoadingReport()
+  if lora is not None:
+    _warn_of_frozen(config, module, lora, report)
   if loaded is None:
     return None
   params, report, read_as = loaded
@@ -151,3 +157,29 @@ def _tell(report: hub.LoadingReport) -> None:
   logging.info("%s", report.summary())
   if warning := report.warning():
     logging.warning("%s", warning)
+
+
+def _warn_of_frozen(
+  config: Config,
+  module: FlaxEncoderDecoderModule,
+  lora: LoraConfig,
+  report: hub.LoadingReport,
+) -> None:
+  """Warns of what is drawn at random and stays so beside adapters."""
+  drawn = [
+    side
+    for side in SIDES
+    if not config.model.pair and config.model[f"{side}_init"] == "random"
+  ]
+  if report.heads and "decoder" not in drawn:
+    drawn.append("decoder/head")
+  shapes: dict[str, Any] = traverse_util.flatten_dict(
+    param_shapes(module), sep="/"
+  )
+  for part in drawn:
+    if any(p.startswith(f"{part}/") and lora.is_base(p) for p in shapes):
+      logging.warning(
+        "%s is drawn at random and stays so, since only adapters are trained: "
+        "add '%s/*' to model.lora_unfrozen to train it",
+        *(part, part),
+      )
