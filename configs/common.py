@@ -55,7 +55,9 @@ def _model() -> Any:
   model.lora_dora = False
   # Patterns of paths that are trained whole, without adapters: what no
   # checkpoint brings, such as a new cross-attention, or a head that is drawn
-  # ("decoder/head/*"). So is a projection between two widths always.
+  # ("decoder/head/*"). So is a projection between two widths always. What is
+  # frozen and random is drawn again by each command: its checkpoints can only
+  # be read on the kind of machine that wrote them.
   model.lora_unfrozen = ("*/cross_attention*",)
   # Implementation of attention over whole rows; steps of decoding are "xla"'s.
   # "auto", where no weights are dropped: on TPUs, from 128 keys on, "short" of
