@@ -19,7 +19,7 @@ from train.config import Config
 from train.errors import Refusal, refusing
 from train.modes import card_names
 from train.processes import agreement
-from train.setup import trained
+from train.setup import base_weights, trained
 from train.setup.task import Task
 from train.setup.trained import Trained
 
@@ -62,6 +62,15 @@ _LORA_RECIPE = (
   "model.lora_targets",
   "model.lora_dora",
 )
+# The folder of the untrained pair, beside adapters.
+_BASE = "base"
+# What makes another base of a saved pair.
+_CHANGES = (
+  "grow_vocabulary",
+  "encoder_positions",
+  "decoder_positions",
+  "share",
+)
 # Of a generation_config.json: ids, which are resolved, and bookkeeping.
 _RESOLVED = {
   "_from_model_config",
@@ -84,7 +93,8 @@ def run(
 ) -> None:
   """Writes what PyTorch's `EncoderDecoderModel.from_pretrained` loads.
 
-  Adapters are merged, or written alone for PEFT's `PeftModel.from_pretrained`.
+  Adapters are merged, or written alone for PEFT's `PeftModel.from_pretrained`;
+  then the untrained pair stands in base/, unless it is that of `model.pair`.
 
   The source tokenizer stands at the root, the target's in target_tokenizer/
   where it differs.
@@ -107,17 +117,22 @@ def run(
       )
   this = trained.load(config, folder, step)
   lora = this.task.module.config.lora
+  base = config.model.pair if _is_of_a_pair(this) else str(path / _BASE)
   with jax.set_mesh(this.mesh):
     params = this.params if adapters else _merged(this)
-    params = _addressable(params)
+    params, untrained = _addressable(params), None
+    if adapters and base != config.model.pair:
+      untrained = base_weights.untrained(this.params, config, this.task.module)
+      untrained = _addressable(untrained)
 
   def write() -> None:
     if adapters and lora is not None:
       with refusing():
-        base = config.model.pair or None
         hub.save_adapters(path, params, this.task.hub_config, lora, base=base)
+      if untrained is not None:
+        _write_pair(path / _BASE, untrained, config, this, _base_card(this))
     else:
-      _write_pair(path, params, config, this)
+      _write_pair(path, params, config, this, _card(this))
     print(f"exported step {this.step} to {path}")
     if push_to_hub:
       with refusing():
@@ -132,8 +147,15 @@ def run(
   agreement.on_chief("the export", write_named)
 
 
+def _is_of_a_pair(this: Trained) -> bool:
+  """Whether the base of adapters is a saved pair, with nothing made here."""
+  flat = this.trained_with
+  changed = any(flat.get(f"model.{key}") for key in _CHANGES)
+  return bool(flat.get("model.pair")) and not changed
+
+
 def _write_pair(
-  path: Path, params: Params, config: Config, this: Trained
+  path: Path, params: Params, config: Config, this: Trained, card: hub.Card
 ) -> None:
   source, target = this.task.source_tokenizer, this.task.target_tokenizer
   hub.save_folder(
@@ -144,7 +166,7 @@ def _write_pair(
     generation=generation_settings(config, this.task),
     source_tokenizer=source,
     target_tokenizer=None if target.saved == source.saved else target,
-    card=_card(this),
+    card=card,
   )
 
 
@@ -264,6 +286,14 @@ def _card(this: Trained) -> hub.Card:
       for name, value in this.metrics.items()
       if name.startswith("eval/")
     },
+  )
+
+
+def _base_card(this: Trained) -> hub.Card:
+  return hub.Card(
+    title=f"{this.folder.resolve().name}, untrained",
+    base_models=_base_models(this.trained_with),
+    notes="The pair that the adapters beside this folder were trained over.",
   )
 
 

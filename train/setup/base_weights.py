@@ -4,6 +4,7 @@ A run reads or draws them anew each time it begins, and is refused others than
 those it was trained over.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from encdec import adapters
 from encdec.adapters import LoraConfig
 from encdec.model import FlaxEncoderDecoderModule
 from encdec.types import Params
@@ -19,7 +21,7 @@ from train.config import Config
 from train.errors import Refusal
 from train.mesh import replicated
 from train.setup.initial_params import first_params
-from train.state import create_params
+from train.state import create_params, placed
 
 
 def saved_part(params: Params, lora: LoraConfig | None) -> Params:
@@ -84,6 +86,30 @@ def completed(
   flat: dict[str, Any] = traverse_util.flatten_dict(first, sep="/")
   flat |= traverse_util.flatten_dict(saved, sep="/")
   return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def untrained(
+  params: Params, config: Config, module: FlaxEncoderDecoderModule
+) -> Params:
+  """The pair that adapters were trained over, where `params` lie.
+
+  Args:
+    params: with adapters, of a run of `config`.
+  """
+  lora = module.config.lora
+  if lora is None:
+    return params
+  base = adapters.without(params)
+  key = jax.random.key(config.seed)
+  first = first_params(config, module)
+  without = dataclasses.replace(module.config, lora=None)
+  abstract = jax.tree.map(placed, base)
+  first = create_params(module.clone(config=without), abstract, key, first)
+  flat: dict[str, Any] = traverse_util.flatten_dict(base, sep="/")
+  whole: dict[str, Any] = traverse_util.flatten_dict(first, sep="/")
+  # What is frozen is there already, as the checkpoint's checksums have it.
+  whole |= {path: leaf for path, leaf in flat.items() if lora.is_base(path)}
+  return traverse_util.unflatten_dict(whole, sep="/")
 
 
 def _check_same(meta: Mapping[str, Any], found: Mapping[str, int]) -> None:

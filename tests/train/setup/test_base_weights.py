@@ -1,5 +1,6 @@
 """A run with adapters: what it keeps, goes on from and hands over."""
 
+import json
 import shutil
 import warnings
 
@@ -115,6 +116,7 @@ def test_it_is_exported_merged_or_for_peft(
   output = str(tmp_path / "adapters")
   for _ in range(2):
     export.run(config, run, step=4, output=output, adapters=True)
+  assert not (tmp_path / "adapters/base").exists()
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
     warnings.filterwarnings("ignore", message="fan_in_fan_out")
@@ -125,6 +127,47 @@ def test_it_is_exported_merged_or_for_peft(
   assert np.abs(_logits(_pytorch(base)) - merged).max() > 1e-2
   with pytest.raises(Refusal, match="no export of adapters"):
     export.run(config, run, output=str(tmp_path / "merged"), adapters=True)
+
+
+def test_a_base_that_was_made_here_is_written_beside_adapters(
+  folders, tmp_path, one_device, caplog
+):
+  """A drawn head and grown rows, which no checkpoint holds."""
+  folder, encoder, _ = folders
+  config = tiny(folder)
+  bare = transformers.BertModel(encoder.config, add_pooling_layer=False)
+  bare.save_pretrained(folder / "bert")
+  tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / "bert"))
+  assert tokenizer.add_tokens(["<hl>"])
+  tokenizer.save_pretrained(str(folder / "bert"))
+  config.model.encoder = config.model.decoder = str(folder / "bert")
+  config.model.encoder_init = config.model.decoder_init = "pretrained"
+  config.model.grow_vocabulary = True
+  config.model.init_std = -1.0
+  config.model.lora_rank = 2
+  config.optim.lr = 1e-2
+  config.optim.warmup_steps, config.train.steps = 1, 2
+  run = str(tmp_path / "run")
+  with caplog.at_level("WARNING", logger="absl"):
+    loop.run(config, run)
+  assert "decoder/head is drawn at random and stays so" in caplog.text
+  assert "'decoder/head/*' to model.lora_unfrozen" in caplog.text
+  export.run(config, run, output=str(tmp_path / "merged"))
+  output = tmp_path / "adapters"
+  for _ in range(2):
+    export.run(config, run, output=str(output), adapters=True)
+  base = json.loads((output / "adapter_config.json").read_text())
+  base = base["base_model_name_or_path"]
+  assert base == str(output / "base")
+  before = _logits(_pytorch(base))
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+    model = peft.PeftModel.from_pretrained(_pytorch(base), str(output))
+  merged = _logits(_pytorch(tmp_path / "merged"))
+  np.testing.assert_allclose(_logits(model), merged, atol=1e-4)
+  assert np.abs(before - merged).max() > 1e-3
+  with model.disable_adapter():
+    np.testing.assert_allclose(_logits(model), before, atol=1e-6)
 
 
 def test_another_base_is_refused(runs, tmp_path, one_device):
