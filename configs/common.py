@@ -42,9 +42,8 @@ def _model() -> Any:
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
-  # The rank of adapters (LoRA, Hu et al. 2021), which alone are trained: the
-  # base is no part of checkpoints, and is read again by each command. 0: none.
-  # Base and adapter become one kernel: an adapter has no dropout of its own.
+  # The rank of adapters (LoRA, Hu et al. 2021), which alone are trained; 0: none.
+  # The base is no part of checkpoints, and is read again by each command.
   model.lora_rank = 0
   # An adapter's product is multiplied by lora_alpha / lora_rank; 0.0: by 1.
   model.lora_alpha = 0.0
@@ -62,8 +61,7 @@ def _model() -> Any:
   # Implementation of attention over whole rows; steps of decoding are "xla"'s.
   # "auto", where no weights are dropped: on TPUs, from 128 keys on, "short" of
   # short rows and "splash" of others; "cudnn" on GPUs, in bfloat16 and of rows
-  # that are not packed; else "xla". On a CPU kernels of TPUs are interpreted,
-  # for tests.
+  # that are not packed; else "xla". On CPUs, TPUs' kernels are interpreted.
   model.attention = "auto"
   # "values": one draw per key and head (T5's); "weights": PyTorch's.
   model.attention_dropout = "values"
@@ -315,9 +313,10 @@ def _eval() -> Any:
   # "lines", of texts with one sentence a line; "split", also after full stops.
   evaluation.rouge_sentences = "lines"
   # sacrebleu's tokenizer of BLEU, and of SARI: "13a", "intl", "char", "zh" or
-  # "none", of texts that are tokenized already.
+  # "none", of texts that are tokenized already; SARI as its authors compute it
+  # ("authors", Xu et al. 2016), or "tensor2tensor", as Rothe et al.
   evaluation.bleu_tokenize = "13a"
-  evaluation.sari_form = "authors"  # Or "tensor2tensor": Rothe et al.'s.
+  evaluation.sari_form = "authors"
   # Whether BLEU and chrF ignore case; TER and SARI always do.
   evaluation.lowercase = False
   # --mode=eval also measures with sources permuted among the examples, as the
