@@ -42,7 +42,7 @@ def _model() -> Any:
   model.remat = "none"
   # Layers unrolled in one iteration of the scan.
   model.scan_unroll = 1
-  # The rank of adapters (LoRA, Hu et al. 2021), which alone are trained; 0: none.
+  # Rank of adapters (LoRA, Hu et al. 2021), which alone are trained; 0: none.
   # The base is no part of checkpoints, and is read again by each command.
   model.lora_rank = 0
   # An adapter's product is multiplied by lora_alpha / lora_rank; 0.0: by 1.
