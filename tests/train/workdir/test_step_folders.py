@@ -105,7 +105,8 @@ def test_killed_at_any_moment_a_good_step_remains(
       time.sleep(0.1)
     else:
       raise AssertionError(f"leftovers of the kill: {names}")
-  assert "bad" not in caplog.text
+  # Not by the text of all: what a save of before has raised may come late.
+  assert not [m for m in caplog.messages if " is bad" in m]
 
 
 _PROCESS = """
