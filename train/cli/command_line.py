@@ -213,7 +213,7 @@ def check_overrides(arguments: Sequence[str], config: Config) -> None:
     if key not in known:
       near = suggest(key, list(known))
       raise Refusal(f"{argument}: there is no key {key!r}{near}")
-    _, equals, value = argument.partition("=")
+    _, equals, value = quote_names(argument, config).partition("=")
     kind = type(known[key])
     if match and match[1]:
       fits = kind is bool and not equals

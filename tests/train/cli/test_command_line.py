@@ -137,8 +137,10 @@ def test_the_last_value_of_a_flag_counts():
   ],
 )
 def test_bare_names_make_a_list(value, quoted):
-  got = command_line.quote_names(f"--config.{value}", common.get_config())
+  config = common.get_config()
+  got = command_line.quote_names(f"--config.{value}", config)
   assert got == f"--config.{quoted}"
+  command_line.check_overrides([f"--config.{value}"], config)
 
 
 def test_a_file_of_predictions_needs_no_workdir():
