@@ -15,7 +15,7 @@ paper's own recipe is configs/rothe.py:cnn_dailymail,bert2bert.
 
 from typing import Any
 
-from configs import common
+from configs import common, smoke
 
 TRAIN_PAIRS = 287_113
 
@@ -80,24 +80,8 @@ def get_config(arg: str = "") -> Any:
 
 
 def _smoke(config: Any) -> None:
+  smoke.shrink(config)
   config.model.encoder = "bert:tiny"
   config.model.decoder = "bert:tiny"
-  config.model.encoder_init = "random"
-  config.model.decoder_init = "random"
-  config.data.train = "pydoc@train[:500]"
-  config.data.eval = "valid=pydoc@valid[:20]"
-  config.data.test = "test=pydoc@test[:20]"
-  config.data.source_field = "source"
-  config.data.target_field = "target"
-  config.data.max_source_length = 32
-  config.data.max_target_length = 16
-  config.train.batch_size = 8
-  config.train.steps = 4
-  config.train.log_every_steps = 2
-  config.train.eval_every_steps = 2
-  config.train.checkpoint_every_steps = 2
-  config.optim.warmup_steps = 2
   config.generation.max_length = 17
   config.generation.min_length = 4
-  config.eval.batch_size = 8
-  config.eval.text_examples = 8

@@ -47,7 +47,7 @@ Pegasus decoder, which PyTorch loads, and differs from the paper's in this:
 
 from typing import Any
 
-from configs import common
+from configs import common, smoke
 
 BERT = "google-bert/bert-base-uncased"
 TASKS = ("cnn_dailymail", "xsum")
@@ -128,27 +128,12 @@ def _set_generation(config: Any, task: str) -> None:
 
 
 def _smoke(config: Any) -> None:
+  smoke.shrink(config)
   config.model.encoder = "bert:tiny"
   config.model.decoder = "pegasus:tiny"
-  config.model.encoder_init = "random"
   # A random encoder has no table to copy.
   config.model.decoder_embeddings_init = ""
-  config.data.source_tokenizer = config.data.target_tokenizer = ""
-  config.data.source_vocab_size = config.data.target_vocab_size = 1000
-  config.data.train = "pydoc@train[:500]"
-  config.data.eval = "valid=pydoc@valid[:20]"
-  config.data.test = "test=pydoc@test[:20]"
-  config.data.max_source_length = 32
-  config.data.max_target_length = 16
-  config.train.batch_size = 8
   config.train.accumulate_steps = 1
-  config.train.steps = 4
-  config.train.log_every_steps = 2
-  config.train.eval_every_steps = 2
-  config.train.checkpoint_every_steps = 2
-  config.optim.warmup_steps = 2
   config.optim.groups = ("decoder/*: lr_scale=2",)
   config.generation.min_length = 4
   config.generation.max_length = 17
-  config.eval.batch_size = 8
-  config.eval.text_examples = 8

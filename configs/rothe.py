@@ -64,7 +64,7 @@ translation are taken), label smoothing and decay (none).
 
 from typing import Any, NamedTuple
 
-from configs import common
+from configs import common, smoke
 
 GPT2 = "openai-community/gpt2"
 ROBERTA = "FacebookAI/roberta-base"
@@ -171,7 +171,7 @@ def get_config(arg: str = "") -> Any:
 
   What is left out is "cnn_dailymail", "bert2bert" and the whole size.
   """
-  task_name, row_name, smoke = _parse(arg)
+  task_name, row_name, is_smoke = _parse(arg)
   task, row = TASKS[task_name], ROWS[row_name]
   config = common.get_config()
   _set_model(config, task, row)
@@ -209,7 +209,7 @@ def get_config(arg: str = "") -> Any:
     config.eval.lowercase = True
   if "sari" in task.metrics:
     config.eval.sari_form = "tensor2tensor"
-  if smoke:
+  if is_smoke:
     _smoke(config, row)
   return config
 
@@ -262,25 +262,8 @@ def _set_data(config: Any, task: Task) -> None:
 
 
 def _smoke(config: Any, row: Row) -> None:
+  smoke.shrink(config)
   for side, name in (("encoder", row.encoder), ("decoder", row.decoder)):
     kinds = {GPT2: "gpt2", ROBERTA: "roberta", ROBERTA_LARGE: "roberta"}
     config.model[side] = f"{kinds.get(name, 'bert')}:tiny"
-    config.model[f"{side}_init"] = "random"
-  config.data.source_tokenizer = config.data.target_tokenizer = ""
-  config.data.source_vocab_size = config.data.target_vocab_size = 1000
-  config.data.train = "pydoc@train[:500]"
-  config.data.eval = "valid=pydoc@valid[:20]"
-  config.data.test = "test=pydoc@test[:20]"
-  config.data.source_field = "source"
-  config.data.target_field = "target"
-  config.data.max_source_length = 32
-  config.data.max_target_length = 16
-  config.train.batch_size = 8
-  config.train.steps = 4
-  config.train.log_every_steps = 2
-  config.train.eval_every_steps = 2
-  config.train.checkpoint_every_steps = 2
-  config.optim.warmup_steps = 2
   config.generation.max_length = 17
-  config.eval.batch_size = 8
-  config.eval.text_examples = 8

@@ -15,7 +15,7 @@ from train.text_generator import rows_per_batch
 FILES = sorted(
   path
   for path in Path("configs").glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem not in ("__init__", "common", "smoke")
 )
 
 
